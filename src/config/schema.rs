@@ -1,0 +1,200 @@
+//! The settings and their defaults. `docs/configuration.md` is written from these comments.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Size;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub model: Model,
+    pub engine: Engine,
+    pub image: Image,
+    pub sandbox: Sandbox,
+    pub limits: Limits,
+    pub workspace: Workspace,
+    pub mcp: Mcp,
+    pub history: History,
+}
+
+/// Which kind of model server to talk to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Ask the well-known loopback ports.
+    #[default]
+    Auto,
+    Vllm,
+    LmStudio,
+    Ollama,
+    #[serde(rename = "fastflowlm")]
+    FastFlowLm,
+    LlamaCpp,
+    OpenaiCompatible,
+    /// The scripted model inside this program: it rehearses a run and knows nothing.
+    Rehearsal,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    pub source: Source,
+    /// Base address of the server, with or without `/v1`; the source's usual port when absent.
+    pub url: Option<String>,
+    /// Model id; the one that is loaded, or the first of the server's list, when absent.
+    pub model: Option<String>,
+    /// Name of the environment variable that holds the API key.
+    pub api_key_env: String,
+    /// Context length in tokens, where the server does not tell or tells too much.
+    pub context: Option<u64>,
+    /// Most tokens in one answer.
+    pub output: Option<u64>,
+    /// Seconds that the server may take to begin an answer (long prompts take long to read).
+    pub first_byte_timeout: u64,
+    /// Seconds of silence in the middle of an answer before it counts as stalled.
+    pub stall_timeout: u64,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            source: Source::Auto,
+            url: None,
+            model: None,
+            api_key_env: "SANDBOX_MCP_API_KEY".into(),
+            context: None,
+            output: None,
+            first_byte_timeout: 180,
+            stall_timeout: 60,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Engine to use (`unix:///…`, `tcp://…`); DOCKER_HOST, the current Docker context and the
+    /// usual sockets are tried in this order when absent.
+    pub host: Option<String>,
+}
+
+/// What the agent finds inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    Lean,
+    #[default]
+    Standard,
+    Full,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Image {
+    /// A ready image to use as it is; nothing is built then.
+    pub name: Option<String>,
+    /// Base image (Debian or Ubuntu); a locally made `sandbox-mcp-base:bookworm`, else Debian's.
+    pub base: Option<String>,
+    pub profile: Profile,
+    /// More Debian packages to install at build time.
+    pub packages: Vec<String>,
+    /// PEM bundle of extra certificate authorities, for networks that intercept TLS.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// `uid:gid` inside; the workspace owner's when absent. Never 0 on a rootful engine.
+    pub user: Option<String>,
+    pub umask: String,
+    /// Container runtime of the engine (`runsc` for gVisor); the engine's default when absent.
+    pub runtime: Option<String>,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self { user: None, umask: "0027".into(), runtime: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Seconds a run may take when the caller does not say.
+    pub timeout: u64,
+    /// Most seconds that a caller may ask for.
+    pub max_timeout: u64,
+    /// Runs at the same time; the number of processor cores when absent.
+    pub concurrency: Option<usize>,
+    pub memory: Size,
+    /// Processor cores; at most the machine's own number is used.
+    pub cpus: f64,
+    pub pids: u32,
+    /// Size of /tmp inside, which lives in memory and counts as such.
+    pub tmp: Size,
+    /// Size of the home folder inside, likewise.
+    pub home: Size,
+    /// Model requests in one run before it is stopped.
+    pub max_requests: u32,
+    /// Longest task text.
+    pub task: Size,
+    /// Most bytes of agent output that are kept of one run; the rest is drained and dropped.
+    pub output: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: 300,
+            max_timeout: 3600,
+            concurrency: None,
+            memory: Size::mebibytes(4096),
+            cpus: 2.0,
+            pids: 512,
+            tmp: Size::mebibytes(512),
+            home: Size::mebibytes(64),
+            max_requests: 200,
+            task: Size::mebibytes(8),
+            output: Size::mebibytes(64),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Workspace {
+    /// Folders below which workspaces may lie, besides the folder the program was started in.
+    pub roots: Vec<PathBuf>,
+    /// More paths, relative to the workspace, that stay read-only in direct mode.
+    pub protected: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mcp {
+    /// Seconds between two signs of life to a host while nothing happens.
+    pub heartbeat: u64,
+}
+
+impl Default for Mcp {
+    fn default() -> Self {
+        Self { heartbeat: 8 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// Runs to keep on disk.
+    pub keep: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep: 200 }
+    }
+}

@@ -1,0 +1,166 @@
+//! The names of runs and of the processes that own them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The id of one run: the UTC time of its start and four random characters, so that ids sort by
+/// time, can be said aloud, and fit a socket path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId(String);
+
+/// A text that is not a run id.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a run id (they look like 20260131-235959-k3f9)")]
+pub struct NotARunId(String);
+
+impl RunId {
+    pub fn new() -> Self {
+        let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+        Self(format!("{now}-{}", random_suffix()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for RunId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Four characters that cannot be misread for one another.
+fn random_suffix() -> String {
+    const ALPHABET: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
+    // `RandomState` is seeded by the operating system for each thread and stepped for each use.
+    let seed = std::hash::BuildHasher::hash_one(
+        &std::collections::hash_map::RandomState::new(),
+        std::process::id(),
+    );
+    seed.to_le_bytes()[..4]
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+        .collect()
+}
+
+impl FromStr for RunId {
+    type Err = NotARunId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let shape = text.len() == 20
+            && text.bytes().enumerate().all(|(at, byte)| match at {
+                8 | 15 => byte == b'-',
+                0..=14 => byte.is_ascii_digit(),
+                _ => byte.is_ascii_lowercase() || byte.is_ascii_digit(),
+            });
+        if shape { Ok(Self(text.to_owned())) } else { Err(NotARunId(text.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = NotARunId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which process owns a container: pid, start time and boot id together never name two processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pid: u32,
+    started: u64,
+    boot: String,
+}
+
+impl Owner {
+    /// This process.
+    pub fn current() -> std::io::Result<Self> {
+        let pid = std::process::id();
+        Ok(Self { pid, started: start_time(pid)?, boot: boot_id()? })
+    }
+
+    /// Whether the process still runs, as far as this machine can tell.
+    pub fn is_alive(&self) -> bool {
+        boot_id().is_ok_and(|boot| boot == self.boot)
+            && start_time(self.pid).is_ok_and(|started| started == self.started)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.pid, self.started, self.boot)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = NotAnOwner;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, '.');
+        let mut next = || parts.next().ok_or_else(|| NotAnOwner(text.to_owned()));
+        let pid = next()?.parse().map_err(|_| NotAnOwner(text.to_owned()))?;
+        let started = next()?.parse().map_err(|_| NotAnOwner(text.to_owned()))?;
+        Ok(Self { pid, started, boot: next()?.to_owned() })
+    }
+}
+
+/// A label that does not name an owner.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` does not name a process (expected <pid>.<start time>.<boot id>)")]
+pub struct NotAnOwner(String);
+
+/// Clock ticks from boot to the start of `pid`: field 22 of `/proc/<pid>/stat`, counted behind the
+/// last parenthesis because the command's name may hold spaces and parentheses of its own.
+fn start_time(pid: u32) -> std::io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(19))
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| std::io::Error::other(format!("/proc/{pid}/stat has no start time")))
+}
+
+fn boot_id() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_id_survives_its_text() {
+        let id = RunId::new();
+        assert_eq!(id.as_str().parse::<RunId>().expect("own form"), id);
+        for wrong in ["", "../../etc/passwd", "20260131-235959-K3F9", "20260131-235959-k3f9x"] {
+            assert!(wrong.parse::<RunId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_alive_and_its_predecessor_is_not() {
+        let me = Owner::current().expect("proc");
+        assert!(me.is_alive());
+        assert_eq!(me.to_string().parse::<Owner>().expect("own form"), me);
+        let before = Owner { started: me.started + 1, ..me.clone() };
+        assert!(!before.is_alive());
+        let other_boot = Owner { boot: "00000000-0000-0000-0000-000000000000".into(), ..me };
+        assert!(!other_boot.is_alive());
+    }
+}

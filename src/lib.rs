@@ -1,0 +1,51 @@
+//! `sandbox-mcp` hands one coding task to a local agent in a fresh hardened container.
+//!
+//! # The way of a task
+//!
+//! ```text
+//!  face            core                                                   edge
+//!  cli run  ─┐
+//!  mcp stdio ┴─▶ Task ─▶ runner ─▶ workspace  (what the agent may touch)
+//!                          │  ├──▶ gateway    (all it may talk to)
+//!                          │  ├──▶ sandbox ──▶ engine (Docker API)
+//!                          │  └──▶ agent      (argv, configuration, event parser)
+//!                          ▼
+//!               Event stream ─▶ Report ─▶ history ─▶ back to the face
+//! ```
+//!
+//! A [`runner::Task`] is what was asked. A [`runner::Run`] is one execution of it: an id, a stream
+//! of [`runner::Event`]s and one closing [`runner::Report`]. Every face ([`cli`], [`mcp`]) consumes
+//! the same `Run`; no face talks to the engine. `runner/execute.rs` is the whole life of a run on
+//! one page, and the place to start reading.
+//!
+//! # Which room to change
+//!
+//! | room | what it knows | what it must never know |
+//! |---|---|---|
+//! | [`cli`], [`mcp`] | how people and hosts ask and are answered | containers |
+//! | [`runner`] | the order of a run, its verdict and its report | Docker's API, MCP |
+//! | [`workspace`] | which folder, which mode, what changed | what an agent is |
+//! | [`gateway`] | the sockets that lead out, who may pass, what passed | containers |
+//! | [`sandbox`] | the policy, the image, the guest, removal | what the task is |
+//! | [`agent`] | one coding agent's argv, configuration and events | where it runs |
+//! | [`history`] | runs on disk | what the records mean |
+//! | [`model`] | where the model server is and what it can do | sandboxes |
+//! | [`engine`] | the Docker Engine API | policy |
+//! | [`config`] | every setting, its default and its source | what a setting does |
+//!
+//! Imports run one way, top to bottom of this table. `ids` and `text` are the ground that all
+//! rooms stand on.
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod gateway;
+pub mod history;
+pub mod ids;
+pub mod mcp;
+pub mod model;
+pub mod runner;
+pub mod sandbox;
+pub mod text;
+pub mod workspace;

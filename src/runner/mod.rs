@@ -1,0 +1,21 @@
+//! One task from asking to report: the order of things, the verdict, and the undoing.
+//!
+//! Faces hand in a [`Task`] and get a [`Run`]: its id, its [`Event`]s, a way to cancel it, and one
+//! closing [`Report`]. This room knows the rooms below by their purpose; it must never know
+//! Docker's API or any host's protocol.
+
+mod event;
+mod execute;
+mod queue;
+mod report;
+mod run;
+mod task;
+mod verdict;
+
+pub use event::{Event, EventKind, Phase};
+pub use report::{
+    ChangeSummary, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
+    WorkspaceReport,
+};
+pub use run::{CancelReason, Run, Runner};
+pub use task::{Task, TaskError};

@@ -1,0 +1,105 @@
+//! The one closing result of a run. Its field names are a contract with hosts and with old records.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RunId;
+
+pub use crate::sandbox::Receipt;
+pub use crate::workspace::{ChangeSummary, Mode};
+
+/// Our own verdict on a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The agent ended its work and said so.
+    Completed,
+    /// The agent gave up or broke down.
+    Failed,
+    TimedOut,
+    Cancelled,
+    OutOfMemory,
+    ModelUnreachable,
+    ModelError,
+    /// The agent ended without an answer.
+    NoOutput,
+    /// The answer was cut at the model's output limit.
+    Truncated,
+    /// The sandbox could not be made, or was not what the policy says.
+    SandboxError,
+}
+
+/// One run's closing report, essentials first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    #[schemars(with = "String")]
+    pub run_id: RunId,
+    pub status: Status,
+    /// The agent's closing words; partial when the run did not complete. Untrusted.
+    pub answer: String,
+    pub error: Option<Failure>,
+    pub workspace: WorkspaceReport,
+    pub changes: ChangeSummary,
+    pub usage: Usage,
+    pub tools: Vec<ToolUse>,
+    pub timing: Timing,
+    pub sandbox: SandboxReport,
+    /// File with every event of the run.
+    pub transcript: Option<String>,
+}
+
+/// What went wrong and what to do about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Failure {
+    /// A stable word for programs, such as `connection_refused`.
+    pub kind: String,
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct WorkspaceReport {
+    pub path: String,
+    pub mode: Mode,
+}
+
+/// As the gateway counted it, not as the agent claims it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    pub requests: u64,
+    /// Steps that the agent finished.
+    pub steps: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub reasoning_tokens: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ToolUse {
+    pub name: String,
+    pub calls: u64,
+    pub errors: u64,
+}
+
+/// Where the time went, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Timing {
+    pub queued_ms: u64,
+    pub prepare_ms: u64,
+    pub boot_ms: u64,
+    pub agent_ms: u64,
+    pub cleanup_ms: u64,
+    pub total_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SandboxReport {
+    /// Engine and version.
+    pub engine: String,
+    pub image: String,
+    /// uid:gid inside.
+    pub user: String,
+    /// The isolation as observed from inside before the agent started.
+    pub receipt: Option<Receipt>,
+}

@@ -1,0 +1,112 @@
+//! Text that came out of a sandbox, and what may be shown of it.
+//!
+//! What an agent or a model server says can hold terminal escapes, bidirectional overrides and
+//! NULs. [`clean`] is the one door between such bytes and a terminal, a log or a host's context.
+
+/// Drops what could steer a terminal or mislead a reader; keeps newlines and tabs.
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' | '\t' => out.push(c),
+            // A carriage return alone would let a line overwrite itself.
+            '\r' => {
+                if chars.peek() != Some(&'\n') {
+                    out.push('\n');
+                }
+            }
+            '\u{1b}' => skip_escape(&mut chars),
+            c if c.is_control() || is_invisible(c) => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// [`clean`], on one line and at most `max` characters long, with an ellipsis where it was cut.
+pub fn one_line(text: &str, max: usize) -> String {
+    let text = clean(text);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= max {
+        return line;
+    }
+    let mut cut: String = line.chars().take(max.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+/// The longest prefix of `text` that has at most `max` bytes and ends at a character.
+pub fn prefix(text: &str, max: usize) -> &str {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Passes over an escape sequence whose ESC has been read: CSI up to its final byte, and the
+/// string forms (OSC, DCS, APC, PM, SOS) up to BEL or ST.
+fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match chars.peek() {
+        Some('[') => {
+            chars.next();
+            while let Some(c) = chars.next_if(|c| ('\u{20}'..='\u{7e}').contains(c)) {
+                if ('\u{40}'..='\u{7e}').contains(&c) {
+                    break;
+                }
+            }
+        }
+        Some(']' | 'P' | 'X' | '^' | '_') => {
+            chars.next();
+            while let Some(c) = chars.next_if(|c| *c != '\n') {
+                if c == '\u{7}' {
+                    break;
+                }
+                if c == '\u{1b}' {
+                    chars.next_if_eq(&'\\');
+                    break;
+                }
+            }
+        }
+        Some(c) if ('\u{20}'..='\u{7e}').contains(c) => {
+            chars.next();
+        }
+        _ => {}
+    }
+}
+
+/// Bidirectional controls, zero-width marks, line separators, tags: nothing a reader sees, much
+/// that can hide or reorder what they read.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{061c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_dropped_whole() {
+        assert_eq!(clean("a\u{1b}[31mb\u{1b}[0m"), "ab");
+        assert_eq!(clean("a\u{1b}]0;title\u{7}b"), "ab");
+        assert_eq!(clean("a\u{1b}]52;c;cGFzdGU=\u{1b}\\b"), "ab");
+        assert_eq!(clean("a\u{9b}31mb"), "a31mb");
+        assert_eq!(clean("a\0\u{8}b\u{202e}c\u{2066}"), "abc");
+        assert_eq!(clean("one\r\ntwo\rthree\tfour"), "one\ntwo\nthree\tfour");
+    }
+
+    #[test]
+    fn an_unfinished_escape_hides_no_more_than_its_line() {
+        assert_eq!(clean("a\u{1b}]0;never closed\nb"), "a\nb");
+    }
+
+    #[test]
+    fn cuts_fall_between_characters() {
+        assert_eq!(one_line("a\n b   c", 10), "a b c");
+        assert_eq!(one_line("äöüß", 3), "äö…");
+        assert_eq!(prefix("äöü", 3), "ä");
+    }
+}
