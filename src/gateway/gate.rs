@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -67,7 +67,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub fn from_config(config: &Config) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
             first_byte_timeout: Duration::from_secs(config.model.first_byte_timeout.max(1)),
             stall_timeout: Duration::from_secs(config.model.stall_timeout.max(1)),
@@ -86,7 +86,7 @@ pub struct Gateway {
     folder: PrivateFolder,
     stop: CancellationToken,
     ledger: Arc<Ledger>,
-    traffic: Option<UnboundedReceiver<Traffic>>,
+    traffic: UnboundedReceiver<Traffic>,
 }
 
 impl Gateway {
@@ -105,7 +105,7 @@ impl Gateway {
             relay.clone().serve(request)
         });
         let server = AbortOnDropHandle::new(tokio::spawn(server));
-        Ok(Self { server, folder, stop, ledger, traffic: Some(traffic) })
+        Ok(Self { server, folder, stop, ledger, traffic })
     }
 
     /// The folder to show to the sandbox (at `/run/sandbox`); it holds `model.sock`.
@@ -113,10 +113,14 @@ impl Gateway {
         self.folder.path()
     }
 
-    /// What happens, as it happens; ends when the gateway does. There is one such stream: asked
-    /// again, it is empty.
-    pub fn events(&mut self) -> UnboundedReceiver<Traffic> {
-        self.traffic.take().unwrap_or_else(|| unbounded_channel().1)
+    /// What happens next. Nothing is lost if the future is dropped before it is ready.
+    pub async fn next_event(&mut self) -> Option<Traffic> {
+        self.traffic.recv().await
+    }
+
+    /// What has happened and was not asked for yet.
+    pub fn try_next_event(&mut self) -> Option<Traffic> {
+        self.traffic.try_recv().ok()
     }
 
     /// What has passed so far.

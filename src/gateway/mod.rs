@@ -26,6 +26,8 @@ mod respond;
 mod route;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use error::Error;
 pub use gate::{Gateway, Limits, Options};

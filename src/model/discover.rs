@@ -344,7 +344,3 @@ fn enlarge(source: Source) -> &'static str {
         _ => "load it with 32768 or more",
     }
 }
-
-#[cfg(test)]
-#[path = "discover_tests.rs"]
-mod tests;

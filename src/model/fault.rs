@@ -57,6 +57,19 @@ impl FaultKind {
         }
     }
 
+    /// No usable answer could be had at all, as opposed to one that says no.
+    pub fn is_unreachable(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionRefused
+                | Self::HostNotFound
+                | Self::HostUnreachable
+                | Self::ConnectTimeout
+                | Self::Tls
+                | Self::FirstByteTimeout
+        )
+    }
+
     /// What usually mends it.
     fn hint(self) -> Option<&'static str> {
         Some(match self {
@@ -118,17 +131,9 @@ impl Fault {
         Self { kind, message: words::tidy(message), hint, status: None }
     }
 
-    /// No usable answer could be had at all, as opposed to one that says no.
+    /// See [`FaultKind::is_unreachable`].
     pub fn is_unreachable(&self) -> bool {
-        matches!(
-            self.kind,
-            FaultKind::ConnectionRefused
-                | FaultKind::HostNotFound
-                | FaultKind::HostUnreachable
-                | FaultKind::ConnectTimeout
-                | FaultKind::Tls
-                | FaultKind::FirstByteTimeout
-        )
+        self.kind.is_unreachable()
     }
 
     /// A reply whose status is not a success.
@@ -235,13 +240,14 @@ fn causes(error: &reqwest::Error) -> Vec<String> {
     chain(error).map(ToString::to_string).collect()
 }
 
-/// The deepest cause of a type. An `io::Error` that wraps another error does not show it as its
-/// source, so those are opened by hand.
+/// A cause of a type. An `io::Error` that wraps another error does not show it as its source, so
+/// those are opened by hand, however deep they are packed.
 fn find<E: StdError + 'static>(error: &reqwest::Error) -> Option<&E> {
-    chain(error).fold(None, |found, cause| {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let inner =
-            inner.and_then(|inner| (inner as &(dyn StdError + 'static)).downcast_ref::<E>());
-        inner.or_else(|| cause.downcast_ref::<E>()).or(found)
+    chain(error).find_map(|cause| {
+        let packed = std::iter::successors(Some(cause), |cause| {
+            let inner = cause.downcast_ref::<io::Error>()?.get_ref()?;
+            Some(inner as &(dyn StdError + 'static))
+        });
+        packed.into_iter().filter_map(|cause| cause.downcast_ref::<E>()).last()
     })
 }

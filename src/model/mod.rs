@@ -19,14 +19,18 @@ mod fault;
 mod native;
 pub mod preflight;
 mod probe;
+mod reader;
 pub mod rehearsal;
 pub mod sse;
+#[cfg(test)]
+pub(crate) mod testing;
 mod upstream;
 mod words;
 
-pub use answer::{Answer, Reader, ToolCall, Usage};
+pub use answer::{Answer, ToolCall, Usage};
 pub use discover::discover;
 pub use endpoint::{Endpoint, LimitsOrigin, Secret};
 pub use error::{Attempt, Error};
 pub use fault::{Fault, FaultKind};
+pub use reader::Reader;
 pub use upstream::{Chunks, Response, Upstream};

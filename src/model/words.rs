@@ -26,7 +26,7 @@ pub fn tidy(words: &str) -> String {
     text::one_line(text::prefix(words, 16 * MAX_WORDS), MAX_WORDS)
 }
 
-/// Reads the OpenAI shape (`error.message`), FastAPI's (`detail`), Ollama's (`error` as a text),
+/// Reads the common shape (`error.message`), vLLM's (`detail`), Ollama's (`error` as a text),
 /// a bare `message`, and else plain text or the visible part of a page.
 pub fn from_body(body: &[u8]) -> Said {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
@@ -49,7 +49,7 @@ pub fn from_body(body: &[u8]) -> Said {
     Said { text: tidy(&text), kind: format!("{} {}", field("type"), field("code")), code }
 }
 
-/// A text as it is; FastAPI's list of complaints by their `msg`; anything else as JSON.
+/// A text as it is; a list of complaints by their `msg`; anything else as JSON.
 fn words_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

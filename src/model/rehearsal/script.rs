@@ -262,9 +262,19 @@ fn example(schema: Option<&Value>) -> Value {
 /// must not pass for this one.
 fn is_failure(result: &str) -> bool {
     let result = result.to_lowercase();
-    ["error", "erofs", "eacces", "eperm", "read-only", "denied", "not permitted", "failed", "enospc"]
-        .iter()
-        .any(|mark| result.contains(mark))
+    [
+        "error",
+        "erofs",
+        "eacces",
+        "eperm",
+        "read-only",
+        "denied",
+        "not permitted",
+        "failed",
+        "enospc",
+    ]
+    .iter()
+    .any(|mark| result.contains(mark))
 }
 
 fn tool_name(tool: &Value) -> &str {
