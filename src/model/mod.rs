@@ -1,3 +1,36 @@
 //! Where the model server is, what it can do, and how it fails.
 //!
-//! This room knows model servers. It must never know sandboxes.
+//! ```text
+//! discover ──▶ Endpoint ──▶ Upstream ──▶ bytes ──▶ Reader ──▶ Answer      
+//!    │ (which server,          │ (one request, every way it fails    │ (tool calls, usage,
+//!    │  which model, limits)   │  is a Fault)                        │  how it ended)
+//!    └─ probe, native          └─ the network, or the rehearsal      └─ read by gateway and preflight
+//! ```
+//!
+//! This room knows model servers. It must never know sandboxes, the gateway or the runner.
+
+mod address;
+mod answer;
+mod client;
+mod discover;
+mod endpoint;
+mod error;
+mod fault;
+mod native;
+pub mod preflight;
+mod probe;
+mod reader;
+pub mod rehearsal;
+pub mod sse;
+#[cfg(test)]
+pub(crate) mod testing;
+mod upstream;
+mod words;
+
+pub use answer::{Answer, ToolCall, Usage};
+pub use discover::discover;
+pub use endpoint::{Endpoint, LimitsOrigin, Secret};
+pub use error::{Attempt, Error};
+pub use fault::{Fault, FaultKind};
+pub use reader::Reader;
+pub use upstream::{Chunks, Response, Upstream};

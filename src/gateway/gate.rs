@@ -1,0 +1,141 @@
+//! One run's gateway, from the making of its folder to its removal.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::folder::PrivateFolder;
+use super::ledger::{Ledger, Record, Traffic};
+use super::relay::Relay;
+use super::{Error, listener};
+use crate::config::Config;
+use crate::model::Endpoint;
+
+/// The name of the model relay's socket, in the folder that the sandbox sees.
+const MODEL_SOCKET: &str = "model.sock";
+
+/// What a gateway is opened with.
+#[derive(Debug)]
+pub struct Options {
+    /// A folder for this run alone. It must not exist; what is above it is made where missing.
+    pub folder: PathBuf,
+    /// uid and gid, as this machine sees them, that the sandbox runs as; `None` for our own.
+    pub owner: Option<(u32, u32)>,
+    pub endpoint: Endpoint,
+    pub limits: Limits,
+}
+
+/// How much a sandbox may ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Until the model begins its answer.
+    pub first_byte_timeout: Duration,
+    /// Between two pieces of an answer.
+    pub stall_timeout: Duration,
+    /// Model requests in the whole run.
+    pub max_requests: u64,
+    /// Bytes of one request.
+    pub max_body: usize,
+    /// Until a request has arrived whole.
+    pub body_time: Duration,
+    /// Connections at the same time.
+    pub max_connections: usize,
+    pub max_headers: usize,
+    pub max_header_bytes: usize,
+    /// Until a connection has sent the head of its (next) request.
+    pub header_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_byte_timeout: Duration::from_secs(180),
+            stall_timeout: Duration::from_secs(60),
+            max_requests: 200,
+            max_body: 32 * 1024 * 1024,
+            body_time: Duration::from_secs(30),
+            max_connections: 32,
+            max_headers: 64,
+            max_header_bytes: 32 * 1024,
+            header_time: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            first_byte_timeout: Duration::from_secs(config.model.first_byte_timeout.max(1)),
+            stall_timeout: Duration::from_secs(config.model.stall_timeout.max(1)),
+            max_requests: config.limits.max_requests.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The sockets of one run and those who serve them. Dropping it stops them and removes the folder;
+/// [`Gateway::close`] does the same and says whether it worked.
+#[derive(Debug)]
+pub struct Gateway {
+    // Fields are dropped in this order: first nobody serves, then the folder goes.
+    server: AbortOnDropHandle<()>,
+    folder: PrivateFolder,
+    stop: CancellationToken,
+    ledger: Arc<Ledger>,
+    traffic: UnboundedReceiver<Traffic>,
+}
+
+impl Gateway {
+    /// Makes the folder, binds the sockets and serves them.
+    // Async because what is to come (resolving, sidecars) is, and it needs a runtime to spawn on.
+    #[expect(clippy::unused_async)]
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let Options { folder, owner, endpoint, limits } = options;
+        let (ledger, traffic) = Ledger::new();
+        let ledger = Arc::new(ledger);
+        let relay = Arc::new(Relay::new(endpoint, limits, ledger.clone())?);
+        let folder = PrivateFolder::create(&folder, owner)?;
+        let socket = folder.bind(MODEL_SOCKET)?;
+        let stop = CancellationToken::new();
+        let server = listener::serve(socket, limits, stop.clone(), move |request| {
+            relay.clone().serve(request)
+        });
+        let server = AbortOnDropHandle::new(tokio::spawn(server));
+        Ok(Self { server, folder, stop, ledger, traffic })
+    }
+
+    /// The folder to show to the sandbox (at `/run/sandbox`); it holds `model.sock`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What happens next. Nothing is lost if the future is dropped before it is ready.
+    pub async fn next_event(&mut self) -> Option<Traffic> {
+        self.traffic.recv().await
+    }
+
+    /// What has happened and was not asked for yet.
+    pub fn try_next_event(&mut self) -> Option<Traffic> {
+        self.traffic.try_recv().ok()
+    }
+
+    /// What has passed so far.
+    pub fn record(&self) -> Record {
+        self.ledger.record()
+    }
+
+    /// Stops serving, dropping requests where they stand, and removes the folder.
+    pub async fn close(self) -> Result<Record, Error> {
+        let Self { server, mut folder, stop, ledger, .. } = self;
+        stop.cancel();
+        if let Err(error) = server.await {
+            tracing::warn!(%error, "the gateway's listener broke down");
+        }
+        folder.remove()?;
+        Ok(ledger.record())
+    }
+}

@@ -1,0 +1,169 @@
+//! What passed through a gateway: told as it happens, and summed up.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::model::{Fault, FaultKind, ToolCall, Usage};
+
+/// One thing that happened between the agent and the model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Traffic {
+    RequestStarted {
+        /// 1, 2, 3 … within the run.
+        number: u64,
+    },
+    FirstByte {
+        number: u64,
+        after_ms: u64,
+    },
+    /// The model asks for a tool, which the agent runs next.
+    ToolCall {
+        number: u64,
+        name: String,
+        /// The parsed arguments, or their text where they are not JSON.
+        arguments: Value,
+    },
+    Answered {
+        number: u64,
+        finish_reason: Option<String>,
+        input_tokens: u64,
+        output_tokens: u64,
+        reasoning_tokens: u64,
+    },
+    Faulted(Fault),
+}
+
+/// Everything that passed, summed up. Tokens are the server's own counts; zero where it has none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Record {
+    /// Requests that the agent made of the model.
+    pub requests: u64,
+    /// Answers that came to their end.
+    pub answers: u64,
+    /// Times that a busy server was asked again.
+    pub retries: u64,
+    /// Requests that were not the agent's to make, such as other paths.
+    pub refused: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub reasoning_tokens: u64,
+    /// In the order in which answers ended.
+    pub finish_reasons: Vec<Option<String>>,
+    pub faults: u64,
+    pub last_fault: Option<Fault>,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+/// Where all connections of one gateway write.
+#[derive(Debug)]
+pub struct Ledger {
+    record: Mutex<Record>,
+    traffic: UnboundedSender<Traffic>,
+}
+
+impl Ledger {
+    /// The channel is unbounded, but what flows in is not: `max_requests` bounds the requests, and
+    /// each has a bounded number of tool calls.
+    pub fn new() -> (Self, UnboundedReceiver<Traffic>) {
+        let (traffic, receiver) = unbounded_channel();
+        (Self { record: Mutex::default(), traffic }, receiver)
+    }
+
+    pub fn record(&self) -> Record {
+        self.lock().clone()
+    }
+
+    /// Opens a request and returns its number, unless `most` have been made.
+    pub fn start(&self, most: u64) -> Result<u64, Fault> {
+        let mut record = self.lock();
+        if record.requests >= most {
+            let message = format!("the run has made its {most} model requests");
+            let fault = Fault::new(FaultKind::BudgetExhausted, &message);
+            // Told once; an agent that goes on asking adds nothing.
+            let first = record.last_fault.as_ref().is_none_or(|last| last.kind != fault.kind);
+            if first {
+                Self::note(&mut record, &fault);
+                let _ = self.traffic.send(Traffic::Faulted(fault.clone()));
+            }
+            return Err(fault);
+        }
+        record.requests += 1;
+        let number = record.requests;
+        let _ = self.traffic.send(Traffic::RequestStarted { number });
+        Ok(number)
+    }
+
+    pub fn refuse(&self) {
+        self.lock().refused += 1;
+    }
+
+    pub fn retry(&self) {
+        self.lock().retries += 1;
+    }
+
+    pub fn sent(&self, bytes: usize) {
+        self.lock().bytes_sent += bytes as u64;
+    }
+
+    pub fn received(&self, bytes: usize) {
+        self.lock().bytes_received += bytes as u64;
+    }
+
+    pub fn first_byte(&self, number: u64, after: Duration) {
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        let _ = self.traffic.send(Traffic::FirstByte { number, after_ms });
+    }
+
+    pub fn tool_call(&self, number: u64, call: ToolCall) {
+        let arguments =
+            serde_json::from_str(&call.arguments).unwrap_or(Value::String(call.arguments));
+        let _ = self.traffic.send(Traffic::ToolCall { number, name: call.name, arguments });
+    }
+
+    pub fn answered(&self, number: u64, finish_reason: Option<&str>, usage: Usage) {
+        let finish_reason = finish_reason.map(str::to_owned);
+        let mut record = self.lock();
+        record.answers += 1;
+        Self::count(&mut record, usage);
+        record.finish_reasons.push(finish_reason.clone());
+        let _ = self.traffic.send(Traffic::Answered {
+            number,
+            finish_reason,
+            input_tokens: usage.input,
+            output_tokens: usage.output,
+            reasoning_tokens: usage.reasoning,
+        });
+    }
+
+    /// Tokens of an answer that did not come to its end were computed all the same.
+    pub fn partial(&self, usage: Usage) {
+        Self::count(&mut self.lock(), usage);
+    }
+
+    pub fn fault(&self, fault: &Fault) {
+        Self::note(&mut self.lock(), fault);
+        let _ = self.traffic.send(Traffic::Faulted(fault.clone()));
+    }
+
+    fn note(record: &mut Record, fault: &Fault) {
+        record.faults += 1;
+        record.last_fault = Some(fault.clone());
+    }
+
+    fn count(record: &mut Record, usage: Usage) {
+        // A server may claim any number.
+        record.input_tokens = record.input_tokens.saturating_add(usage.input);
+        record.output_tokens = record.output_tokens.saturating_add(usage.output);
+        record.reasoning_tokens = record.reasoning_tokens.saturating_add(usage.reasoning);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // Nothing panics while it is held, and numbers stay numbers if something did.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

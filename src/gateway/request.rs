@@ -1,0 +1,356 @@
+//! The request to the model, rebuilt from the parts that we know.
+//!
+//! What the agent sends is taken apart and put together anew, so nothing passes that is not named
+//! here: no second `model`, no parameter that makes the server act elsewhere. Three such doors are
+//! known and shut: media given as an address is fetched by the server from *its* network (vLLM,
+//! llama.cpp), tools other than functions make it call out, and parameters such as
+//! `kv_transfer_params`, `chat_template` or `prompt_embeds` reach into its inside.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The parameters that pass; others are left out without a word, since agents send many that
+/// servers ignore anyway. `model` and `stream_options` are written by us.
+const PARAMETERS: &[&str] = &[
+    "messages",
+    "prompt",
+    "suffix",
+    "stream",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "repeat_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "response_format",
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "enable_thinking",
+    "verbosity",
+    "user",
+];
+/// More than any agent sends; bounds what a hostile one can make us remember.
+const MAX_PARAMETERS: usize = 128;
+
+/// A request that may go out.
+#[derive(Debug)]
+pub struct Rebuilt {
+    pub body: Bytes,
+    pub streamed: bool,
+}
+
+/// Rebuilds `body` for `model`. The error tells the agent what is wrong with its request.
+pub fn rebuild(body: &[u8], model: &str) -> Result<Rebuilt, String> {
+    let Parameters(parameters) = serde_json::from_slice(body).map_err(|error| {
+        format!("the request is not a JSON object that can be passed on: {error}")
+    })?;
+    let mut out = String::with_capacity(body.len() + 256);
+    out.push_str("{\"model\":");
+    out.push_str(&serde_json::Value::from(model).to_string());
+    let mut streamed = false;
+    for (key, value) in parameters {
+        let text = value.get();
+        match key.as_str() {
+            "stream" => {
+                streamed = serde_json::from_str::<Option<bool>>(text)
+                    .map_err(|_| "`stream` must be true or false".to_owned())?
+                    .unwrap_or(false);
+            }
+            "messages" => only_embedded_media(text)?,
+            "tools" => only_functions(text)?,
+            // Tokens or texts; either way no addresses.
+            _ => {}
+        }
+        out.push_str(",\"");
+        out.push_str(&key);
+        out.push_str("\":");
+        out.push_str(text);
+    }
+    if streamed {
+        // Without it most servers do not count a stream, and nothing could be reported truly.
+        out.push_str(",\"stream_options\":{\"include_usage\":true}");
+    }
+    out.push('}');
+    Ok(Rebuilt { body: out.into(), streamed })
+}
+
+/// The parameters that pass, each once, with their values unread.
+struct Parameters<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Parameters<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut kept: Vec<(String, &RawValue)> = Vec::new();
+                let mut seen = 0;
+                while let Some(key) = map.next_key::<String>()? {
+                    seen += 1;
+                    if seen > MAX_PARAMETERS {
+                        return Err(de::Error::custom("it has too many parameters"));
+                    }
+                    if !PARAMETERS.contains(&key.as_str()) {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    // Two of a name could be read one way by us and another way by the server.
+                    if kept.iter().any(|(known, _)| *known == key) {
+                        return Err(de::Error::custom(format_args!("`{key}` is given twice")));
+                    }
+                    kept.push((key, map.next_value()?));
+                }
+                Ok(Parameters(kept))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+fn only_functions(tools: &str) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Tool<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Cow<'a, str>,
+    }
+    let tools: Option<Vec<Tool<'_>>> = serde_json::from_str(tools)
+        .map_err(|error| format!("`tools` is not understood: {error}"))?;
+    match tools.unwrap_or_default().iter().find(|tool| tool.kind != "function") {
+        None => Ok(()),
+        Some(tool) => {
+            let kind = crate::text::one_line(&tool.kind, 40);
+            Err(format!("only tools of type `function` are passed on, not `{kind}`"))
+        }
+    }
+}
+
+fn only_embedded_media(messages: &str) -> Result<(), String> {
+    let mut deserializer = serde_json::Deserializer::from_str(messages);
+    Addresses(Key::Plain)
+        .deserialize(&mut deserializer)
+        .map_err(|error| format!("`messages` cannot be passed on: {error}"))
+}
+
+/// Walks a value without keeping it, and fails at media given as an address.
+#[derive(Clone, Copy)]
+struct Addresses(Key);
+
+/// What the key above a text says about it.
+#[derive(Clone, Copy, PartialEq)]
+enum Key {
+    Plain,
+    /// Such as `image_url`: must be `data:`.
+    Address,
+    /// Such as `image`: may be base64, must not have another scheme.
+    Media,
+}
+
+impl Key {
+    fn of(key: &str) -> Self {
+        let key = key.to_ascii_lowercase();
+        let any = |words: &[&str]| words.iter().any(|word| key.contains(word));
+        if any(&["url", "uri", "path"]) {
+            Self::Address
+        } else if any(&["image", "audio", "video", "file"]) {
+            Self::Media
+        } else {
+            Self::Plain
+        }
+    }
+
+    fn allows(self, text: &str) -> bool {
+        let scheme = text.trim_start().split_once(':').map(|(scheme, _)| scheme);
+        let embedded = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("data"));
+        match self {
+            Self::Plain => true,
+            Self::Address => embedded,
+            Self::Media => embedded || scheme.is_none(),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Addresses {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Addresses {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("messages")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        if self.0.allows(text) {
+            return Ok(());
+        }
+        Err(E::custom(
+            "media must be embedded (`data:…`), because an address would be fetched outside the sandbox",
+        ))
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            // Arguments of past calls are the model's words, whatever their keys are.
+            if matches!(&*key, "tool_calls" | "function_call") {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                map.next_value_seed(Self(Key::of(&key)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn rebuilt(request: &str) -> Result<Value, String> {
+        let rebuilt = rebuild(request.as_bytes(), "ours \"quoted\"")?;
+        Ok(serde_json::from_slice(&rebuilt.body).expect("valid JSON"))
+    }
+
+    #[test]
+    fn the_model_is_ours_whatever_is_asked() {
+        for request in [
+            r#"{"model":"other","messages":[]}"#,
+            r#"{"messages":[]}"#,
+            r#"{"model":"a","mod\u0065l":"b","Model":"c","messages":[]}"#,
+        ] {
+            let out = rebuilt(request).expect(request);
+            assert_eq!(out, json!({"model": "ours \"quoted\"", "messages": []}), "{request}");
+        }
+    }
+
+    #[test]
+    fn streams_are_counted_and_numbers_keep_their_digits() {
+        let request = r#"{"stream":true,"stream_options":{"include_usage":false},"seed":12345678901234567890123,"temperature":0.10}"#;
+        let rebuilt = rebuild(request.as_bytes(), "m").expect("fine");
+        assert!(rebuilt.streamed);
+        let text = String::from_utf8(rebuilt.body.to_vec()).expect("text");
+        assert_eq!(
+            text,
+            r#"{"model":"m","stream":true,"seed":12345678901234567890123,"temperature":0.10,"stream_options":{"include_usage":true}}"#
+        );
+        assert!(!rebuild(b"{\"stream\":null}", "m").expect("fine").streamed);
+        assert!(rebuild(b"{\"stream\":\"true\"}", "m").is_err());
+    }
+
+    #[test]
+    fn what_reaches_into_the_server_is_left_out() {
+        let out = rebuilt(
+            r#"{"messages":[],"kv_transfer_params":{"remote_host":"10.0.0.1"},"chat_template":"{{x}}",
+               "prompt_embeds":"x","mcp_servers":[],"web_search_options":{},"n":1000}"#,
+        );
+        let out = out.expect("the rest passes");
+        assert_eq!(out.as_object().map(serde_json::Map::len), Some(2));
+    }
+
+    #[test]
+    fn the_server_is_not_sent_to_fetch_anything() {
+        for part in [
+            json!({"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}),
+            json!({"type": "image_url", "image_url": "https://evil.example/?secret"}),
+            json!({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}),
+            json!({"type": "image_url", "image_url": {"url": "/etc/passwd"}}),
+            json!({"type": "video_url", "video_url": {"url": " HTTP://x"}}),
+            json!({"audio_url": {"nested": [{"URL": "//host/x"}]}}),
+            json!({"type": "image", "image": "http://x"}),
+        ] {
+            for role in ["user", "tool", "system"] {
+                let request = json!({"messages": [{"role": role, "content": [part]}]}).to_string();
+                let error = rebuilt(&request).expect_err(&request);
+                assert!(error.contains("embedded"), "{error}");
+            }
+        }
+        let tools = json!({"tools": [{"type": "mcp", "server_url": "http://x"}]}).to_string();
+        assert!(rebuilt(&tools).expect_err("refused").contains("`mcp`"));
+    }
+
+    #[test]
+    fn ordinary_conversations_pass_unchanged() {
+        let request = json!({"messages": [
+            {"role": "system", "content": "fetch http://x/"},
+            {"role": "user", "content": [
+                {"type": "text", "text": "see https://example.org: url"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
+                {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+                {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AA"}},
+            ]},
+            {"role": "assistant", "content": null, "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "webfetch", "arguments": {"url": "http://x"}}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "file: http://x"},
+        ], "tools": [{"type": "function", "function": {"name": "x", "parameters": {"properties": {"url": {"default": "http://x"}}}}}]});
+        let mut expected = request.clone();
+        expected["model"] = json!("ours \"quoted\"");
+        assert_eq!(rebuilt(&request.to_string()).expect("passes"), expected);
+    }
+
+    #[test]
+    fn hostile_bodies_are_refused_without_harm() {
+        let deep = format!("{{\"messages\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let wide = format!("{{{}\"x\":1}}", "\"x\":1,".repeat(100_000));
+        for body in
+            ["", "[]", "null", "{", "{\"messages\":[],\"messages\":[]}", &deep, &wide, "\u{feff}{}"]
+        {
+            assert!(rebuild(body.as_bytes(), "m").is_err());
+        }
+        assert!(rebuild(b"{\"user\":\"\xff\"}", "m").is_err());
+    }
+}

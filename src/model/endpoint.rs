@@ -1,0 +1,139 @@
+//! A model on a server, ready to be asked.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::error::Attempt;
+use crate::config::Source;
+
+/// The base address that stands for the model inside this program.
+pub const REHEARSAL_URL: &str = "rehearsal://built-in/v1";
+
+/// Which model on which server, and how much it can hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Endpoint {
+    /// The kind of server that answered; never `auto`.
+    pub source: Source,
+    /// Ends in `/v1`.
+    pub base_url: String,
+    pub model: String,
+    /// Tokens of prompt and answer together.
+    pub context: u64,
+    /// Most tokens of one answer; less than `context`.
+    pub output: u64,
+    pub limits: LimitsOrigin,
+    pub api_key: Option<Secret>,
+    /// Every model that the server offers.
+    pub models: Vec<String>,
+    /// What a person should know before they rely on this endpoint.
+    pub warnings: Vec<String>,
+    /// Every address that was asked on the way here.
+    pub tried: Vec<Attempt>,
+}
+
+impl Endpoint {
+    /// The scripted model inside this program.
+    pub fn rehearsal() -> Self {
+        Self {
+            source: Source::Rehearsal,
+            base_url: REHEARSAL_URL.into(),
+            model: super::rehearsal::MODEL.into(),
+            context: 128_000,
+            output: 8192,
+            limits: LimitsOrigin::Server,
+            api_key: None,
+            models: vec![super::rehearsal::MODEL.into()],
+            warnings: vec![
+                "this is the rehearsal model: it follows a script and knows nothing".into(),
+            ],
+            tried: Vec::new(),
+        }
+    }
+
+    pub fn is_rehearsal(&self) -> bool {
+        self.source == Source::Rehearsal
+    }
+}
+
+/// Who said how long the context is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitsOrigin {
+    /// The server.
+    Server,
+    /// `model.context`.
+    Configuration,
+    /// Nobody; a usual value is assumed.
+    Assumed,
+}
+
+/// An API key. Its value reaches an `Authorization` header and nothing else: it cannot be printed,
+/// formatted or serialised.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// `None` for a text that cannot be an API key: empty, or not fit for a header.
+    pub fn new(value: &str) -> Option<Self> {
+        let value = value.trim();
+        let fit = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+        fit.then(|| Self(value.to_owned()))
+    }
+
+    /// The value, for the one place that sends it.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// `text` without this secret, for words that a server says back.
+    pub fn redact(&self, text: &str) -> String {
+        text.replace(&self.0, "[api key]")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[api key]")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[api key]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_itself_nowhere() {
+        let mut endpoint = Endpoint::rehearsal();
+        endpoint.api_key = Secret::new(" sk-hidden \n");
+        let shown = format!(
+            "{endpoint:?} {:#?} {} {}",
+            endpoint,
+            serde_json::to_string(&endpoint).expect("plain data"),
+            endpoint.api_key.clone().expect("fit for a header"),
+        );
+        assert!(!shown.contains("sk-hidden"), "{shown}");
+        let key = endpoint.api_key.expect("fit for a header");
+        assert_eq!(key.expose(), "sk-hidden");
+        assert_eq!(key.redact("bad key sk-hidden!"), "bad key [api key]!");
+    }
+
+    #[test]
+    fn what_is_unfit_for_a_header_is_no_secret() {
+        for unfit in ["", "  ", "a b", "a\r\nX-Evil: 1", "schlüssel"] {
+            assert!(Secret::new(unfit).is_none(), "{unfit:?}");
+        }
+    }
+}
