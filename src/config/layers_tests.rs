@@ -140,13 +140,13 @@ fn unknown_names_are_refused_with_their_place_and_the_nearest() {
             "[x]\n",
             "line 1, column 2: `[x]` is not a setting; there are model, engine, image, sandbox, limits, workspace, mcp, history",
         ),
-        ("[mcp]\n\"ä\" = 1 ; ö\n", "line 2, column 9"),
+        ("[mcp]\n\"äö\" = 1\n", "line 2, column 1: `mcp.äö`"),
         (
             "mcp = 3\n",
             "line 1, column 1: `mcp` is a single value; it must be a section, such as `[mcp]`",
         ),
         ("[[mcp]]\nheartbeat = 3\n", "`mcp` is a single value"),
-        ("limits.timeout.x = 3\n", "line 1, column 18: `limits.timeout` is a table"),
+        ("limits.timeout.x = 3\n", "line 1, column 8: `limits.timeout` is a table"),
     ] {
         let said = refusal(text);
         assert!(said.contains(expected), "{text:?}: {said}");

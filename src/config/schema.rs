@@ -156,13 +156,13 @@ pub struct Limits {
     /// Runs at the same time; the number of processor cores when absent.
     #[schemars(example = 4)]
     pub concurrency: Option<usize>,
-    /// Memory, swap included. `OpenCode` is killed with less than 448m.
+    /// Memory, swap included; what lies in /tmp and in the home inside counts too.
     pub memory: Size,
     /// Processor cores; at most the machine's own number is used.
     pub cpus: f64,
     /// Processes and threads.
     pub pids: u32,
-    /// Size of /tmp inside, which lives in memory and counts as such.
+    /// Size of /tmp inside, which lives in memory.
     pub tmp: Size,
     /// Size of the home folder inside, likewise.
     pub home: Size,

@@ -26,6 +26,7 @@ const LISTED: usize = 200;
 /// Files that a run added, changed or removed. Ignored files and the inside of `.git` are left
 /// out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct ChangeSummary {
     pub files: Vec<Change>,
     /// True when there may be more changes than are listed.

@@ -82,7 +82,11 @@ impl Ignores {
     }
 
     /// Whether a path is ignored, given that no folder on the way to it is.
+    /// What decides about others is itself always shown.
     pub fn hides(&self, path: &Path, is_dir: bool) -> bool {
+        if !is_dir && path.file_name().is_some_and(|name| name == ".gitignore") {
+            return false;
+        }
         let absolute = self.workspace.join(path);
         let inner = path.ancestors().skip(1).filter_map(|folder| self.by_folder.get(folder));
         inner

@@ -33,6 +33,10 @@ impl Ours {
 /// with `/private`.
 const SYSTEM: &[&str] = &[
     "/bin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
     "/boot",
     "/dev",
     "/etc",
@@ -147,14 +151,8 @@ fn is_protected(inside: &Path) -> bool {
 }
 
 fn is_system(path: &Path) -> bool {
-    // /lib, /lib64, /libx32 …
-    let libraries = path
-        .components()
-        .nth(1)
-        .and_then(|first| first.as_os_str().to_str())
-        .is_some_and(|first| first.starts_with("lib"));
     let open = OPEN_PARTS.iter().any(|part| path.starts_with(part) && path != Path::new(part));
-    libraries || (SYSTEM.iter().any(|dir| path.starts_with(dir)) && !open)
+    SYSTEM.iter().any(|dir| path.starts_with(dir)) && !open
 }
 
 fn is_child_of_any(path: &Path, parents: &[&str]) -> bool {
