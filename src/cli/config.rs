@@ -51,3 +51,64 @@ fn setting(key: &Key, value: &serde_json::Value) -> String {
         Err(_) => format!("# {} is not set", key.name()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, LoadOptions, Override, load};
+
+    fn effective(file: &str) -> (tempfile::TempDir, Effective) {
+        let folder = tempfile::tempdir().expect("temp");
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, file).expect("write");
+        let environment = Environment::of([
+            ("SANDBOX_MCP_MODEL", "from-variable"),
+            ("SANDBOX_MCP_API_KEY", "sk-secret"),
+        ]);
+        let overrides = vec![Override::new("--model-url", "model.url", "http://flag:3/v1")];
+        let options = LoadOptions { file: Some(path), overrides, environment };
+        (folder, load(&options).expect("a configuration"))
+    }
+
+    fn printed(effective: &Effective, json: bool) -> String {
+        let mut out = Vec::new();
+        run(effective, json, &mut out).expect("written");
+        String::from_utf8(out).expect("utf-8")
+    }
+
+    #[test]
+    fn the_printed_settings_are_a_configuration_that_says_the_same() {
+        let text = "[limits]\n\ncpus = 3\n[workspace]\nroots = [\"/a \\\"b\\\" # c\"]\n";
+        let (folder, first) = effective(text);
+        let toml = printed(&first, false);
+        let file = folder.path().join("c.toml");
+        for expected in [
+            format!("# file: {}\n", file.display()),
+            "\n[model]\nsource = \"auto\"".to_owned(),
+            "url = \"http://flag:3/v1\"".to_owned(),
+            "# command line, --model-url\n".to_owned(),
+            "# environment variable SANDBOX_MCP_MODEL\n".to_owned(),
+            "# context is not set".to_owned(),
+            format!("# {}, line 3\n", file.display()),
+        ] {
+            assert!(toml.contains(&expected), "{expected}: {toml}");
+        }
+        assert!(!toml.contains("sk-secret"));
+        assert_eq!(effective(&toml).1.config, first.config);
+    }
+
+    #[test]
+    fn programs_get_values_and_origins() {
+        let (_keep, effective) = effective("[limits]\npids = 64\n");
+        let json = printed(&effective, true);
+        assert!(!json.contains("sk-secret"));
+        let all: serde_json::Value = serde_json::from_str(&json).expect("json");
+        assert_eq!(all["config"]["limits"]["pids"], 64);
+        assert_eq!(all["config"]["engine"]["host"], serde_json::Value::Null);
+        assert_eq!(all["origins"]["limits.pids"]["from"], "file");
+        assert_eq!(all["origins"]["limits.pids"]["line"], 2);
+        assert_eq!(all["origins"]["model.url"]["flag"], "--model-url");
+        assert_eq!(all["origins"]["mcp.heartbeat"]["from"], "default");
+        assert_eq!(all["origins"].as_object().map(serde_json::Map::len), Some(keys().len()));
+    }
+}

@@ -20,3 +20,6 @@ pub use schema::{
 };
 pub use units::Size;
 pub use validate::allowed;
+
+#[cfg(test)]
+mod docs_tests;

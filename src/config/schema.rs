@@ -54,7 +54,8 @@ pub enum Source {
 pub struct Model {
     /// Kind of model server; `auto` asks the usual loopback ports.
     pub source: Source,
-    /// Base address of the server, with or without `/v1`; the source's usual port when absent.
+    /// Base address of the server, with or without `/v1`, or `rehearsal` for the scripted model; the
+    /// source's usual port when absent.
     #[schemars(example = "http://127.0.0.1:8000/v1")]
     pub url: Option<String>,
     /// Model id; the one that is loaded, or the first of the server's list, when absent.
@@ -133,7 +134,7 @@ pub struct Sandbox {
     /// `uid:gid` inside; the workspace owner's when absent. Never 0 on a rootful engine.
     #[schemars(example = "1000:1000")]
     pub user: Option<String>,
-    /// Mask for the modes of new files; three octal digits, leading zero optional.
+    /// Mask for the modes of files that the agent makes.
     pub umask: String,
     /// Container runtime of the engine (`runsc` for gVisor); the engine's default when absent.
     #[schemars(example = &"runsc")]

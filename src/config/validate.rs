@@ -25,7 +25,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "model.url",
-        "no address while `model.source` is \"rehearsal\"; remove one of the two",
+        "no address while `model.source` is \"rehearsal\": remove one of the two",
         |c| c.model.url.is_none() || c.model.source != super::Source::Rehearsal,
     ),
     rule("model.model", "1 to 256 characters without spaces", |c| {
