@@ -72,7 +72,7 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let ends = Ends::default();
-    let server = Server::new(runner.clone());
+    let server = Server::new(runner.clone(), &ends);
     let (closing, giving_up) = (server.closing.clone(), server.giving_up.clone());
     let calls = server.calls.clone();
     let longest = longest_line(runner.config().limits.task.bytes());
@@ -80,14 +80,22 @@ where
     let mut service = tokio::spawn(async move {
         match rmcp::serve_server(server, lines).await {
             Ok(running) => running.waiting().await.map(drop).map_err(Error::Session),
-            // A host that leaves without a word has done nothing wrong.
-            Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+            // A host that leaves during the greeting has done nothing wrong.
+            Err(
+                ServerInitializeError::ConnectionClosed(_)
+                | ServerInitializeError::TransportError { .. },
+            ) => Ok(()),
             Err(error) => Err(Error::Handshake(Box::new(error))),
         }
     });
 
     let finished = tokio::select! {
-        () = ends.client_gone.cancelled() => { tracing::debug!("the host closed the session"); None }
+        () = ends.client_gone.cancelled() => {
+            if !calls.is_empty() {
+                tracing::warn!("the host left during {} calls; cancelling them", calls.len());
+            }
+            None
+        }
         () = stop.cancelled() => None,
         result = &mut service => Some(result),
     };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
+    ClientJsonRpcMessage, ErrorCode, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
 };
 use rmcp::transport::Transport;
 use serde_json::Value;
@@ -33,6 +33,15 @@ const REFUSALS: usize = 64;
 /// A buffer that a huge message has grown beyond this is given back.
 const KEEP_BUFFER: usize = 1 << 20;
 
+/// The code of [`no_answer`].
+const NO_ANSWER: ErrorCode = ErrorCode(-32800);
+
+/// What a handler returns whose request nobody waits for any more. rmcp wants an answer from every
+/// handler; this one ends here.
+pub(super) fn no_answer() -> ErrorData {
+    ErrorData::new(NO_ANSWER, "the host has left", None)
+}
+
 /// The two ends of a session, told apart because answers may follow the end of input.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ends {
@@ -47,7 +56,7 @@ pub(super) struct Ends {
 pub(super) struct Lines {
     incoming: mpsc::Receiver<ClientJsonRpcMessage>,
     outgoing: Outgoing,
-    release: CancellationToken,
+    ends: Ends,
     reader: Option<AbortOnDropHandle<()>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -77,7 +86,7 @@ where
     Lines {
         incoming,
         outgoing,
-        release: ends.release.clone(),
+        ends: ends.clone(),
         reader: Some(AbortOnDropHandle::new(reader)),
         writer: Some(writer),
     }
@@ -92,8 +101,13 @@ impl Transport<RoleServer> for Lines {
         &mut self,
         item: ServerJsonRpcMessage,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let written = self.outgoing.queue(&item, None);
-        async move { written?.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())) }
+        let written = self.wanted(&item).then(|| self.outgoing.queue(&item, None));
+        async move {
+            match written {
+                Some(receipt) => receipt?.await.unwrap_or_else(|_| Err(broken())),
+                None => Ok(()),
+            }
+        }
     }
 
     /// After the end of input this waits for the release: rmcp would give open calls 5 s from the
@@ -103,11 +117,11 @@ impl Transport<RoleServer> for Lines {
             biased;
             message = self.incoming.recv() => {
                 if message.is_none() {
-                    self.release.cancelled().await;
+                    self.ends.release.cancelled().await;
                 }
                 message
             }
-            () = self.release.cancelled() => None,
+            () = self.ends.release.cancelled() => None,
         }
     }
 
@@ -124,6 +138,21 @@ impl Transport<RoleServer> for Lines {
             None => Ok(()),
         }
     }
+}
+
+impl Lines {
+    /// A host that has closed its end waits for no news, and the Python SDK fails over it.
+    fn wanted(&self, message: &ServerJsonRpcMessage) -> bool {
+        match message {
+            JsonRpcMessage::Notification(_) => !self.ends.client_gone.is_cancelled(),
+            JsonRpcMessage::Error(answer) => answer.error.code != NO_ANSWER,
+            _ => true,
+        }
+    }
+}
+
+fn broken() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
 }
 
 /// The way to the writer. Never waits, so that a host that does not read stops nothing but itself.
@@ -149,9 +178,7 @@ impl Outgoing {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         let (written, receipt) = oneshot::channel();
-        self.frames
-            .send(Frame { line, written, _permit: permit })
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.frames.send(Frame { line, written, _permit: permit }).map_err(|_| broken())?;
         Ok(receipt)
     }
 

@@ -14,7 +14,7 @@ use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
 use crate::mcp::result;
 use crate::mcp::server::Server;
-use crate::runner::{CancelReason, Run, Task};
+use crate::runner::{CancelReason, Run, Status, Task};
 use crate::text;
 use crate::workspace::Mode;
 
@@ -110,23 +110,23 @@ fn to_task(arguments: JsonObject) -> Result<Task, BadArguments> {
     arguments.finish().map(|()| task)
 }
 
-/// One call. Whatever happens to it is an answer; a refused task is one that the host's model can
-/// read and correct.
+/// One call. A refused task is an answer too, one that the host's model can read and correct;
+/// there is none only when the host's leaving cancelled the run.
 pub(in crate::mcp) async fn call(
     server: &Server,
     arguments: JsonObject,
     context: RequestContext<RoleServer>,
-) -> CallToolResult {
+) -> Option<CallToolResult> {
     if server.closing.is_cancelled() {
-        return result::refused("the server is shutting down");
+        return Some(result::refused("the server is shutting down"));
     }
     let task = match to_task(arguments) {
         Ok(task) => task,
-        Err(error) => return result::refused(&error.to_string()),
+        Err(error) => return Some(result::refused(&error.to_string())),
     };
     match server.runner.start(task) {
         Ok(run) => follow(run, server, context).await,
-        Err(error) => result::refused(&error.to_string()),
+        Err(error) => Some(result::refused(&error.to_string())),
     }
 }
 
@@ -150,7 +150,7 @@ async fn follow(
     mut run: Run,
     server: &Server,
     context: RequestContext<RoleServer>,
-) -> CallToolResult {
+) -> Option<CallToolResult> {
     let heartbeat = Duration::from_secs(server.runner.config().mcp.heartbeat);
     let progress = Progress::start(&context, run.id(), heartbeat);
     let logs = Logs::start(&context, run.id(), &server.level);
@@ -185,7 +185,13 @@ async fn follow(
     };
     // No notification may follow the answer.
     tokio::join!(progress.finish(), logs.finish());
-    report.map_or_else(|| result::unconfirmed(&id), result::of_report)
+    match report {
+        Some(report) if server.client_gone.is_cancelled() && report.status == Status::Cancelled => {
+            None
+        }
+        Some(report) => Some(result::of_report(report)),
+        None => Some(result::unconfirmed(&id)),
+    }
 }
 
 #[cfg(test)]
