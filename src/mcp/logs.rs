@@ -101,6 +101,13 @@ impl Logs {
         }
     }
 
+    /// Says nothing more, not even what is due: the host has withdrawn its request.
+    pub(super) fn silence(&mut self) {
+        if let Some(writer) = self.0.take() {
+            writer.task.abort();
+        }
+    }
+
     /// Ends the notifications: when this returns, none will follow.
     pub(super) async fn finish(self) {
         let Some(Writer { queue, mut task, .. }) = self.0 else { return };

@@ -61,6 +61,13 @@ impl Progress {
         }
     }
 
+    /// Says nothing more, not even what is due: the host has withdrawn its request.
+    pub(super) fn silence(&mut self) {
+        if let Some(teller) = self.0.take() {
+            teller.task.abort();
+        }
+    }
+
     /// Ends the notifications: when this returns, none will follow.
     pub(super) async fn finish(self) {
         let Some(Teller { activity, mut task }) = self.0 else { return };

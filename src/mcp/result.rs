@@ -91,6 +91,26 @@ impl Transform for Plain {
         schema.remove("title");
         schema.remove("format");
         transform_subschemas(self, schema);
+        split_nullable(schema);
+    }
+}
+
+/// Turns `"type": [T, "null"]` into a choice of two: clients that know one type to a schema drop
+/// or refuse the list.
+fn split_nullable(schema: &mut schemars::Schema) {
+    let Some(Value::Array(types)) = schema.get("type") else { return };
+    let kinds: Vec<_> = types.clone();
+    let Some(whole) = schema.as_object_mut().map(std::mem::take) else { return };
+    let description = whole.get("description").cloned();
+    let branch = |kind: Value| {
+        let mut branch = if kind == "null" { Map::new() } else { whole.clone() };
+        branch.remove("description");
+        branch.insert("type".into(), kind);
+        Value::Object(branch)
+    };
+    schema.insert("anyOf".into(), kinds.into_iter().map(branch).collect());
+    if let Some(description) = description {
+        schema.insert("description".into(), description);
     }
 }
 
@@ -324,6 +344,7 @@ mod tests {
         for trouble in ["$ref", "$defs", "$schema", "format", "title"] {
             assert!(!text.contains(&format!("\"{trouble}\"")), "{trouble} in {text}");
         }
+        assert!(!text.contains(r#""type":["#), "more than one type in {text}");
         assert_eq!(schema["type"], "object");
         let (value, _) = answer(&json!({}));
         let described: Vec<_> = schema["properties"].as_object().expect("object").keys().collect();

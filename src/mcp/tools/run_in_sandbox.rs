@@ -152,8 +152,8 @@ async fn follow(
     context: RequestContext<RoleServer>,
 ) -> Option<CallToolResult> {
     let heartbeat = Duration::from_secs(server.runner.config().mcp.heartbeat);
-    let progress = Progress::start(&context, run.id(), heartbeat);
-    let logs = Logs::start(&context, run.id(), &server.level);
+    let mut progress = Progress::start(&context, run.id(), heartbeat);
+    let mut logs = Logs::start(&context, run.id(), &server.level);
     let canceller = run.canceller();
     let mut stopped = false;
     loop {
@@ -162,6 +162,8 @@ async fn follow(
             () = context.ct.cancelled(), if !stopped => {
                 stopped = true;
                 canceller.cancel(CancelReason::Asked);
+                progress.silence();
+                logs.silence();
             }
             () = server.closing.cancelled(), if !stopped => {
                 stopped = true;
