@@ -322,11 +322,7 @@ fn method_of(message: &Value) -> Option<String> {
 fn refuse(id: Option<Value>, method: Option<&str>, outgoing: &Outgoing) {
     match (id, method) {
         (Some(id), Some(method)) => {
-            let message = format!(
-                "the params of `{method}` do not have the shape that the protocol gives them\
-                 {}",
-                if method == "tools/call" { ": `arguments` must be an object" } else { "" },
-            );
+            let message = format!("the params of `{method}` do not have its shape");
             let id = serde_json::from_value(id).ok();
             outgoing.refuse(ErrorData::invalid_params(message, None), id);
         }
@@ -339,3 +335,6 @@ fn refuse(id: Option<Value>, method: Option<&str>, outgoing: &Outgoing) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
