@@ -22,7 +22,8 @@ pub fn host() -> Option<&'static str> {
             return Some(host);
         }
         let format = "{{.Endpoints.docker.Host}}";
-        let shown = Command::new("docker").args(["context", "inspect", "-f", format]).output().ok()?;
+        let shown =
+            Command::new("docker").args(["context", "inspect", "-f", format]).output().ok()?;
         let host = String::from_utf8(shown.stdout).ok()?.trim().to_owned();
         host.starts_with("unix://").then_some(host)
     })
@@ -40,7 +41,8 @@ pub fn try_docker<const N: usize>(args: [&str; N]) -> Result<String, String> {
     if let Some(host) = host() {
         command.env("DOCKER_HOST", host);
     }
-    let out = command.args(args).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let out =
+        command.args(args).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if out.status.success() {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     } else {
@@ -73,10 +75,13 @@ pub async fn ready() {
         let verdict = cache().join(format!("image.{}", suite()));
         match std::fs::read_to_string(&verdict) {
             Ok(verdict) if verdict == "ok" => return,
-            Ok(verdict) => panic!("the image could not be built (an earlier test tried): {verdict}"),
+            Ok(verdict) => {
+                panic!("the image could not be built (an earlier test tried): {verdict}")
+            }
             Err(_) => {}
         }
-        try_docker(["version"]).unwrap_or_else(|error| panic!("no container engine answers: {error}"));
+        try_docker(["version"])
+            .unwrap_or_else(|error| panic!("no container engine answers: {error}"));
         let house = tempfile::tempdir().expect("a folder");
         let mut build = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"));
         build.arg("build").stdin(Stdio::null());
@@ -110,7 +115,9 @@ pub async fn place() -> Lock {
     loop {
         for name in ["place.1", "place.2"] {
             let file = File::create(cache().join(name)).expect("a lock file");
-            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+                .is_ok()
+            {
                 return Lock(file);
             }
         }

@@ -65,7 +65,10 @@ impl Leftovers {
             if found.is_empty() {
                 return;
             }
-            assert!(tokio::time::Instant::now() < deadline, "left behind after {bound:?}: {found:#?}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "left behind after {bound:?}: {found:#?}"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -79,7 +82,8 @@ impl Leftovers {
             let kind = path.symlink_metadata().map(|meta| meta.file_type());
             let socket = kind.is_ok_and(|kind| kind.is_socket());
             let temporary = below.starts_with("tmp") && below != Path::new("tmp");
-            let of_a_run = below.starts_with("run") && below.iter().any(|name| is_run_id(&name.to_string_lossy()));
+            let of_a_run = below.starts_with("run")
+                && below.iter().any(|name| is_run_id(&name.to_string_lossy()));
             if socket || temporary || of_a_run {
                 found.push(format!("file {}", below.display()));
             }

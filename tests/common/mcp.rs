@@ -69,7 +69,10 @@ impl Mcp {
     /// The answer to request `id`: the whole frame.
     pub async fn answer(&self, id: u64) -> Value {
         let what = format!("the answer to request {id}");
-        self.server.stdout.until(&what, |text, _| frames(text).find(|frame| is_answer(frame, id))).await
+        self.server
+            .stdout
+            .until(&what, |text, _| frames(text).find(|frame| is_answer(frame, id)))
+            .await
     }
 
     /// The result of a request that must not fail.
@@ -121,7 +124,8 @@ impl Mcp {
 
     /// Waits for a progress message that holds `words`.
     pub async fn progress_says(&self, token: &str, words: &str) -> Value {
-        let holds = |params: &Value| params["message"].as_str().is_some_and(|text| text.contains(words));
+        let holds =
+            |params: &Value| params["message"].as_str().is_some_and(|text| text.contains(words));
         let what = format!("progress that says `{words}`");
         self.server
             .stdout

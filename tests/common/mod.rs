@@ -24,7 +24,7 @@ pub mod workspace;
 
 pub use mcp::Mcp;
 pub use model::{Answer, Gate, Model, Part, Reply, Script};
-pub use product::{Finished, Product, Running};
+pub use product::{Finished, Product, Running, Stream};
 pub use workspace::Workspace;
 
 use std::time::Duration;
@@ -33,7 +33,11 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Polls until `probe` gives a value; panics with `what` when it never does.
-pub async fn eventually<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
     let deadline = tokio::time::Instant::now() + within;
     loop {
         if let Some(value) = probe() {

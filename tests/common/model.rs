@@ -52,9 +52,15 @@ impl Gate {
 pub enum Part {
     Text(String),
     Reasoning(String),
-    Call { name: String, args: Value },
+    Call {
+        name: String,
+        args: Value,
+    },
     /// A tool call whose arguments stop in the middle.
-    HalfCall { name: String, args: String },
+    HalfCall {
+        name: String,
+        args: String,
+    },
     /// Bytes as they are, outside of any protocol.
     Raw(String),
     Pause(Duration),
@@ -117,7 +123,11 @@ impl Answer {
 pub enum Reply {
     Answer(Answer),
     /// One whole response that is not a stream.
-    Plain { status: u16, headers: Vec<(&'static str, String)>, body: String },
+    Plain {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
     /// The request is taken and never answered.
     Silence,
     /// The server closes its port and breaks all its connections.
@@ -231,15 +241,18 @@ impl Request {
     /// All that messages of `role` say.
     pub fn said_by(&self, role: &str) -> String {
         let messages = self.body["messages"].as_array().map_or(&[][..], Vec::as_slice);
-        let texts = messages.iter().filter(|message| message["role"] == role).map(|message| {
-            match &message["content"] {
-                Value::String(text) => text.clone(),
-                Value::Array(parts) => {
-                    parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("")
-                }
-                _ => String::new(),
-            }
-        });
+        let texts =
+            messages.iter().filter(|message| message["role"] == role).map(
+                |message| match &message["content"] {
+                    Value::String(text) => text.clone(),
+                    Value::Array(parts) => parts
+                        .iter()
+                        .filter_map(|part| part["text"].as_str())
+                        .collect::<Vec<_>>()
+                        .join(""),
+                    _ => String::new(),
+                },
+            );
         texts.collect::<Vec<_>>().join("\n")
     }
 
@@ -266,7 +279,8 @@ pub(super) struct State {
     hang_ups: Mutex<usize>,
     key: Option<String>,
     context: u64,
-    models: Mutex<Option<Reply>>,
+    models: Option<Reply>,
+    side: Option<Reply>,
     pub(super) gone: CancellationToken,
     pub(super) vanished: AtomicBool,
 }
@@ -293,7 +307,7 @@ impl State {
             return Reply::error(401, "Incorrect API key provided");
         }
         match request.purpose {
-            Purpose::Models => self.models.lock().clone().unwrap_or_else(|| Reply::Plain {
+            Purpose::Models => self.models.clone().unwrap_or_else(|| Reply::Plain {
                 status: 200,
                 headers: vec![],
                 body: json!({"object": "list", "data": [{
@@ -302,7 +316,7 @@ impl State {
                 .to_string(),
             }),
             Purpose::Step => self.next_of_script(&request.said_by("user")),
-            Purpose::Side => side_reply(request),
+            Purpose::Side => self.side.clone().unwrap_or_else(|| side_reply(request)),
             Purpose::Other => Reply::error(404, "Not Found"),
         }
     }
@@ -343,7 +357,8 @@ fn example_of(schema: &Value) -> Value {
         Some("object") => {
             let required = schema["required"].as_array().cloned().unwrap_or_default();
             let names = required.iter().filter_map(Value::as_str);
-            let pairs = names.map(|name| (name.to_owned(), example_of(&schema["properties"][name])));
+            let pairs =
+                names.map(|name| (name.to_owned(), example_of(&schema["properties"][name])));
             Value::Object(pairs.collect())
         }
         Some("integer" | "number") => json!(1),
@@ -371,6 +386,8 @@ pub struct Options {
     pub context: Option<u64>,
     /// What `GET /v1/models` gets instead of the list.
     pub models: Option<Reply>,
+    /// What side requests get instead of a title or a tool call.
+    pub side: Option<Reply>,
 }
 
 impl Model {
@@ -395,7 +412,8 @@ impl Model {
             hang_ups: Mutex::default(),
             key: options.key,
             context: options.context.unwrap_or(131_072),
-            models: Mutex::new(options.models),
+            models: options.models,
+            side: options.side,
             gone: CancellationToken::new(),
             vanished: AtomicBool::new(false),
         });
@@ -425,12 +443,14 @@ impl Model {
 
     /// Waits until the agent has asked for its `count`th step and gives that request.
     pub async fn step(&self, count: usize) -> Request {
-        self.until(&format!("step {count} of the agent"), || self.steps().get(count - 1).cloned()).await
+        self.until(&format!("step {count} of the agent"), || self.steps().get(count - 1).cloned())
+            .await
     }
 
     /// Waits until a client has left in the middle of an answer.
     pub async fn left_by_a_client(&self) {
-        self.until("a client that hangs up", || (*self.state.hang_ups.lock() > 0).then_some(())).await;
+        self.until("a client that hangs up", || (*self.state.hang_ups.lock() > 0).then_some(()))
+            .await;
     }
 
     /// What the tools answered, all of it that reached the model.
@@ -456,11 +476,14 @@ impl Model {
         };
         let seen = || {
             let requests = self.requests();
-            requests.iter().map(|r| format!("{} {} {:?}", r.method, r.path, r.purpose)).collect::<Vec<_>>()
+            requests
+                .iter()
+                .map(|r| format!("{} {} {:?}", r.method, r.path, r.purpose))
+                .collect::<Vec<_>>()
         };
-        tokio::time::timeout(PATIENCE, wait)
-            .await
-            .unwrap_or_else(|_| panic!("the model server waited in vain for {what}; it saw {:?}", seen()))
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| {
+            panic!("the model server waited in vain for {what}; it saw {:?}", seen())
+        })
     }
 }
 

@@ -60,7 +60,8 @@ pub struct Product {
 impl Product {
     /// For commands that start no container.
     pub fn without_engine() -> Self {
-        let root = tempfile::Builder::new().prefix("sm-").tempdir_in("/tmp").expect("a folder in /tmp");
+        let root =
+            tempfile::Builder::new().prefix("sm-").tempdir_in("/tmp").expect("a folder in /tmp");
         let leftovers = Leftovers::new(root.path());
         Self { root, env: Vec::new(), leftovers, _place: None }
     }
@@ -142,7 +143,11 @@ impl Product {
     }
 
     /// Starts `sandbox-mcp run ARGS` in the workspace, with end of input on its stdin.
-    pub fn start_run<'a>(&self, workspace: &Workspace, args: impl IntoIterator<Item = &'a str>) -> Running {
+    pub fn start_run<'a>(
+        &self,
+        workspace: &Workspace,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Running {
         let mut command = self.command(["run"]);
         command.args(args).current_dir(workspace.path());
         let mut running = self.start(command);
@@ -151,7 +156,11 @@ impl Product {
     }
 
     /// `sandbox-mcp run ARGS` in the workspace, to its end.
-    pub async fn run<'a>(&self, workspace: &Workspace, args: impl IntoIterator<Item = &'a str>) -> Finished {
+    pub async fn run<'a>(
+        &self,
+        workspace: &Workspace,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Finished {
         self.start_run(workspace, args).wait().await
     }
 
@@ -319,7 +328,8 @@ impl Finished {
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {
         let lines = self.stdout.lines().map(|line| {
-            serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+            serde_json::from_str::<Value>(line)
+                .unwrap_or_else(|error| panic!("{error} in {line:?}"))
         });
         lines.filter(|line| line["report"].is_null()).collect()
     }

@@ -50,7 +50,10 @@ pub(super) async fn serve(state: Arc<State>) -> SocketAddr {
     address
 }
 
-async fn answer(state: Arc<State>, request: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    state: Arc<State>,
+    request: http::Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let header = |(name, value): (&HeaderName, &HeaderValue)| {
@@ -174,13 +177,13 @@ async fn pass_time(part: &Part) {
 struct Left;
 
 async fn speak(to: &mpsc::Sender<Piece>, answer: &Answer) -> Result<(), Left> {
-    event(to, &chunk(json!({"role": "assistant", "content": ""}), None)).await?;
+    event(to, &chunk(&json!({"role": "assistant", "content": ""}), None)).await?;
     let mut calls = 0;
     for part in &answer.parts {
         match part {
-            Part::Text(text) => event(to, &chunk(json!({"content": text}), None)).await?,
+            Part::Text(text) => event(to, &chunk(&json!({"content": text}), None)).await?,
             Part::Reasoning(text) => {
-                event(to, &chunk(json!({"reasoning_content": text}), None)).await?;
+                event(to, &chunk(&json!({"reasoning_content": text}), None)).await?;
             }
             Part::Call { name, args } => {
                 let args = args.to_string();
@@ -207,15 +210,20 @@ async fn speak(to: &mpsc::Sender<Piece>, answer: &Answer) -> Result<(), Left> {
             }
         }
     }
-    event(to, &chunk(json!({}), Some(&answer.finish))).await?;
-    let mut closing = chunk(json!({}), None);
+    event(to, &chunk(&json!({}), Some(&answer.finish))).await?;
+    let mut closing = chunk(&json!({}), None);
     closing["choices"] = json!([]);
     closing["usage"] = usage(answer);
     event(to, &closing).await?;
     raw(to, "data: [DONE]\n\n").await
 }
 
-async fn call(to: &mpsc::Sender<Piece>, at: usize, name: Option<&str>, args: &str) -> Result<(), Left> {
+async fn call(
+    to: &mpsc::Sender<Piece>,
+    at: usize,
+    name: Option<&str>,
+    args: &str,
+) -> Result<(), Left> {
     let mut delta = json!({"index": at, "function": {"arguments": args}});
     if let Some(name) = name {
         let serial = CALLS.fetch_add(1, Ordering::Relaxed);
@@ -223,13 +231,13 @@ async fn call(to: &mpsc::Sender<Piece>, at: usize, name: Option<&str>, args: &st
         delta["type"] = json!("function");
         delta["function"]["name"] = json!(name);
     }
-    event(to, &chunk(json!({"tool_calls": [delta]}), None)).await
+    event(to, &chunk(&json!({"tool_calls": [delta]}), None)).await
 }
 
 /// Ids of tool calls never repeat.
 static CALLS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
-fn chunk(delta: Value, finish: Option<&str>) -> Value {
+fn chunk(delta: &Value, finish: Option<&str>) -> Value {
     json!({
         "id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 1, "model": MODEL,
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],

@@ -12,7 +12,8 @@ pub struct Workspace {
 
 impl Workspace {
     pub fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("sw-").tempdir_in("/tmp").expect("a folder in /tmp");
+        let root =
+            tempfile::Builder::new().prefix("sw-").tempdir_in("/tmp").expect("a folder in /tmp");
         let workspace = Self { root };
         own(workspace.path());
         workspace
@@ -60,8 +61,10 @@ impl Workspace {
         names
     }
 
+    /// uid and gid of whom the workspace belongs to.
     pub fn owner(&self) -> (u32, u32) {
-        person()
+        let meta = std::fs::metadata(self.path()).expect("the workspace");
+        (meta.uid(), meta.gid())
     }
 }
 
