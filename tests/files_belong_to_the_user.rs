@@ -44,7 +44,7 @@ async fn they_belong_to_the_workspaces_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_that_is() {
     if !rustix::process::geteuid().is_root() {
-        eprintln_skip("only root can make a workspace for somebody else");
+        common::clients::skip("only root can make a workspace for somebody else");
         return;
     }
     let workspace = Workspace::new();
@@ -55,7 +55,7 @@ async fn whoever_that_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn never_to_root() {
     if !rustix::process::geteuid().is_root() {
-        eprintln_skip("only root owns a workspace of root's");
+        common::clients::skip("only root owns a workspace of root's");
         return;
     }
     let model = Model::start(Script::bash("id -u").then_say("Looked.")).await;
@@ -75,10 +75,4 @@ async fn never_to_root() {
         assert!(run.stderr.contains("root") || run.stdout.contains("root"), "{run:#?}");
     }
     product.check_nothing_left().await;
-}
-
-/// Says in the test's output why there was nothing to test.
-#[allow(clippy::print_stderr)]
-fn eprintln_skip(reason: &str) {
-    eprintln!("SKIPPED: {reason}");
 }

@@ -41,6 +41,14 @@ struct Seen {
 }
 
 impl Seen {
+    fn host(&self) -> &Value {
+        &self.outside["HostConfig"]
+    }
+
+    fn config(&self) -> &Value {
+        &self.outside["Config"]
+    }
+
     #[track_caller]
     fn inside(&self, name: &str) -> &str {
         self.inside.get(name).unwrap_or_else(|| panic!("{name} was not seen: {:#?}", self.inside))
@@ -81,13 +89,21 @@ async fn look(mode: &str) -> Seen {
 #[tokio::test(flavor = "multi_thread")]
 async fn from_outside_and_from_inside() {
     let seen = look("direct").await;
-    let (policy, outside) = (&seen.policy, &seen.outside);
-    let (host, config) = (&outside["HostConfig"], &outside["Config"]);
-    let (uid, gid) = common::workspace::person();
+    it_is_the_workspaces_owner(&seen);
+    it_has_no_rights(&seen);
+    there_is_no_way_out(&seen);
+    limits_hold(&seen);
+    only_the_workspace_is_writable(&seen);
+    kernel_paths_are_covered(&seen);
+    labels_tell_the_owner(&seen);
+    the_receipt_says_the_same(&seen);
+}
 
-    // Who.
+fn it_is_the_workspaces_owner(seen: &Seen) {
+    let (uid, gid) = common::workspace::person();
+    let policy = &seen.policy;
     assert_eq!(policy["user"], format!("{uid}:{gid}"));
-    assert_eq!(config["User"], policy["user"]);
+    assert_eq!(seen.config()["User"], policy["user"]);
     assert_eq!(seen.report["sandbox"]["user"], policy["user"]);
     for process in ["own", "init"] {
         let ids: Vec<&str> = seen.inside(&format!("{process}.Uid")).split_whitespace().collect();
@@ -101,8 +117,10 @@ async fn from_outside_and_from_inside() {
         );
     }
     assert_eq!(seen.inside("umask"), policy["umask"]);
+}
 
-    // Rights.
+fn it_has_no_rights(seen: &Seen) {
+    let (policy, host) = (&seen.policy, seen.host());
     assert_eq!(policy["capabilities"], json!([]));
     assert_eq!(host["CapDrop"], json!(["ALL"]));
     assert!(host["CapAdd"].is_null() || host["CapAdd"] == json!([]), "{}", host["CapAdd"]);
@@ -125,8 +143,10 @@ async fn from_outside_and_from_inside() {
     assert!(!option("seccomp=unconfined") && !option("apparmor=unconfined"), "{options:?}");
     assert_eq!(seen.inside("user_namespace"), "no");
     assert_eq!(seen.inside("setuid"), "0");
+}
 
-    // Ways out.
+fn there_is_no_way_out(seen: &Seen) {
+    let (policy, host, config) = (&seen.policy, seen.host(), seen.config());
     assert_eq!(policy["network"], "none");
     assert_eq!(host["NetworkMode"], "none");
     assert_eq!(seen.inside("links"), "lo");
@@ -145,23 +165,29 @@ async fn from_outside_and_from_inside() {
         assert!(allowed.iter().any(|mode| host[key] == *mode), "{key}: {}", host[key]);
     }
     assert!(!config["Env"].to_string().contains("host-value"), "{}", config["Env"]);
-    assert!(!outside.to_string().contains("docker.sock"), "{outside:#}");
 
-    // Limits.
+    assert!(!seen.outside.to_string().contains("docker.sock"), "{:#}", seen.outside);
+}
+
+fn limits_hold(seen: &Seen) {
+    let (policy, host) = (&seen.policy, seen.host());
     assert_eq!(host["Memory"], policy["memory"]);
     assert_eq!(host["MemorySwap"], policy["memory_and_swap"]);
     assert_eq!(policy["memory"], policy["memory_and_swap"]);
     assert_eq!(host["PidsLimit"], policy["pids"]);
     let cpus = policy["cpus"].as_f64().expect("cpus");
-    assert_eq!(host["NanoCpus"].as_f64().expect("NanoCpus") / 1e9, cpus);
+    let given = host["NanoCpus"].as_f64().expect("NanoCpus") / 1e9;
+    assert!((given - cpus).abs() < 0.001, "{given} instead of {cpus}");
     assert_eq!(seen.inside("core"), policy["core_dump_bytes"].to_string());
     assert_eq!(seen.inside("files"), policy["open_files"].to_string());
     assert_eq!(host["LogConfig"]["Type"], policy["log_driver"]);
     assert_eq!(host["LogConfig"]["Type"], "none");
     assert_eq!(seen.inside("hostname"), policy["hostname"]);
     assert_ne!(host["OomKillDisable"], true);
+}
 
-    // Files.
+fn only_the_workspace_is_writable(seen: &Seen) {
+    let (policy, host) = (&seen.policy, seen.host());
     assert_eq!(policy["read_only_root"], true);
     assert_eq!(host["ReadonlyRootfs"], true);
     let writable = seen.inside.keys().any(|name| name == "writable");
@@ -183,7 +209,7 @@ async fn from_outside_and_from_inside() {
             );
         }
     }
-    let bound: Vec<&Value> = outside["Mounts"]
+    let bound: Vec<&Value> = seen.outside["Mounts"]
         .as_array()
         .expect("mounts")
         .iter()
@@ -214,6 +240,10 @@ async fn from_outside_and_from_inside() {
             "{mount} is not in {bound:#?}"
         );
     }
+}
+
+fn kernel_paths_are_covered(seen: &Seen) {
+    let host = seen.host();
     for mask in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"] {
         assert!(host["MaskedPaths"].to_string().contains(mask), "{mask} is not masked");
     }
@@ -228,9 +258,10 @@ async fn from_outside_and_from_inside() {
             "{device}"
         );
     }
+}
 
-    // Labels, for whoever cleans up after us.
-    let labels = &config["Labels"];
+fn labels_tell_the_owner(seen: &Seen) {
+    let labels = &seen.config()["Labels"];
     assert_eq!(labels["sandbox-mcp.run"], seen.report["run_id"]);
     let owner: Vec<&str> =
         labels["sandbox-mcp.owner"].as_str().expect("an owner").splitn(3, '.').collect();
@@ -248,8 +279,10 @@ async fn from_outside_and_from_inside() {
         .as_secs();
     let ahead = deadline - now.cast_signed();
     assert!((100..3600).contains(&ahead), "the deadline is {ahead} s ahead for a timeout of 300 s");
+}
 
-    // And the run's own receipt says the same.
+fn the_receipt_says_the_same(seen: &Seen) {
+    let (uid, gid) = common::workspace::person();
     let receipt = &seen.report["sandbox"]["receipt"];
     assert_eq!((&receipt["uid"], &receipt["gid"]), (&json!(uid), &json!(gid)), "{receipt:#}");
     assert_eq!(receipt["no_new_privs"], true);
@@ -284,7 +317,7 @@ async fn limits_follow_the_configuration() {
     assert_eq!(policy["memory"], 1 << 30);
     assert_eq!(policy["memory_and_swap"], 1 << 30);
     assert_eq!(policy["pids"], 99);
-    assert_eq!(policy["cpus"], 0.5);
+    assert_eq!(policy["cpus"].to_string(), "0.5");
     let table = product.call(["policy"]).await;
     table.assert_code(0);
     for word in ["none", "99", "1g", "/workspace"] {

@@ -13,17 +13,29 @@ use super::{PATIENCE, engine, eventually};
 pub struct Leftovers {
     root: PathBuf,
     pids: Mutex<BTreeSet<u32>>,
+    runs: Mutex<BTreeSet<String>>,
     checked: Mutex<bool>,
 }
 
 impl Leftovers {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.into(), pids: Mutex::default(), checked: Mutex::new(false) }
+        Self {
+            root: root.into(),
+            pids: Mutex::default(),
+            runs: Mutex::default(),
+            checked: Mutex::new(false),
+        }
     }
 
     /// Counts everything that this process owns as ours.
     pub fn watch(&self, pid: u32) {
         self.pids.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+    }
+
+    /// Counts everything of this run as ours, whichever process owned it.
+    pub fn watch_run(&self, id: &str) {
+        assert!(is_run_id(id), "{id:?} is no run id");
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
     }
 
     /// The one running container owned by `pid`, as soon as there is one.
@@ -40,10 +52,14 @@ impl Leftovers {
     /// Everything that is there now, in words.
     pub fn now(&self) -> Vec<String> {
         let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut found = Vec::new();
         for kind in ["container", "volume", "network"] {
-            for pid in &pids {
-                found.extend(owned(kind, *pid).into_iter().map(|id| format!("{kind} {id}")));
+            for (id, run, owner) in listed(kind) {
+                let pid = owner.split('.').next().and_then(|pid| pid.parse().ok());
+                if pid.is_some_and(|pid| pids.contains(&pid)) || runs.contains(&run) {
+                    found.push(format!("{kind} {id} of run {run}"));
+                }
             }
         }
         found.extend(self.files());
@@ -129,8 +145,16 @@ impl Drop for Leftovers {
 
 /// Ids of what the engine keeps for the runs of process `pid`.
 pub fn owned(kind: &str, pid: u32) -> Vec<String> {
+    let prefix = format!("{pid}.");
+    let ours = listed(kind).into_iter().filter(|(_, _, owner)| owner.starts_with(&prefix));
+    ours.map(|(id, _, _)| id).collect()
+}
+
+/// Everything of that kind that the engine keeps for runs: id, run and owner.
+fn listed(kind: &str) -> Vec<(String, String, String)> {
     let field = if kind == "volume" { "{{.Name}}" } else { "{{.ID}}" };
-    let format = format!("{field} {{{{.Label \"sandbox-mcp.owner\"}}}}");
+    let labels = r#"{{.Label "sandbox-mcp.run"}} {{.Label "sandbox-mcp.owner"}}"#;
+    let format = format!("{field} {labels}");
     let ours = "label=sandbox-mcp.run";
     let listed = if kind == "container" {
         engine::try_docker(["ps", "-a", "--no-trunc", "--filter", ours, "--format", &format])
@@ -138,13 +162,12 @@ pub fn owned(kind: &str, pid: u32) -> Vec<String> {
         engine::try_docker([kind, "ls", "--filter", ours, "--format", &format])
     };
     let listed = listed.unwrap_or_else(|error| panic!("the engine lists no {kind}: {error}"));
-    let prefix = format!("{pid}.");
-    listed
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .filter(|(_, owner)| owner.starts_with(&prefix))
-        .map(|(id, _)| id.to_owned())
-        .collect()
+    let lines = listed.lines().map(|line| {
+        let mut words = line.split(' ').map(str::to_owned);
+        let mut next = || words.next().unwrap_or_default();
+        (next(), next(), next())
+    });
+    lines.collect()
 }
 
 /// Whether a name looks like `20260131-235959-k3f9`.

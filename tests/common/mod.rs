@@ -14,6 +14,7 @@
 // Each test file is a crate of its own and uses its part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod clients;
 pub mod engine;
 pub mod leftovers;
 pub mod mcp;
