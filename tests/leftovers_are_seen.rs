@@ -48,11 +48,6 @@ async fn containers_volumes_networks_files_and_processes() {
     std::fs::remove_file(product.folder("tmp").join("scratch")).expect("ours");
 
     let mut child = Command::new("sleep");
-    common::product::isolate(&product.folder("."), |key, value| {
-        if let Some(value) = value {
-            child.env(key, value);
-        }
-    });
     child.env("SANDBOX_MCP_STATE_DIR", product.folder("state"));
     let mut child = child.arg("600").stdin(Stdio::null()).spawn().expect("sleep");
     common::eventually("the process to be seen", common::PATIENCE, || seen("sleep").then_some(()))

@@ -62,6 +62,7 @@ impl Product {
     pub fn without_engine() -> Self {
         let root =
             tempfile::Builder::new().prefix("sm-").tempdir_in("/tmp").expect("a folder in /tmp");
+        isolate(root.path(), |_, _| {}); // makes its folders
         let leftovers = Leftovers::new(root.path());
         Self { root, env: Vec::new(), leftovers, _place: None }
     }
