@@ -20,6 +20,12 @@ impl Size {
     }
 }
 
+impl From<u64> for Size {
+    fn from(bytes: u64) -> Self {
+        Self(bytes)
+    }
+}
+
 /// A text that is not an amount of bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a size (write a number of bytes, or one with k, m or g: \"512m\")")]

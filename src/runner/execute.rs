@@ -207,7 +207,7 @@ async fn start(
 
     let baseline = (task.mode == Mode::Direct).then(|| {
         let workspace = task.workspace.clone();
-        tokio::task::spawn_blocking(move || Baseline::take(&workspace))
+        tokio::task::spawn_blocking(move || Baseline::take(&workspace, crate::workspace::Limits::default()))
     });
     let argv = opencode::argv(&prepared.request(task), &prepared.abilities);
     let labels = labels(id, owner, task.timeout);

@@ -109,14 +109,12 @@ impl Story {
     pub fn traffic(&mut self, traffic: &Traffic) {
         match traffic {
             Traffic::ToolCall { name, arguments, .. } => {
-                let title = serde_json::from_str(arguments)
-                    .map(|arguments| opencode::summary(&arguments))
-                    .unwrap_or_default();
+                let title = opencode::summary(arguments);
                 self.tell(EventKind::ToolStarted { name: one_line(name, 64), title });
             }
             Traffic::Answered { finish_reason, input_tokens, output_tokens, .. } => {
                 self.tell(EventKind::ModelAnswer {
-                    finish_reason: finish_reason.clone(),
+                    finish_reason: finish_reason.as_deref().map(|why| one_line(why, 64)),
                     input_tokens: *input_tokens,
                     output_tokens: *output_tokens,
                 });

@@ -179,6 +179,22 @@ impl Policy {
         Mount { what: "gateway sockets".into(), source, target: SOCKETS.into(), read_only: true }
     }
 
+    /// The mounts of a run in direct mode, as they look before there is one.
+    pub fn usual_mounts() -> Vec<Mount> {
+        let generated = |name: &str| Mount {
+            what: format!("generated {name}"),
+            source: PathBuf::new(),
+            target: Path::new("/etc").join(name),
+            read_only: true,
+        };
+        vec![
+            Self::workspace_mount("the workspace".into(), false),
+            Self::sockets_mount("the run's socket folder".into()),
+            generated("passwd"),
+            generated("group"),
+        ]
+    }
+
     /// The mount that keeps one path of the workspace as it is.
     pub fn protected_mount(workspace: &Path, relative: &Path) -> Mount {
         Mount {
