@@ -187,8 +187,8 @@ async fn follow(
     };
     // No notification may follow the answer.
     tokio::join!(progress.finish(), logs.finish());
-    let cancelled = report.as_ref().is_none_or(|report| report.status == Status::Cancelled);
-    if cancelled && server.client_gone.is_cancelled() {
+    let pointless = report.as_ref().is_none_or(|report| report.status == Status::Cancelled);
+    if pointless && server.client_gone.is_cancelled() {
         return None;
     }
     Some(report.map_or_else(|| result::unconfirmed(&id), result::of_report))
