@@ -131,7 +131,14 @@ fn shorten(mut report: Report) -> JsonObject {
         if report.transcript.is_some() { "; the whole answer is in the transcript" } else { "" };
     let Ok(Value::Object(value)) = serde_json::to_value(report) else { return JsonObject::new() };
     let mut value = with_note(value, &UNTRUSTED.into());
-    let rest = json_length(&Value::Object(value.clone()));
+    let mut rest = object_length(&value);
+    if rest > TOTAL - ANSWER_AT_LEAST {
+        // The one part that is evidence and not needed for the next step; the record has it.
+        if let Some(Value::Object(sandbox)) = value.get_mut("sandbox") {
+            sandbox.insert("receipt".into(), Value::Null);
+        }
+        rest = object_length(&value);
+    }
     let room = TOTAL.saturating_sub(rest).max(ANSWER_AT_LEAST);
     value.insert("answer".into(), cut(&answer, room, whole).into());
     value
@@ -200,6 +207,10 @@ fn escaped_length(c: char) -> usize {
 
 fn json_length(value: &Value) -> usize {
     value.to_string().len()
+}
+
+fn object_length(object: &JsonObject) -> usize {
+    serde_json::to_string(object).map_or(0, |text| text.len())
 }
 
 #[cfg(test)]

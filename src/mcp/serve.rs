@@ -101,11 +101,11 @@ where
     };
 
     closing.cancel();
-    let left = runner.shutdown(CLEAN_UP).await;
     calls.close();
-    if !left.is_empty() {
-        giving_up.cancel();
-    }
+    // Calls are awaited too: one may have started its run after the runner looked.
+    let _ = tokio::join!(runner.shutdown(CLEAN_UP), timeout(CLEAN_UP, calls.wait()));
+    let left = runner.shutdown(Duration::ZERO).await;
+    giving_up.cancel();
     if timeout(LAST_REPORTS, calls.wait()).await.is_err() {
         tracing::warn!("{} calls did not end in time", calls.len());
     }

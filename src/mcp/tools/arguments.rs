@@ -58,11 +58,13 @@ impl Reader {
         }
     }
 
-    /// One of some words, each standing for a value.
+    /// One of some words, each standing for a value. `read-only`, as the command line has it, is
+    /// `read_only` here.
     pub fn one_of<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let value = self.take(name)?;
         let chosen = value
             .as_str()
+            .map(|word| word.replace('-', "_"))
             .and_then(|word| choices.iter().find(|(choice, _)| *choice == word))
             .map(|(_, chosen)| *chosen);
         if chosen.is_none() {
@@ -171,6 +173,13 @@ mod tests {
         assert_eq!(reader.one_of("mode", &[("direct", 1)]), None);
         assert_eq!(reader.seconds("timeout"), None);
         assert_eq!(reader.text("model"), None);
+        assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn words_may_be_written_as_on_the_command_line() {
+        let mut reader = reader(json!({"mode": "read-only"}));
+        assert_eq!(reader.one_of("mode", &[("direct", 1), ("read_only", 2)]), Some(2));
         assert_eq!(reader.finish(), Ok(()));
     }
 
