@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-use comfy_table::Table;
-
 use crate::config::{Config, Size};
 use crate::sandbox::{Policy, User};
 
@@ -18,15 +16,14 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
         writeln!(out)?;
         return Ok(());
     }
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    let mut table = Vec::new();
     let user = match &config.sandbox.user {
         Some(user) => user.clone(),
         None => "the workspace's owner, never root".into(),
     };
     let size = |bytes: u64| Size::from(bytes).to_string();
     let mut row = |what: &str, value: String| {
-        table.add_row([what.to_owned(), value]);
+        table.push((what.to_owned(), value));
     };
     row("user", format!("{user}, umask {}", policy.umask));
     row("network", format!("{} (loopback only: no route, no resolver, no LAN)", policy.network));
@@ -53,6 +50,9 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
     row("host", "no port, device, engine socket or environment of the host".into());
     row("engine's logs", policy.log_driver.into());
     row("end", "removed after the run; ends by itself when its owner dies or its time is up".into());
-    writeln!(out, "{table}")?;
+    let width = table.iter().map(|(what, _)| what.len()).max().unwrap_or_default();
+    for (what, value) in table {
+        writeln!(out, "{what:width$}  {value}")?;
+    }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Why a run could not do its work, and what that means for its status.
 
 use super::{Failure, Status};
-use crate::{engine, gateway, model, sandbox};
+use crate::{engine, gateway, model, sandbox, workspace};
 
 /// Trouble outside the agent's own work.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,10 @@ pub enum Error {
          unix sockets do not reach"
     )]
     OtherKernel { host: String },
+    #[error(transparent)]
+    Workspace(#[from] workspace::Error),
+    #[error(transparent)]
+    Unprotectable(workspace::Obstacle),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
 }
@@ -44,6 +48,7 @@ impl Error {
             Self::Gateway(_) => "gateway",
             Self::Model(_) => "no_model",
             Self::OtherKernel { .. } => "other_kernel",
+            Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
             Self::Io { .. } => "io",
         }
     }

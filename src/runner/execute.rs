@@ -50,6 +50,17 @@ struct Findings {
     baseline: Option<Baseline>,
 }
 
+/// [`execute`], with a report even when it breaks down in a way that nobody thought of.
+pub async fn guarded(job: Job) -> Report {
+    let (shared, id) = (job.shared.clone(), job.id.clone());
+    let Err(panic) = AssertUnwindSafe(execute(job)).catch_unwind().await.map(|report| {
+        return report;
+    }) else {
+        unreachable!()
+    };
+    panic
+}
+
 pub async fn execute(job: Job) -> Report {
     let Job { shared, id, task, asked, events, canceller } = job;
     let record = Record::create(&shared.state, &id)

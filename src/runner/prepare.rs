@@ -68,7 +68,8 @@ pub async fn prepare(
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
-    let mounts = workspace_mounts(&task.workspace, task.mode, &config.workspace.protected);
+    let mounts =
+        workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
     let owner = Owner::current()
         .map_err(|source| Error::Io { what: "read our own start time", source })?;
     let labels = execute::labels(id, owner, std::time::Duration::from_secs(60));
@@ -105,11 +106,11 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
     if let Some(configured) = configured {
         return Ok(configured.parse::<User>()?);
     }
-    let (uid, gid) = task.workspace.owner();
+    let owner = task.workspace.owner();
     if facts.rootless {
         return Ok(User::of_rootless_engine());
     }
-    if let Some(user) = User::new(uid, gid) {
+    if let Some(user) = User::new(owner.uid, owner.gid) {
         return Ok(user);
     }
     match task.mode {
@@ -122,13 +123,30 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
 }
 
 /// The workspace, and over it, read-only, what a program on the host would trust or execute.
-fn workspace_mounts(workspace: &WorkspacePath, mode: Mode, extra: &[String]) -> Vec<Mount> {
-    let read_only = mode == Mode::ReadOnly;
-    let mut mounts = vec![Policy::workspace_mount(workspace.path().to_owned(), read_only)];
-    if !read_only {
-        mounts.extend(protected(workspace, extra).into_iter().map(|path| {
-            Policy::protected_mount(workspace.path(), &path.relative)
-        }));
+fn workspace_mounts(
+    workspace: &WorkspacePath,
+    mode: Mode,
+    extra: &[String],
+    story: &mut Story,
+) -> Result<Vec<Mount>, Error> {
+    let root = workspace.path();
+    if mode == Mode::ReadOnly {
+        return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]);
     }
-    mounts
+    let protection = protected(workspace, extra);
+    // A place that cannot be protected is a way out onto the host, so there is no run.
+    if let Some(obstacle) = protection.obstacles.into_iter().next() {
+        return Err(Error::Unprotectable(obstacle));
+    }
+    if !protection.complete {
+        story.notice("the workspace is too large to look for every repository in it; those deep below are not protected");
+    }
+    let mut mounts = vec![Policy::workspace_mount(root.to_owned(), false)];
+    for (places, read_only) in [(&protection.anchors, false), (&protection.places, true)] {
+        for place in places {
+            place.source(workspace)?;
+            mounts.push(Policy::place_mount(root, place.relative(), read_only));
+        }
+    }
+    Ok(mounts)
 }

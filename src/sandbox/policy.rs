@@ -195,13 +195,14 @@ impl Policy {
         ]
     }
 
-    /// The mount that keeps one path of the workspace as it is.
-    pub fn protected_mount(workspace: &Path, relative: &Path) -> Mount {
+    /// A mount of one path of the workspace over itself: read-only it stays as it is, writable it
+    /// only cannot be renamed away.
+    pub fn place_mount(workspace: &Path, relative: &Path, read_only: bool) -> Mount {
         Mount {
-            what: "protected".into(),
+            what: if read_only { "protected" } else { "anchor" }.into(),
             source: workspace.join(relative),
             target: Path::new(WORKSPACE).join(relative),
-            read_only: true,
+            read_only,
         }
     }
 
