@@ -42,8 +42,10 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Setting>, Error> {
                 return Err(places.unknown(at, path, keys::suggestion(section, name)));
             };
             let (line, column) = places.locate(value.span().start);
-            let value = values[section.as_ref()][name.as_ref()].clone();
-            settings.push(Setting { key, value, line, column });
+            let values = values.get(section.as_ref()).and_then(|names| names.get(name.as_ref()));
+            if let Some(value) = values.cloned() {
+                settings.push(Setting { key, value, line, column });
+            }
         }
     }
     Ok(settings)

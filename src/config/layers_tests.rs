@@ -219,3 +219,27 @@ fn a_tilde_is_the_home() {
     assert_eq!(config.workspace.roots, roots);
     assert_eq!(config.image.ca_bundle.as_deref(), Some(Path::new("/home/me/ca.pem")));
 }
+
+#[test]
+fn files_from_other_systems_are_read() {
+    let text = "\u{feff}# a comment\r\n[limits]\r\ntimeout = 9\r\n";
+    assert_eq!(load_text(text).expect("ok").config.limits.timeout, 9);
+    let text = "limits = { timeout = 8 }\nmodel.model = \"a\"\n";
+    assert_eq!(load_text(text).expect("ok").config.limits.timeout, 8);
+    assert!(refusal("[limits.timeout]\nx = 1\n").contains("`limits.timeout` is a table"));
+    assert!(refusal("[limits]\n[limits.x]\ny = 1\n").contains("`limits.x` is not a setting"));
+}
+
+/// No text, however broken, does more than be refused.
+#[test]
+fn broken_files_are_only_refused() {
+    let good = include_str!("../../config/example.toml").replace("\n#", "\n");
+    let bytes: Vec<char> = good.chars().collect();
+    for cut in (0..bytes.len()).step_by(7) {
+        let mut broken: String = bytes[..cut].iter().collect();
+        let _ = file::parse(Path::new("c.toml"), &broken);
+        broken.push_str("\"\u{202e}[[=\n");
+        broken.extend(&bytes[cut..]);
+        let _ = file::parse(Path::new("c.toml"), &broken);
+    }
+}

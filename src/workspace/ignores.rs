@@ -14,10 +14,11 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use super::walk::open_folder;
 
-/// Rules beyond these bounds are passed over: each costs time for every path.
+/// Files beyond these bounds are passed over: more is listed then, never less. Rules are compiled
+/// to automata of several hundred times their size, and each costs time for every path.
 const LARGEST_FILE: u64 = 256 << 10;
-const LONGEST_RULE: usize = 1024;
-const MOST_RULES: usize = 2000;
+pub(super) const LONGEST_RULE: usize = 256;
+pub(super) const ALL_RULES: usize = 64 << 10;
 
 /// How many folders up a repository may begin.
 const HIGHEST: usize = 32;
@@ -30,7 +31,8 @@ pub(super) struct Ignores {
     /// Rules that hold for the whole workspace, the stronger ones first: those of the folders
     /// above it, then the repository's own exclude file.
     outer: Vec<Gitignore>,
-    rules: usize,
+    /// How much of [`ALL_RULES`] is used up.
+    used: usize,
 }
 
 impl Ignores {
@@ -70,11 +72,13 @@ impl Ignores {
     fn parse(&mut self, base: &Path, opened: BorrowedFd<'_>, name: &str) -> Option<Gitignore> {
         let text = read_small(opened, name)?;
         let mut builder = GitignoreBuilder::new(base);
-        for line in text.lines().filter(|line| line.len() <= LONGEST_RULE) {
-            if self.rules >= MOST_RULES {
-                break;
+        let rules = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        for line in rules {
+            self.used += line.len() + 16;
+            if line.len() > LONGEST_RULE || self.used > ALL_RULES {
+                // The whole file, then: half of one could hide what its other half shows.
+                return None;
             }
-            self.rules += 1;
             // A line that is no rule is no rule for git either.
             let _ = builder.add_line(None, line);
         }

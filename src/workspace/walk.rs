@@ -76,8 +76,9 @@ pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visi
     let mut left = limits.entries;
     let mut complete = true;
     let mut queue = VecDeque::from([PathBuf::new()]);
+    let mut way = Opener { root, parent: None };
     while let Some(folder) = queue.pop_front() {
-        let opened = match open_folder(root, &folder) {
+        let opened = match way.open(&folder) {
             Ok(opened) => opened,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
             Err(_) => {
@@ -85,7 +86,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visi
                 continue;
             }
         };
-        let Ok(mut entries) = Dir::read_from(&opened) else {
+        let Some(mut entries) = opened.try_clone().ok().and_then(|copy| Dir::new(copy).ok()) else {
             visitor.closed(&folder);
             continue;
         };
@@ -124,14 +125,42 @@ pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visi
     complete
 }
 
+/// Opens folders in the order of a walk, in which those of one parent follow each other.
+struct Opener<'a> {
+    root: BorrowedFd<'a>,
+    /// The parent of the last folder, so that its siblings cost one step and not the whole way.
+    parent: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Opener<'_> {
+    fn open(&mut self, folder: &Path) -> Result<OwnedFd, Errno> {
+        let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+            return open_folder(self.root, folder);
+        };
+        match &self.parent {
+            Some((known, opened)) if known == parent => step(opened.as_fd(), name),
+            _ => {
+                let opened = open_folder(self.root, parent)?;
+                let folder = step(opened.as_fd(), name);
+                self.parent = Some((parent.to_owned(), opened));
+                folder
+            }
+        }
+    }
+}
+
 /// Opens a folder below `root` without following a link anywhere on the way.
 pub(super) fn open_folder(root: BorrowedFd<'_>, folder: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut opened = rustix::fs::openat(root, ".", flags, Mode::empty())?;
+    let mut opened = step(root, OsStr::new("."))?;
     for part in folder.components() {
         // Anything else would lead up or away; no caller has it.
         let Component::Normal(name) = part else { return Err(Errno::INVAL) };
-        opened = rustix::fs::openat(&opened, name, flags, Mode::empty())?;
+        opened = step(opened.as_fd(), name)?;
     }
     Ok(opened)
+}
+
+fn step(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
 }
