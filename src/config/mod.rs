@@ -2,12 +2,24 @@
 //!
 //! This room knows what can be set. It must never know what a setting does.
 
+mod environment;
+mod error;
+mod file;
+mod keys;
 mod layers;
 mod schema;
 mod units;
+mod validate;
 
-pub use layers::{Effective, Error, Origin, load};
+pub use environment::{Environment, runtime_dir, state_dir};
+pub use error::Error;
+pub use keys::{Key, Kind, keys};
+pub use layers::{Effective, LoadOptions, Origin, Override, load};
 pub use schema::{
     Config, Engine, History, Image, Limits, Mcp, Model, Profile, Sandbox, Source, Workspace,
 };
 pub use units::Size;
+pub use validate::allowed;
+
+#[cfg(test)]
+mod docs_tests;

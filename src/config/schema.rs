@@ -1,13 +1,18 @@
-//! The settings and their defaults. `docs/configuration.md` is written from these comments.
+//! The settings and their defaults.
+//!
+//! This is the only list of them: which keys are known, what they hold, the examples in error
+//! messages and the reference in `docs/configuration.md` are all derived from or tested against
+//! these structs and their comments.
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub model: Model,
@@ -21,36 +26,48 @@ pub struct Config {
 }
 
 /// Which kind of model server to talk to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Ask the well-known loopback ports.
     #[default]
     Auto,
+    /// vLLM.
     Vllm,
+    /// LM Studio.
     LmStudio,
+    /// Ollama.
     Ollama,
+    /// `FastFlowLM`.
     #[serde(rename = "fastflowlm")]
     FastFlowLm,
+    /// llama.cpp's server.
     LlamaCpp,
+    /// Any other server that speaks the same protocol.
     OpenaiCompatible,
     /// The scripted model inside this program: it rehearses a run and knows nothing.
     Rehearsal,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
+    /// Kind of model server; `auto` asks the usual loopback ports.
     pub source: Source,
-    /// Base address of the server, with or without `/v1`; the source's usual port when absent.
+    /// Base address of the server, with or without `/v1`, or `rehearsal` for the scripted model; the
+    /// source's usual port when absent.
+    #[schemars(example = "http://127.0.0.1:8000/v1")]
     pub url: Option<String>,
     /// Model id; the one that is loaded, or the first of the server's list, when absent.
+    #[schemars(example = "qwen3-coder-30b")]
     pub model: Option<String>,
     /// Name of the environment variable that holds the API key.
     pub api_key_env: String,
     /// Context length in tokens, where the server does not tell or tells too much.
+    #[schemars(example = 65536)]
     pub context: Option<u64>,
     /// Most tokens in one answer.
+    #[schemars(example = 8192)]
     pub output: Option<u64>,
     /// Seconds that the server may take to begin an answer (long prompts take long to read).
     pub first_byte_timeout: u64,
@@ -73,16 +90,17 @@ impl Default for Model {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
-    /// Engine to use (`unix:///…`, `tcp://…`); DOCKER_HOST, the current Docker context and the
+    /// Engine to use (`unix:///…`, `tcp://…`); `DOCKER_HOST`, the current Docker context and the
     /// usual sockets are tried in this order when absent.
+    #[schemars(example = "unix:///run/user/1000/docker.sock")]
     pub host: Option<String>,
 }
 
 /// What the agent finds inside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     Lean,
@@ -91,27 +109,35 @@ pub enum Profile {
     Full,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Image {
     /// A ready image to use as it is; nothing is built then.
+    #[schemars(example = "sandbox-mcp:latest")]
     pub name: Option<String>,
     /// Base image (Debian or Ubuntu); a locally made `sandbox-mcp-base:bookworm`, else Debian's.
+    #[schemars(example = "debian:bookworm-slim")]
     pub base: Option<String>,
+    /// What the image brings: the bare tools, the usual languages, or everything.
     pub profile: Profile,
     /// More Debian packages to install at build time.
+    #[schemars(example = ["golang-go"])]
     pub packages: Vec<String>,
     /// PEM bundle of extra certificate authorities, for networks that intercept TLS.
+    #[schemars(example = "~/certificates/company.pem")]
     pub ca_bundle: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sandbox {
     /// `uid:gid` inside; the workspace owner's when absent. Never 0 on a rootful engine.
+    #[schemars(example = "1000:1000")]
     pub user: Option<String>,
+    /// Mask for the modes of files that the agent makes.
     pub umask: String,
     /// Container runtime of the engine (`runsc` for gVisor); the engine's default when absent.
+    #[schemars(example = &"runsc")]
     pub runtime: Option<String>,
 }
 
@@ -121,7 +147,7 @@ impl Default for Sandbox {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Seconds a run may take when the caller does not say.
@@ -129,12 +155,15 @@ pub struct Limits {
     /// Most seconds that a caller may ask for.
     pub max_timeout: u64,
     /// Runs at the same time; the number of processor cores when absent.
+    #[schemars(example = 4)]
     pub concurrency: Option<usize>,
+    /// Memory, swap included; what lies in /tmp and in the home inside counts too.
     pub memory: Size,
     /// Processor cores; at most the machine's own number is used.
     pub cpus: f64,
+    /// Processes and threads.
     pub pids: u32,
-    /// Size of /tmp inside, which lives in memory and counts as such.
+    /// Size of /tmp inside, which lives in memory.
     pub tmp: Size,
     /// Size of the home folder inside, likewise.
     pub home: Size,
@@ -164,16 +193,18 @@ impl Default for Limits {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workspace {
     /// Folders below which workspaces may lie, besides the folder the program was started in.
+    #[schemars(example = ["~/projects"])]
     pub roots: Vec<PathBuf>,
     /// More paths, relative to the workspace, that stay read-only in direct mode.
+    #[schemars(example = ["deploy", "scripts/release.sh"])]
     pub protected: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mcp {
     /// Seconds between two signs of life to a host while nothing happens.
@@ -186,7 +217,7 @@ impl Default for Mcp {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct History {
     /// Runs to keep on disk.

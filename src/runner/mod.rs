@@ -4,11 +4,18 @@
 //! closing [`Report`]. This room knows the rooms below by their purpose; it must never know
 //! Docker's API or any host's protocol.
 
+mod error;
 mod event;
 mod execute;
+mod follow;
+mod host;
+mod prepare;
+mod probe;
 mod queue;
 mod report;
+mod room;
 mod run;
+mod story;
 mod task;
 mod verdict;
 
@@ -17,5 +24,6 @@ pub use report::{
     ChangeSummary, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
     WorkspaceReport,
 };
-pub use run::{CancelReason, Run, Runner};
+pub use error::Error;
+pub use run::{CancelReason, Canceller, Run, Runner, StartError};
 pub use task::{Task, TaskError};

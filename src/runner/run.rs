@@ -1,28 +1,38 @@
-//! The handle that faces hold.
+//! The handles that faces hold.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use super::host::Host;
 use super::queue::Queue;
-use super::{Event, Report, Task, TaskError};
-use crate::config::Config;
+use super::{Event, Report, Task, TaskError, execute, task};
+use crate::config::{self, Config};
 use crate::ids::RunId;
 
 /// Starts runs and waits for their ends. Cheap to clone; clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
+/// What all runs of one process share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub config: Config,
+    /// Where records are kept.
+    pub state: PathBuf,
+    /// Where sockets are kept.
+    pub runtime: PathBuf,
+    /// The folder that the program was started in.
+    pub folder: PathBuf,
+    pub host: Host,
     pub queue: Queue,
-    pub tracker: TaskTracker,
-    pub shutdown: CancellationToken,
+    live: std::sync::Mutex<Vec<(RunId, Canceller)>>,
+    tracker: TaskTracker,
 }
 
 /// Why a run was stopped from outside.
@@ -34,12 +44,145 @@ pub enum CancelReason {
     Shutdown,
 }
 
-/// One execution of a task. Dropping it cancels the run; its clean-up goes on and is awaited by
-/// [`Runner::shutdown`].
+/// Stops a run. Cheap to clone; the first reason counts.
+#[derive(Clone, Debug)]
+pub struct Canceller(Arc<watch::Sender<Option<CancelReason>>>);
+
+impl Canceller {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    pub fn cancel(&self, reason: CancelReason) {
+        self.0.send_if_modified(|known| known.is_none() && known.replace(reason).is_none());
+    }
+
+    /// Waits until the run is cancelled.
+    pub(super) async fn cancelled(&self) -> CancelReason {
+        let mut changes = self.0.subscribe();
+        loop {
+            if let Some(reason) = *changes.borrow_and_update() {
+                return reason;
+            }
+            // We hold a sender ourselves, so the channel cannot close.
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Why there is no runner.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error("the current folder cannot be read: {0}")]
+    Folder(std::io::Error),
+}
+
+/// One execution of a task. Dropping it cancels the run; the clean-up goes on, and
+/// [`Runner::shutdown`] waits for it.
 #[derive(Debug)]
 pub struct Run {
     id: RunId,
     events: mpsc::UnboundedReceiver<Event>,
     report: oneshot::Receiver<Report>,
-    cancel: CancellationToken,
+    canceller: Canceller,
+}
+
+impl Runner {
+    pub fn new(config: Config) -> Result<Self, StartError> {
+        let places = config.limits.concurrency.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        });
+        Ok(Self {
+            shared: Arc::new(Shared {
+                state: config::state_dir()?,
+                runtime: config::runtime_dir()?,
+                folder: std::env::current_dir().map_err(StartError::Folder)?,
+                host: Host::default(),
+                queue: Queue::new(places),
+                live: std::sync::Mutex::default(),
+                tracker: TaskTracker::new(),
+                config,
+            }),
+        })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Checks the task and starts it; never waits for the engine or the model server.
+    pub fn start(&self, task: Task) -> Result<Run, TaskError> {
+        let asked = Instant::now();
+        let task = task::check(task, &self.shared)?;
+        let id = RunId::new();
+        let canceller = Canceller::new();
+        let (events, received) = mpsc::unbounded_channel();
+        let (done, report) = oneshot::channel();
+        let job = execute::Job {
+            shared: self.shared.clone(),
+            id: id.clone(),
+            task,
+            asked,
+            events,
+            canceller: canceller.clone(),
+        };
+        self.lock().push((id.clone(), canceller.clone()));
+        let runner = self.clone();
+        self.shared.tracker.spawn(async move {
+            let report = execute::guarded(job).await;
+            runner.lock().retain(|(live, _)| *live != report.run_id);
+            // Nobody may be listening any more; the record on disk has the report.
+            drop(done.send(report));
+        });
+        Ok(Run { id, events: received, report, canceller })
+    }
+
+    /// Cancels all runs and waits for their clean-up. Returns those that were not clean in time.
+    pub async fn shutdown(&self, within: Duration) -> Vec<RunId> {
+        self.shared.tracker.close();
+        for (_, canceller) in self.lock().iter() {
+            canceller.cancel(CancelReason::Shutdown);
+        }
+        let _ = tokio::time::timeout(within, self.shared.tracker.wait()).await;
+        self.lock().iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(RunId, Canceller)>> {
+        // A panic while the list was held cannot have left it half changed.
+        self.shared.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Run {
+    pub fn id(&self) -> &RunId {
+        &self.id
+    }
+
+    /// The next event; none when the run is over.
+    pub async fn next_event(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Waits for the end.
+    pub async fn report(mut self) -> Report {
+        match (&mut self.report).await {
+            Ok(report) => report,
+            // Only when the program's runtime ends under us.
+            Err(_) => Report::of_breakdown(self.id.clone(), "the program ended"),
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.canceller.cancel(CancelReason::Asked);
+    }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::workspace::Mode;
+use super::run::Shared;
+use crate::workspace::{Mode, WorkspacePath};
 
 /// A task as a face understood it; [`super::Runner::start`] checks it against the configuration.
 #[derive(Clone, Debug)]
@@ -47,6 +48,54 @@ pub enum TaskError {
     Timeout { asked: u64, allowed: u64 },
     #[error("`command` is `{asked}`; there are: {}", .known.join(", "))]
     Command { asked: String, known: Vec<String> },
+    #[error("`mode` isolated is not available in this version; use direct or read-only")]
+    Mode,
     #[error(transparent)]
     Workspace(#[from] crate::workspace::Error),
+}
+
+/// A task that may run.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub text: String,
+    pub workspace: WorkspacePath,
+    pub mode: Mode,
+    pub timeout: Duration,
+    pub model: Option<String>,
+    pub command: Option<String>,
+}
+
+/// Checks everything that can be checked without waiting.
+pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
+    let limits = &shared.config.limits;
+    if task.text.trim().is_empty() && task.command.is_none() {
+        return Err(TaskError::Empty);
+    }
+    if let Some(at) = task.text.find('\0') {
+        return Err(TaskError::Nul { at });
+    }
+    if task.text.len() as u64 > limits.task.bytes() {
+        let (bytes, allowed) = (task.text.len(), limits.task.bytes());
+        return Err(TaskError::TooLong { bytes, allowed });
+    }
+    let timeout = task.timeout.unwrap_or(Duration::from_secs(limits.timeout));
+    if timeout.is_zero() || timeout.as_secs() > limits.max_timeout {
+        return Err(TaskError::Timeout { asked: timeout.as_secs(), allowed: limits.max_timeout });
+    }
+    if let Some(asked) = &task.command {
+        let known = crate::sandbox::image::commands();
+        if !known.contains(asked) {
+            return Err(TaskError::Command { asked: asked.clone(), known });
+        }
+    }
+    if task.mode == Mode::Isolated {
+        return Err(TaskError::Mode);
+    }
+    let workspace = WorkspacePath::check(
+        task.workspace.as_deref(),
+        &shared.folder,
+        &shared.config.workspace.roots,
+    )?;
+    let Task { text, mode, model, command, .. } = task;
+    Ok(Checked { text, workspace, mode, timeout, model, command })
 }

@@ -1,0 +1,43 @@
+//! One coding agent: how it is called, how it is configured, what its output means.
+//!
+//! This room knows agents. It must never know where one runs, or who asked.
+
+mod conversation;
+pub mod opencode;
+
+pub use conversation::{Conversation, Ending, ToolCount};
+
+/// What an agent is asked to do.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The model's id, as the gateway serves it.
+    pub model: &'a str,
+    /// Tokens that the model can hold, and may answer with.
+    pub context: u64,
+    pub output: u64,
+    /// One of the agent's commands, to which the task is the argument.
+    pub command: Option<&'a str>,
+    /// Port on the sandbox's own loopback behind which the model is.
+    pub model_port: u16,
+    /// Milliseconds after which the agent may give up on one answer.
+    pub answer_timeout_ms: u64,
+}
+
+/// What the agent in an image can do, asked of the agent itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Abilities {
+    pub version: String,
+    /// The flag that lets it work without asking, if it has one.
+    pub unattended_flag: Option<String>,
+    pub title_flag: bool,
+}
+
+/// One thing that an agent said of itself, in the order of its own output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AgentEvent {
+    StepStarted,
+    StepFinished { reason: String },
+    Text { text: String },
+    Tool { name: String, title: String, ok: bool, exit: Option<i64>, error: Option<String> },
+    Error { name: String, message: String, status: Option<u16> },
+}

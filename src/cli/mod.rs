@@ -1,0 +1,223 @@
+//! The command line: one file per command.
+//!
+//! This room knows people and shells. It must never know containers.
+
+mod build;
+mod config;
+mod doctor;
+mod policy;
+mod run;
+mod view;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Effective, LoadOptions, Override, load};
+use crate::runner::Runner;
+
+/// Hand a coding task to a local agent in a fresh hardened container.
+///
+/// Without a command it is an MCP server on standard input and output:
+/// `claude mcp add sandbox -- sandbox-mcp`.
+#[derive(Debug, Parser)]
+#[command(name = "sandbox-mcp", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Configuration file [default: ~/.config/sandbox-mcp/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Log more, on standard error (-vv: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Show nothing but the result and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 completed, 2 usage, 124 timed out, 130 cancelled, 1 \
+                          anything else. `sandbox-mcp doctor` checks everything a run needs.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve MCP on standard input and output (what happens without a command)
+    Serve,
+    /// Run one task in a fresh sandbox and print its answer
+    Run(RunArgs),
+    /// Check engine, image, model server, configuration and workspace
+    Doctor {
+        #[arg(long)]
+        json: bool,
+        /// Also run a task on the rehearsal model through a real sandbox
+        #[arg(long)]
+        deep: bool,
+        /// Folder to check as a workspace [default: the current folder]
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
+    },
+    /// Build the sandbox image, unless it is there
+    Build,
+    /// Print exactly what a sandbox may do
+    Policy {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the settings in force and where each came from
+    Config {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// What the agent is to do; `-` or nothing reads it from standard input
+    #[arg(allow_hyphen_values = true)]
+    task: Option<String>,
+    /// Folder to work in [default: the current folder]
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    /// direct: the folder itself; isolated: a copy; read-only: nothing is changed
+    #[arg(long, default_value = "direct", value_parser = mode)]
+    mode: crate::workspace::Mode,
+    /// Seconds the agent may work [default: 300, or `limits.timeout`]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Model server, with or without /v1; `rehearsal` is the scripted model inside this program
+    #[arg(long, value_name = "URL")]
+    model_url: Option<String>,
+    /// Model id [default: the loaded one]
+    #[arg(long, value_name = "ID")]
+    model: Option<String>,
+    /// One of the agent's commands, to which the task is the argument
+    #[arg(long, value_name = "NAME")]
+    command: Option<String>,
+    /// Print the closing report as one JSON object
+    #[arg(long, conflicts_with = "events")]
+    json: bool,
+    /// Print each event as a JSON line as it happens, the report last
+    #[arg(long)]
+    events: bool,
+}
+
+fn mode(text: &str) -> Result<crate::workspace::Mode, String> {
+    text.parse().map_err(|error: crate::workspace::NotAMode| error.to_string())
+}
+
+/// Bad usage, also where only the configuration or the task's check can tell.
+const USAGE: u8 = 2;
+
+/// A failure that the command line itself is answerable for.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging(cli.verbose, cli.quiet);
+    let code = match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            if error.is::<Usage>() { USAGE } else { 1 }
+        }
+    };
+    // Not by returning: the runtime may hold a thread that blocks on standard input for ever.
+    std::process::exit(code.into())
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    let effective = || settings(&cli);
+    let mut stdout = std::io::stdout().lock();
+    match &cli.command {
+        None | Some(Command::Serve) => {
+            drop(stdout);
+            let runner = Runner::new(effective()?.config)?;
+            block_on(crate::mcp::serve_stdio(runner))?;
+            Ok(0)
+        }
+        Some(Command::Run(args)) => {
+            drop(stdout);
+            run::run(effective()?.config, args, cli.quiet)
+        }
+        Some(Command::Doctor { json, deep, workspace }) => {
+            let options =
+                doctor::Options { json: *json, deep: *deep, workspace: workspace.clone() };
+            // A configuration that cannot be read is a finding, not the end of the examination.
+            block_on(doctor::run(load(&load_options(&cli)), &options, &mut stdout))
+        }
+        Some(Command::Build) => {
+            block_on(build::run(&effective()?.config, cli.quiet, &mut stdout))?;
+            Ok(0)
+        }
+        Some(Command::Policy { json }) => {
+            policy::run(&effective()?.config, *json, &mut stdout)?;
+            Ok(0)
+        }
+        Some(Command::Config { json }) => {
+            config::run(&effective()?, *json, &mut stdout)?;
+            Ok(0)
+        }
+    }
+}
+
+fn settings(cli: &Cli) -> anyhow::Result<Effective> {
+    load(&load_options(cli)).map_err(|error| anyhow::Error::new(Usage(error.to_string())))
+}
+
+fn load_options(cli: &Cli) -> LoadOptions {
+    let mut overrides = Vec::new();
+    if let Some(Command::Run(args)) = &cli.command {
+        if let Some(url) = &args.model_url {
+            overrides.push(Override::new("--model-url", "model.url", url));
+        }
+        if let Some(model) = &args.model {
+            overrides.push(Override::new("--model", "model.model", model));
+        }
+    }
+    LoadOptions { file: cli.config.clone(), overrides, ..LoadOptions::default() }
+}
+
+/// Two threads serve any number of sandboxes: all that happens here is waiting.
+fn block_on<F: Future>(future: F) -> F::Output {
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => {
+            complain(&format!("error: no threads to work with: {error}"));
+            std::process::exit(1)
+        }
+    }
+}
+
+/// Logs go to standard error; RUST_LOG decides where it is set.
+fn logging(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "sandbox_mcp=info,warn",
+        _ => "sandbox_mcp=trace,debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// Says something to the person at the terminal. A closed standard error is nobody's loss.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

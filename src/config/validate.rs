@@ -1,0 +1,240 @@
+//! What values are allowed, one rule per line.
+
+use super::{Config, Effective, Error, Origin, Size};
+use crate::text::one_line;
+
+/// A setting that is refused unless the rule holds.
+struct Rule {
+    key: &'static str,
+    allowed: &'static str,
+    holds: fn(&Config) -> bool,
+}
+
+const fn rule(key: &'static str, allowed: &'static str, holds: fn(&Config) -> bool) -> Rule {
+    Rule { key, allowed, holds }
+}
+
+const DAY: u64 = 86_400;
+const WEEK: u64 = 7 * DAY;
+
+const RULES: &[Rule] = &[
+    rule(
+        "model.url",
+        "http:// or https:// with a host, and no user name, password, `?` or `#` (name the key's variable in `model.api_key_env`)",
+        |c| c.model.url.as_deref().is_none_or(is_server_url),
+    ),
+    rule(
+        "model.url",
+        "no address while `model.source` is \"rehearsal\": remove one of the two",
+        |c| c.model.url.is_none() || c.model.source != super::Source::Rehearsal,
+    ),
+    rule("model.model", "1 to 256 characters without spaces", |c| {
+        c.model.model.as_deref().is_none_or(|id| is_word(id, 256))
+    }),
+    rule(
+        "model.api_key_env",
+        "the name of an environment variable (letters, digits and `_`), never the key itself",
+        |c| is_variable(&c.model.api_key_env),
+    ),
+    rule("model.context", "1024 to 100000000 tokens", |c| {
+        c.model.context.is_none_or(|tokens| (1024..=100_000_000).contains(&tokens))
+    }),
+    rule("model.output", "at least 1 token, and less than `model.context`", |c| {
+        let most = c.model.context.unwrap_or(100_000_000);
+        c.model.output.is_none_or(|tokens| (1..most).contains(&tokens))
+    }),
+    rule("model.first_byte_timeout", "1 to 86400 seconds", |c| {
+        (1..=DAY).contains(&c.model.first_byte_timeout)
+    }),
+    rule("model.stall_timeout", "1 to 86400 seconds", |c| {
+        (1..=DAY).contains(&c.model.stall_timeout)
+    }),
+    rule("engine.host", "`unix:///…` with a whole path, or `tcp://host:port`", |c| {
+        c.engine.host.as_deref().is_none_or(is_engine_host)
+    }),
+    rule("image.name", "an image name without spaces", |c| is_image(c.image.name.as_deref())),
+    rule("image.base", "an image name without spaces", |c| is_image(c.image.base.as_deref())),
+    rule(
+        "image.packages",
+        "names of Debian packages (lower-case letters, digits, `+`, `-`, `.`)",
+        |c| c.image.packages.iter().all(|name| is_package(name)),
+    ),
+    rule("image.ca_bundle", "a whole path, or one that starts with `~/`", |c| {
+        c.image.ca_bundle.as_deref().is_none_or(std::path::Path::is_absolute)
+    }),
+    rule("sandbox.user", "`uid:gid` in numbers, neither of them 0", |c| {
+        c.sandbox.user.as_deref().is_none_or(is_user)
+    }),
+    rule(
+        "sandbox.umask",
+        "three octal digits that leave the owner its rights, \"000\" to \"077\"",
+        |c| is_umask(&c.sandbox.umask),
+    ),
+    rule("sandbox.runtime", "the name of a runtime that the engine knows", |c| {
+        c.sandbox.runtime.as_deref().is_none_or(|name| is_name(name, "._-"))
+    }),
+    rule("limits.timeout", "at least 1 second", |c| c.limits.timeout >= 1),
+    rule("limits.max_timeout", "`limits.timeout` to 604800 seconds; set both", |c| {
+        (c.limits.timeout..=WEEK).contains(&c.limits.max_timeout)
+    }),
+    rule("limits.concurrency", "1 to 1024 runs", |c| {
+        c.limits.concurrency.is_none_or(|runs| (1..=1024).contains(&runs))
+    }),
+    rule("limits.memory", "\"448m\" to \"16t\" (OpenCode is killed with less)", |c| {
+        within(c.limits.memory, 448 << 20, 16 << 40)
+    }),
+    rule("limits.cpus", "0.1 to 1024 cores", |c| (0.1..=1024.0).contains(&c.limits.cpus)),
+    rule("limits.pids", "32 to 4194304 processes", |c| (32..=4_194_304).contains(&c.limits.pids)),
+    rule("limits.tmp", "\"16m\" to \"16t\" (OpenCode keeps its state there)", |c| {
+        within(c.limits.tmp, 16 << 20, 16 << 40)
+    }),
+    rule("limits.home", "\"2m\" to \"16t\"", |c| within(c.limits.home, 2 << 20, 16 << 40)),
+    rule("limits.max_requests", "at least 1 request", |c| c.limits.max_requests >= 1),
+    rule("limits.task", "\"1k\" to \"1g\"", |c| within(c.limits.task, 1 << 10, 1 << 30)),
+    rule("limits.output", "\"64k\" to \"16g\"", |c| within(c.limits.output, 64 << 10, 16 << 30)),
+    rule("workspace.roots", "whole paths below `/`, or such that start with `~/`", |c| {
+        c.workspace.roots.iter().all(|root| root.is_absolute() && root.parent().is_some())
+    }),
+    rule(
+        "workspace.protected",
+        "paths inside the workspace, without `..` and not starting with `/`",
+        |c| c.workspace.protected.iter().all(|path| is_inside(path)),
+    ),
+    rule("mcp.heartbeat", "1 to 10 seconds", |c| (1..=10).contains(&c.mcp.heartbeat)),
+    rule("history.keep", "1 to 1000000 runs", |c| (1..=1_000_000).contains(&c.history.keep)),
+];
+
+/// What is allowed for a key, in words; several where several rules apply.
+pub fn allowed(key: &str) -> impl Iterator<Item = &'static str> {
+    RULES.iter().filter(move |rule| rule.key == key).map(|rule| rule.allowed)
+}
+
+/// Refuses the first setting that no run could work with.
+pub(super) fn check(effective: &Effective) -> Result<(), Error> {
+    let Some(broken) = RULES.iter().find(|rule| !(rule.holds)(&effective.config)) else {
+        return Ok(());
+    };
+    let place = match effective.origin(broken.key) {
+        // Only a combination with another setting can make a default wrong.
+        Origin::Default => "settings".to_owned(),
+        origin => origin.to_string(),
+    };
+    Err(Error::NotAllowed {
+        place,
+        key: broken.key,
+        value: shown(broken.key, &effective.config),
+        allowed: broken.allowed.to_owned(),
+    })
+}
+
+/// The value as it may be shown: an address can hold a password, and a key is easily written
+/// where only its variable's name belongs.
+fn shown(key: &str, config: &Config) -> String {
+    match key {
+        "model.api_key_env" => "not such a name".to_owned(),
+        "model.url" => format!("\"{}\"", without_secrets(config.model.url.as_deref())),
+        "engine.host" => format!("\"{}\"", without_secrets(config.engine.host.as_deref())),
+        _ => {
+            let values = serde_json::to_value(config).unwrap_or_default();
+            let (section, name) = key.split_once('.').unwrap_or(("", key));
+            one_line(&values[section][name].to_string(), 120)
+        }
+    }
+}
+
+/// An address up to what may be secret: nothing in front of an `@`, nothing behind `?` or `#`.
+pub(super) fn without_secrets(url: Option<&str>) -> String {
+    let url = url.unwrap_or_default();
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let cut = if end < url.len() { "…" } else { "" };
+    let url = &url[..end];
+    let shown = match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}://…{}", &url[..scheme], &url[at..]),
+        (None, Some(at)) => format!("…{}", &url[at..]),
+        _ => url.to_owned(),
+    };
+    one_line(&(shown + cut), 120)
+}
+
+fn within(size: Size, least: u64, most: u64) -> bool {
+    (least..=most).contains(&size.bytes())
+}
+
+fn is_word(text: &str, longest: usize) -> bool {
+    !text.is_empty()
+        && text.chars().count() <= longest
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// Letters, digits and some marks, not starting with a mark.
+fn is_name(text: &str, marks: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c))
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Package names end up in a shell line of the image's build.
+fn is_package(name: &str) -> bool {
+    name.len() >= 2 && is_name(name, "+-.") && !name.chars().any(|c| c.is_ascii_uppercase())
+}
+
+fn is_image(name: Option<&str>) -> bool {
+    name.is_none_or(|name| is_name(name, "._-/:@") && name.len() <= 512)
+}
+
+fn is_server_url(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.query().is_none()
+        && !url.contains('#')
+        && uri.authority().is_some_and(|authority| is_host_and_port(authority.as_str()))
+}
+
+fn is_host_and_port(authority: &str) -> bool {
+    let Ok(parsed) = authority.parse::<http::uri::Authority>() else { return false };
+    // Behind the host there is nothing, or a colon and a number; a name with `@` has more in front.
+    let port = authority.strip_prefix(parsed.host());
+    !parsed.host().is_empty()
+        && port.is_some_and(|port| port.is_empty() || parsed.port_u16().is_some_and(|p| p > 0))
+}
+
+fn is_engine_host(host: &str) -> bool {
+    if let Some(path) = host.strip_prefix("unix://") {
+        return path.starts_with('/') && path.len() > 1;
+    }
+    host.strip_prefix("tcp://").is_some_and(|rest| {
+        is_host_and_port(rest) && rest.rsplit(':').next().is_some_and(|p| p.parse::<u16>().is_ok())
+    })
+}
+
+fn is_user(user: &str) -> bool {
+    let number = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_digit())
+            && text.parse::<i32>().is_ok_and(|number| number > 0)
+    };
+    user.split_once(':').is_some_and(|(uid, gid)| number(uid) && number(gid))
+}
+
+fn is_umask(umask: &str) -> bool {
+    let digits = umask.len() == 3 || (umask.len() == 4 && umask.starts_with('0'));
+    digits
+        && umask.bytes().all(|byte| byte.is_ascii_digit())
+        && u32::from_str_radix(umask, 8).is_ok_and(|mask| mask & 0o700 == 0)
+}
+
+/// Whether a protected path stays inside of a workspace.
+fn is_inside(path: &str) -> bool {
+    use std::path::Component;
+    let parts = || std::path::Path::new(path).components();
+    parts().any(|part| matches!(part, Component::Normal(_)))
+        && parts().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

@@ -1,0 +1,239 @@
+//! Finding the engine and learning what it is.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::Docker;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{Error, api};
+
+/// How long an engine may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Seconds for one API call; long enough for a busy engine to remove a container.
+const CALL_TIMEOUT: u64 = 60;
+
+/// A connection to one engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) docker: Docker,
+    host: String,
+}
+
+/// An engine that could be used, and why we think so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub host: String,
+    pub because: String,
+    /// Named by the user: a failure there is an error, not a reason to look further.
+    chosen: bool,
+}
+
+/// What the engine says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    pub host: String,
+    pub name: String,
+    pub version: String,
+    pub api_version: String,
+    pub runc_version: Option<String>,
+    pub kernel: String,
+    pub rootless: bool,
+    pub userns_remap: bool,
+    pub seccomp: bool,
+    pub cgroup_version: String,
+    pub storage_driver: String,
+    pub runtimes: Vec<String>,
+    pub default_runtime: Option<String>,
+    pub architecture: String,
+    pub cpus: i64,
+    pub memory: i64,
+    /// Whether the containers' kernel is this machine's, so that unix sockets can be shared.
+    pub same_kernel: bool,
+}
+
+impl Engine {
+    /// The first engine that answers: the configured one, DOCKER_HOST, the current Docker
+    /// context, then the usual sockets.
+    pub async fn connect(configured: Option<&str>) -> Result<Self, Error> {
+        let mut tried = Vec::new();
+        for candidate in candidates(configured) {
+            match Self::open(&candidate.host).await {
+                Ok(engine) => {
+                    tracing::debug!(host = candidate.host, because = candidate.because, "engine");
+                    return Ok(engine);
+                }
+                Err(error) if candidate.chosen => return Err(error),
+                Err(error @ Error::Denied { .. }) => return Err(error),
+                Err(_) => tried.push(format!("{} ({})", candidate.host, candidate.because)),
+            }
+        }
+        Err(Error::NotFound { tried })
+    }
+
+    async fn open(host: &str) -> Result<Self, Error> {
+        let unsupported = |why: &str| Error::Unsupported { host: host.into(), why: why.into() };
+        if host.starts_with("ssh://") {
+            return Err(unsupported(
+                "a remote engine cannot see this machine's workspaces; use an engine on this machine",
+            ));
+        }
+        let mut docker =
+            Docker::connect_with_host(host).map_err(|error| unsupported(&error.to_string()))?;
+        docker.set_timeout(Duration::from_secs(CALL_TIMEOUT));
+        match tokio::time::timeout(PING_TIMEOUT, docker.ping()).await {
+            Ok(Ok(_)) => Ok(Self { docker, host: host.to_owned() }),
+            Ok(Err(error)) if denied(host) => {
+                Err(Error::Denied { host: host.into(), why: error.to_string() })
+            }
+            Ok(Err(error)) => Err(unsupported(&format!("it does not answer: {error}"))),
+            Err(_) => Err(Error::TimedOut { verb: "answer", seconds: PING_TIMEOUT.as_secs() }),
+        }
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub async fn facts(&self) -> Result<Facts, Error> {
+        let (info, version) = tokio::try_join!(self.docker.info(), self.docker.version())
+            .map_err(api("describe itself"))?;
+        let options = info.security_options.unwrap_or_default();
+        let option = |name: &str| options.iter().any(|o| o.contains(&format!("name={name}")));
+        let component = |name: &str| {
+            version.components.iter().flatten().find(|c| c.name == name).map(|c| c.version.clone())
+        };
+        let kernel = info.kernel_version.unwrap_or_default();
+        let mut runtimes: Vec<_> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        Ok(Facts {
+            host: self.host.clone(),
+            name: if component("Podman Engine").is_some() { "podman" } else { "docker" }.into(),
+            version: version.version.unwrap_or_default(),
+            api_version: version.api_version.unwrap_or_default(),
+            runc_version: component("runc"),
+            rootless: option("rootless"),
+            userns_remap: option("userns"),
+            seccomp: option("seccomp"),
+            cgroup_version: info.cgroup_version.map_or_else(|| "1".into(), |v| v.to_string()),
+            storage_driver: info.driver.unwrap_or_default(),
+            runtimes,
+            default_runtime: info.default_runtime,
+            architecture: info.architecture.unwrap_or_default(),
+            cpus: info.ncpu.unwrap_or_default(),
+            memory: info.mem_total.unwrap_or_default(),
+            same_kernel: own_kernel().is_some_and(|own| own == kernel),
+            kernel,
+        })
+    }
+}
+
+/// All engines worth a try, in order.
+fn candidates(configured: Option<&str>) -> Vec<Candidate> {
+    let chosen = |host: String, because: &str| Candidate { host, because: because.into(), chosen: true };
+    if let Some(host) = configured {
+        return vec![chosen(host.to_owned(), "engine.host")];
+    }
+    if let Some(host) = env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
+        return vec![chosen(host, "DOCKER_HOST")];
+    }
+    let home = env::var_os("HOME").map(PathBuf::from);
+    if let Some((name, host)) = home.as_deref().and_then(current_context) {
+        return vec![chosen(host, &format!("Docker context `{name}`"))];
+    }
+    let mut sockets = vec![(PathBuf::from("/var/run/docker.sock"), "Docker")];
+    let runtime = env::var_os("XDG_RUNTIME_DIR")
+        .map_or_else(|| PathBuf::from(format!("/run/user/{}", own_uid())), PathBuf::from);
+    sockets.push((runtime.join("docker.sock"), "rootless Docker"));
+    if let Some(home) = &home {
+        sockets.push((home.join(".docker/run/docker.sock"), "Docker Desktop"));
+        sockets.push((home.join(".colima/default/docker.sock"), "Colima"));
+    }
+    sockets.push((runtime.join("podman/podman.sock"), "rootless Podman"));
+    sockets.push((PathBuf::from("/run/podman/podman.sock"), "Podman"));
+    sockets
+        .into_iter()
+        .map(|(path, because)| Candidate {
+            host: format!("unix://{}", path.display()),
+            because: because.into(),
+            chosen: false,
+        })
+        .collect()
+}
+
+/// The host of the current Docker context, unless that is the default one.
+fn current_context(home: &Path) -> Option<(String, String)> {
+    let folder = env::var_os("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
+    let name = env::var("DOCKER_CONTEXT").ok().filter(|name| !name.is_empty()).or_else(|| {
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()?;
+        Some(config["currentContext"].as_str()?.to_owned())
+    })?;
+    if name == "default" {
+        return None;
+    }
+    let digest = Sha256::digest(name.as_bytes());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let meta = folder.join("contexts/meta").join(digest).join("meta.json");
+    let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(meta).ok()?).ok()?;
+    let host = meta["Endpoints"]["docker"]["Host"].as_str()?.to_owned();
+    Some((name, host))
+}
+
+/// Whether the socket is there but not for us.
+fn denied(host: &str) -> bool {
+    host.strip_prefix("unix://").is_some_and(|path| {
+        std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}
+
+fn own_kernel() -> Option<String> {
+    Some(std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim().to_owned())
+}
+
+fn own_uid() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_engine_is_the_only_candidate() {
+        let found = candidates(Some("unix:///nowhere.sock"));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].chosen);
+    }
+
+    #[test]
+    fn the_current_context_is_read_as_docker_writes_it() {
+        let home = tempfile::tempdir().expect("temp dir");
+        let docker = home.path().join(".docker");
+        // The folder's name is the SHA-256 of `colima`.
+        let digest: String =
+            Sha256::digest(b"colima").iter().map(|byte| format!("{byte:02x}")).collect();
+        let meta = docker.join("contexts/meta").join(digest);
+        std::fs::create_dir_all(&meta).expect("folders");
+        std::fs::write(docker.join("config.json"), r#"{"currentContext":"colima"}"#).expect("write");
+        std::fs::write(
+            meta.join("meta.json"),
+            r#"{"Name":"colima","Endpoints":{"docker":{"Host":"unix:///c.sock"}}}"#,
+        )
+        .expect("write");
+        assert_eq!(
+            current_context(home.path()),
+            Some(("colima".into(), "unix:///c.sock".into()))
+        );
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_is_named() {
+        let error = Engine::connect(Some("unix:///nowhere.sock")).await.expect_err("no engine");
+        assert!(error.to_string().contains("/nowhere.sock"), "{error}");
+    }
+}

@@ -1,0 +1,65 @@
+//! The Docker Engine API, as far as this project needs it.
+//!
+//! This room knows bollard and the quirks of engines. It must never know what a sandbox may do:
+//! it carries out container descriptions that [`crate::sandbox`] wrote.
+
+mod connect;
+mod containers;
+mod images;
+
+pub use bollard::models;
+pub use connect::{Candidate, Engine, Facts};
+pub use containers::{Attached, Exit, Found, Output};
+pub use images::{BuildRequest, ImageFacts};
+
+/// What can go wrong between us and the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "no container engine answers; tried {}. Start Docker (`sudo systemctl start docker`), \
+         Podman (`systemctl --user start podman.socket`), or set DOCKER_HOST", tried.join(", ")
+    )]
+    NotFound { tried: Vec<String> },
+    #[error("DOCKER_HOST or `engine.host` is `{host}`: {why}")]
+    Unsupported { host: String, why: String },
+    #[error("the engine at {host} refused us: {why}. Add yourself to its group or use a rootless engine")]
+    Denied { host: String, why: String },
+    #[error("the engine did not {verb}: {source}")]
+    Api { verb: &'static str, source: bollard::errors::Error },
+    #[error("the engine did not {verb} within {seconds} seconds")]
+    TimedOut { verb: &'static str, seconds: u64 },
+    #[error("the image's build failed: {message}")]
+    Build { message: String },
+}
+
+impl Error {
+    /// Whether the engine says that the thing does not exist.
+    pub fn is_missing(&self) -> bool {
+        matches!(
+            self,
+            Self::Api {
+                source: bollard::errors::Error::DockerResponseServerError { status_code: 404, .. },
+                ..
+            }
+        )
+    }
+
+    /// Whether the engine is already doing, or has done, what was asked.
+    pub fn is_conflict(&self) -> bool {
+        matches!(
+            self,
+            Self::Api {
+                source: bollard::errors::Error::DockerResponseServerError {
+                    status_code: 304 | 409,
+                    ..
+                },
+                ..
+            }
+        )
+    }
+}
+
+/// Names the verb that failed, so that every message says what was being done.
+fn api(verb: &'static str) -> impl FnOnce(bollard::errors::Error) -> Error {
+    move |source| Error::Api { verb, source }
+}

@@ -1,0 +1,24 @@
+//! The face that MCP hosts see: a server on standard input and output with one tool.
+//!
+//! This room knows how hosts ask and how they want to be answered. It must never know containers:
+//! every call becomes a [`crate::runner::Task`], and what the host is told comes from the run's
+//! events and its report.
+//!
+//! ```text
+//!  stdin ─▶ transport ─▶ rmcp ─▶ server ─▶ tools ─▶ Runner
+//!  stdout ◀─ transport ◀─ rmcp ◀─ progress, logs ◀─ events
+//!                             ◀─ result ◀────────── report
+//! ```
+//!
+//! `serve` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
+//! what is still open, leave.
+
+mod logs;
+mod progress;
+mod result;
+mod serve;
+mod server;
+mod tools;
+mod transport;
+
+pub use serve::{Error, serve_stdio};

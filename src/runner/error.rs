@@ -1,0 +1,77 @@
+//! Why a run could not do its work, and what that means for its status.
+
+use super::{Failure, Status};
+use crate::{engine, gateway, model, sandbox, workspace};
+
+/// Trouble outside the agent's own work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    #[error(transparent)]
+    Gateway(#[from] gateway::Error),
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error(
+        "the engine at {host} runs its containers on another kernel (a virtual machine), which \
+         unix sockets do not reach"
+    )]
+    OtherKernel { host: String },
+    #[error(transparent)]
+    Workspace(#[from] workspace::Error),
+    #[error(transparent)]
+    Unprotectable(workspace::Obstacle),
+    #[error("failed to {what}: {source}")]
+    Io { what: &'static str, source: std::io::Error },
+}
+
+impl Error {
+    /// A stable word for programs.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Engine(engine::Error::NotFound { .. } | engine::Error::Unsupported { .. }) => {
+                "no_engine"
+            }
+            Self::Engine(engine::Error::Denied { .. }) => "engine_denied",
+            Self::Engine(engine::Error::Build { .. })
+            | Self::Sandbox(sandbox::Error::Engine(engine::Error::Build { .. })) => "image_build",
+            Self::Engine(_) | Self::Sandbox(sandbox::Error::Engine(_)) => "engine",
+            Self::Sandbox(sandbox::Error::NoImage { .. } | sandbox::Error::NoBase { .. }) => {
+                "no_image"
+            }
+            Self::Sandbox(sandbox::Error::Mismatch(_)) => "policy_mismatch",
+            Self::Sandbox(sandbox::Error::RootOwned { .. } | sandbox::Error::User { .. }) => "user",
+            Self::Sandbox(sandbox::Error::NoAgent { .. }) => "no_agent",
+            Self::Sandbox(_) => "sandbox",
+            Self::Gateway(_) => "gateway",
+            Self::Model(_) => "no_model",
+            Self::OtherKernel { .. } => "other_kernel",
+            Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Model(_) => "start the model server or name it with --model-url; `sandbox-mcp doctor` shows what was tried",
+            Self::OtherKernel { .. } => "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)",
+            _ => "`sandbox-mcp doctor` checks engine, image and model server",
+        }
+    }
+
+    /// What this means for the run.
+    pub(super) fn verdict(&self) -> (Status, Failure) {
+        let status = match self {
+            Self::Model(_) => Status::ModelUnreachable,
+            _ => Status::SandboxError,
+        };
+        let failure = Failure {
+            kind: self.kind().to_owned(),
+            message: crate::text::clean(&self.to_string()),
+            hint: Some(self.hint().to_owned()),
+        };
+        (status, failure)
+    }
+}

@@ -1,0 +1,49 @@
+//! The engine and what is left on it from others, met once a process.
+
+use std::path::Path;
+
+use tokio::sync::OnceCell;
+
+use super::Error;
+use crate::engine::{Engine, Facts};
+use crate::sandbox;
+
+/// The engine, once it has been found.
+#[derive(Debug, Default)]
+pub struct Host {
+    met: OnceCell<(Engine, Facts)>,
+}
+
+impl Host {
+    /// The engine, if it has been met.
+    pub fn known(&self) -> Option<&(Engine, Facts)> {
+        self.met.get()
+    }
+
+    /// The engine and its facts. The first to ask finds it and removes what dead owners left on
+    /// it; a failure is not kept, so that an engine started later is found.
+    pub async fn meet(
+        &self,
+        configured: Option<&str>,
+        runtime: &Path,
+    ) -> Result<&(Engine, Facts), Error> {
+        self.met
+            .get_or_try_init(|| async {
+                let engine = Engine::connect(configured).await?;
+                let facts = engine.facts().await?;
+                clean_up_after_others(&engine, runtime).await;
+                Ok((engine, facts))
+            })
+            .await
+    }
+}
+
+/// What cannot be removed now is somebody's to see, but no reason to refuse work.
+async fn clean_up_after_others(engine: &Engine, runtime: &Path) {
+    if let Err(error) = sandbox::reap(engine).await {
+        tracing::warn!("containers of dead owners may remain: {error}");
+    }
+    if let Err(error) = sandbox::reap_folders(runtime) {
+        tracing::warn!("socket folders of dead owners may remain: {error}");
+    }
+}

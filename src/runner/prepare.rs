@@ -1,0 +1,156 @@
+//! Finding everything that a run needs, before anything is made for it.
+
+use super::run::Shared;
+use super::story::Story;
+use super::task::Checked;
+use super::{Error, execute, probe};
+use crate::agent::{Abilities, Request};
+use crate::engine::{Engine, Facts};
+use crate::ids::{Owner, RunId};
+use crate::model::{self, Endpoint};
+use crate::runner::room::Room;
+use crate::sandbox::{self, MODEL_PORT, Mount, Policy, User, image::Inputs};
+use crate::workspace::{Mode, WorkspacePath, protected};
+
+/// All that a run starts from.
+#[derive(Debug)]
+pub struct Prepared {
+    pub engine: Engine,
+    pub facts: Facts,
+    pub endpoint: Endpoint,
+    pub image: String,
+    pub abilities: Abilities,
+    pub user: User,
+    pub mounts: Vec<Mount>,
+}
+
+impl Prepared {
+    /// What the agent is asked, in the agent's terms.
+    pub fn request<'a>(&'a self, task: &'a Checked) -> Request<'a> {
+        Request {
+            model: &self.endpoint.model,
+            context: self.endpoint.context,
+            output: self.endpoint.output,
+            command: task.command.as_deref(),
+            model_port: MODEL_PORT,
+            // The gateway and our own deadline decide; the agent must not give up before them.
+            answer_timeout_ms: super::story::millis(task.timeout) + 60_000,
+        }
+    }
+}
+
+pub async fn prepare(
+    shared: &Shared,
+    id: &RunId,
+    task: &Checked,
+    story: &mut Story,
+    room: &mut Room,
+) -> Result<Prepared, Error> {
+    let config = &shared.config;
+    let discover = async {
+        model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from)
+    };
+    let meet = shared.host.meet(config.engine.host.as_deref(), &shared.runtime);
+    // The engine's trouble comes first: without one, no model server helps.
+    let (met, endpoint) = tokio::join!(meet, discover);
+    let (engine, facts) = met?.clone();
+    let endpoint = endpoint?;
+    for warning in &endpoint.warnings {
+        story.notice(warning);
+    }
+    if endpoint.is_rehearsal() {
+        story.notice("rehearsal: the built-in scripted model answers, not a real one");
+    }
+    if !facts.same_kernel {
+        return Err(Error::OtherKernel { host: facts.host });
+    }
+    let inputs = Inputs::new(&config.image)?;
+    room.engine = Some(engine.clone());
+    let image = ensure_image(&inputs, &engine, shared, story).await?;
+    let user = user(config.sandbox.user.as_deref(), &facts, task)?;
+    let mounts =
+        workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
+    let owner = Owner::current()
+        .map_err(|source| Error::Io { what: "read our own start time", source })?;
+    let labels = execute::labels(id, owner, std::time::Duration::from_secs(60));
+    let policy = Policy::new(config, user, Vec::new());
+    let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
+    Ok(Prepared { engine, facts, endpoint, image, abilities, user, mounts })
+}
+
+/// The image, with the lines of its build told as they come.
+async fn ensure_image(
+    inputs: &Inputs,
+    engine: &Engine,
+    shared: &Shared,
+    story: &mut Story,
+) -> Result<String, Error> {
+    let (lines, mut said) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let building = inputs.ensure(engine, &shared.state, move |line: &str| {
+        // The receiver outlives the build.
+        let _ = lines.send(line.to_owned());
+    });
+    tokio::pin!(building);
+    loop {
+        tokio::select! {
+            biased;
+            Some(line) = said.recv() => story.notice(&line),
+            image = &mut building => return Ok(image?),
+        }
+    }
+}
+
+/// Who the sandbox runs as: the configured user, else the workspace's owner. Root's folders can
+/// only be looked at, and by somebody else.
+fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User, Error> {
+    if let Some(configured) = configured {
+        return Ok(configured.parse::<User>()?);
+    }
+    let owner = task.workspace.owner();
+    if facts.rootless {
+        return Ok(User::of_rootless_engine());
+    }
+    if let Some(user) = User::new(owner.uid, owner.gid) {
+        return Ok(user);
+    }
+    match task.mode {
+        Mode::ReadOnly => Ok(User::nobody_in_particular()),
+        Mode::Direct | Mode::Isolated => Err(sandbox::Error::RootOwned {
+            path: task.workspace.path().display().to_string(),
+        }
+        .into()),
+    }
+}
+
+/// The workspace, and over it, read-only, what a program on the host would trust or execute.
+fn workspace_mounts(
+    workspace: &WorkspacePath,
+    mode: Mode,
+    extra: &[String],
+    story: &mut Story,
+) -> Result<Vec<Mount>, Error> {
+    let root = workspace.path();
+    if mode == Mode::ReadOnly {
+        return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]);
+    }
+    let protection = protected(workspace, extra);
+    for obstacle in protection.obstacles {
+        // A place that cannot be protected is a way out onto the host, so there is no run. A link
+        // in somebody else's repository below is not worth refusing all work for.
+        if !obstacle.nested {
+            return Err(Error::Unprotectable(obstacle));
+        }
+        story.notice(&obstacle.to_string());
+    }
+    if !protection.complete {
+        story.notice("the workspace is too large to look for every repository in it; those deep below are not protected");
+    }
+    let mut mounts = vec![Policy::workspace_mount(root.to_owned(), false)];
+    for (places, read_only) in [(&protection.anchors, false), (&protection.places, true)] {
+        for place in places {
+            place.source(workspace)?;
+            mounts.push(Policy::place_mount(root, place.relative(), read_only));
+        }
+    }
+    Ok(mounts)
+}

@@ -1,0 +1,70 @@
+//! Asking the agent in an image what it can do: once an image, in a sandbox like any other.
+
+use std::path::Path;
+
+use super::Error;
+use crate::agent::{Abilities, opencode};
+use crate::engine::Engine;
+use crate::sandbox::{Labels, Line, Policy, Sandbox, Spec};
+use crate::text::one_line;
+
+/// What the image's agent can do: from our notes, or asked.
+pub async fn abilities(
+    engine: &Engine,
+    image: &str,
+    state: &Path,
+    policy: &Policy,
+    labels: &Labels,
+) -> Result<Abilities, Error> {
+    let facts = engine.image(image).await.map_err(crate::sandbox::Error::from)?;
+    let id = facts.ok_or_else(|| crate::sandbox::Error::NoImage { image: image.to_owned() })?.id;
+    let name: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
+    let note = state.join("images").join(format!("{name}.json"));
+    if let Some(known) =
+        std::fs::read(&note).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+    {
+        return Ok(known);
+    }
+    let output = ask(engine, image, policy, labels).await?;
+    let abilities = opencode::abilities(&output).ok_or_else(|| {
+        crate::sandbox::Error::NoAgent { image: image.to_owned(), said: one_line(&output, 400) }
+    })?;
+    if let Err(error) = keep(&note, &abilities) {
+        // Only the next run's second is lost.
+        tracing::warn!("{} was not written: {error}", note.display());
+    }
+    Ok(abilities)
+}
+
+async fn ask(
+    engine: &Engine,
+    image: &str,
+    policy: &Policy,
+    labels: &Labels,
+) -> Result<String, crate::sandbox::Error> {
+    let argv = opencode::PROBE.map(str::to_owned);
+    let mut sandbox = Sandbox::start(engine, policy, &Spec { image, argv: &argv, labels }).await?;
+    let answer = listen(&mut sandbox, policy).await;
+    sandbox.remove().await?;
+    answer
+}
+
+async fn listen(sandbox: &mut Sandbox, policy: &Policy) -> Result<String, crate::sandbox::Error> {
+    sandbox.receipt(policy).await?;
+    sandbox.go(&[], &[]).await?;
+    let mut output = String::new();
+    while let Some(line) = sandbox.next_line().await {
+        if let Line::Stdout(text) | Line::Stderr(text) = line? {
+            output.push_str(&text);
+            output.push('\n');
+        }
+    }
+    Ok(output)
+}
+
+fn keep(note: &Path, abilities: &Abilities) -> std::io::Result<()> {
+    if let Some(folder) = note.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(note, serde_json::to_vec(abilities)?)
+}

@@ -1,0 +1,151 @@
+//! What has happened so far in a run: told to whoever listens, and written down.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::{Event, EventKind, Phase};
+use crate::agent::{AgentEvent, Conversation, opencode};
+use crate::gateway::Traffic;
+use crate::history::Record;
+use crate::text::{clean, one_line};
+
+/// The run's events, its record, and what they add up to.
+#[derive(Debug)]
+pub struct Story {
+    asked: Instant,
+    seq: u64,
+    listener: mpsc::UnboundedSender<Event>,
+    record: Option<Record>,
+    pub conversation: Conversation,
+    /// Bytes of agent output that may still be kept.
+    room: u64,
+    /// Lines of the agent beside its events, for a failure's message.
+    last_words: Option<String>,
+}
+
+impl Story {
+    pub fn new(
+        asked: Instant,
+        listener: mpsc::UnboundedSender<Event>,
+        record: Option<Record>,
+        room: u64,
+    ) -> Self {
+        Self {
+            asked,
+            seq: 0,
+            listener,
+            record,
+            conversation: Conversation::default(),
+            room,
+            last_words: None,
+        }
+    }
+
+    pub fn tell(&mut self, kind: EventKind) {
+        self.seq += 1;
+        let event = Event { seq: self.seq, at_ms: millis(self.asked.elapsed()), event: kind };
+        if let Some(record) = &mut self.record {
+            record.event(&event);
+        }
+        // A face that no longer listens is no reason to stop.
+        let _ = self.listener.send(event);
+    }
+
+    pub fn phase(&mut self, phase: Phase) {
+        self.tell(EventKind::Phase { phase });
+    }
+
+    pub fn notice(&mut self, message: &str) {
+        self.tell(EventKind::Notice { message: one_line(message, 400) });
+    }
+
+    /// A line that the agent printed on its standard output.
+    pub fn agent_line(&mut self, line: &str) {
+        let Some(event) = opencode::parse(line) else {
+            // Versions differ in what they print besides; an event of a kind we do not use is
+            // no one's last words.
+            if !line.starts_with('{') {
+                self.agent_words(line);
+            }
+            return;
+        };
+        // The sums are kept to the end, whatever has to be dropped from the record.
+        self.conversation.take(&event);
+        if !self.spend(line.len()) {
+            return;
+        }
+        self.tell(match event {
+            AgentEvent::StepStarted => return,
+            AgentEvent::StepFinished { .. } => {
+                let steps = self.conversation.steps();
+                EventKind::Step { number: u32::try_from(steps).unwrap_or(u32::MAX) }
+            }
+            AgentEvent::Text { text } => EventKind::Text { text },
+            AgentEvent::Tool { name, title, ok, exit, .. } => {
+                EventKind::ToolFinished { name, title, ok, exit }
+            }
+            AgentEvent::Error { message, .. } => EventKind::Trouble { message },
+        });
+    }
+
+    /// A line that the agent printed beside its events.
+    pub fn agent_words(&mut self, line: &str) {
+        let line = clean(line);
+        if line.trim().is_empty() || !self.spend(line.len()) {
+            return;
+        }
+        if let Some(record) = &mut self.record {
+            record.log(&line);
+        }
+        self.last_words = Some(one_line(&line, 300));
+    }
+
+    pub fn last_words(&self) -> Option<&str> {
+        self.last_words.as_deref()
+    }
+
+    /// What the gateway saw of the model's side.
+    pub fn traffic(&mut self, traffic: &Traffic) {
+        match traffic {
+            Traffic::ToolCall { name, arguments, .. } => {
+                let title = opencode::summary(arguments);
+                self.tell(EventKind::ToolStarted { name: one_line(name, 64), title });
+            }
+            Traffic::Answered { finish_reason, input_tokens, output_tokens, .. } => {
+                self.tell(EventKind::ModelAnswer {
+                    finish_reason: finish_reason.as_deref().map(|why| one_line(why, 64)),
+                    input_tokens: *input_tokens,
+                    output_tokens: *output_tokens,
+                });
+            }
+            Traffic::Faulted(fault) => {
+                self.tell(EventKind::Trouble { message: fault.message.clone() });
+            }
+            Traffic::RequestStarted { .. } | Traffic::FirstByte { .. } => {}
+        }
+    }
+
+    pub fn take_record(&mut self) -> Option<Record> {
+        self.record.take()
+    }
+
+    /// Whether this much more may be kept. Says once when it may not.
+    fn spend(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        if self.room == 0 {
+            return false;
+        }
+        if bytes > self.room {
+            self.room = 0;
+            self.notice("the agent's output is over `limits.output`; what follows is dropped");
+            return false;
+        }
+        self.room -= bytes;
+        true
+    }
+}
+
+pub fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

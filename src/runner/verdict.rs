@@ -1,0 +1,184 @@
+//! What a run came to. Never the exit code alone: an agent's own account, the gateway's and the
+//! container's end have to agree.
+
+use super::follow::End;
+use super::run::CancelReason;
+use super::{Failure, Status};
+use crate::agent::{Conversation, Ending};
+use crate::engine::Exit;
+use crate::gateway::Record as Traffic;
+use crate::sandbox::{DEADLINE, OWNER_GONE};
+
+/// Everything that bears witness.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    pub end: &'a End,
+    pub conversation: &'a Conversation,
+    pub traffic: &'a Traffic,
+    pub last_words: Option<&'a str>,
+    pub timeout_seconds: u64,
+}
+
+pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
+    match evidence.end {
+        End::Exited(exit) => of_exit(evidence, *exit),
+        End::TimedOut => (Status::TimedOut, Some(timed_out(evidence.timeout_seconds))),
+        End::Cancelled(reason) => (Status::Cancelled, Some(cancelled(*reason))),
+        End::ModelFault(fault) => {
+            let status = if fault.kind.is_unreachable() {
+                Status::ModelUnreachable
+            } else if fault.kind == crate::model::FaultKind::BudgetExhausted {
+                Status::Failed
+            } else {
+                Status::ModelError
+            };
+            let kind = fault.kind.as_str();
+            (status, Some(failure(kind, &fault.message, fault.hint.as_deref().unwrap_or(LOOK))))
+        }
+        End::Endless => {
+            let message = "the model's answers ended without a reason several times in a row";
+            let hint = "see the model server's log; its stream may be cut on the way";
+            (Status::ModelError, Some(failure("endless", message, hint)))
+        }
+        End::Broken(error) => {
+            let (status, failure) = error.verdict();
+            (status, Some(failure))
+        }
+    }
+}
+
+const LOOK: &str = "the transcript shows what the agent did";
+
+fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
+    if exit.code == DEADLINE {
+        return (Status::TimedOut, Some(timed_out(evidence.timeout_seconds)));
+    }
+    let conversation = evidence.conversation;
+    let ended_well = exit.code == 0 && conversation.ending() == Ending::Stop;
+    // A child that was killed for its memory is the agent's business as long as the agent lived
+    // to tell.
+    if exit.out_of_memory && !ended_well {
+        let hint = "raise `limits.memory`, or ask for less at once";
+        let message = "the sandbox ran out of memory";
+        return (Status::OutOfMemory, Some(failure("out_of_memory", message, hint)));
+    }
+    if exit.code == OWNER_GONE {
+        let message = "the sandbox lost its connection to us and ended itself";
+        return (
+            Status::SandboxError,
+            Some(failure("connection_lost", message, "was the engine restarted? try again")),
+        );
+    }
+    match conversation.ending() {
+        Ending::Stop => {
+            if evidence.traffic.requests == 0 {
+                // Whatever printed these events, no model was asked.
+                let message = "the agent claims an answer, but asked no model for it";
+                return (Status::Failed, Some(failure("forged_answer", message, LOOK)));
+            }
+            if exit.code != 0 {
+                return (Status::Failed, Some(broke_down(evidence, exit)));
+            }
+            if conversation.answer().is_empty() {
+                return (Status::NoOutput, Some(no_output()));
+            }
+            (Status::Completed, None)
+        }
+        Ending::Length => {
+            let message = "the answer was cut at the model's output limit";
+            let hint = "raise `model.output`, or ask for less at once";
+            (Status::Truncated, Some(failure("length", message, hint)))
+        }
+        Ending::Nothing | Ending::Other(_) => {
+            if conversation.error().is_some() || exit.code != 0 {
+                return (Status::Failed, Some(broke_down(evidence, exit)));
+            }
+            (Status::NoOutput, Some(no_output()))
+        }
+    }
+}
+
+fn broke_down(evidence: &Evidence<'_>, exit: Exit) -> Failure {
+    if let Some((name, message)) = evidence.conversation.error() {
+        return failure("agent_error", &format!("{name}: {message}"), LOOK);
+    }
+    let said = evidence.last_words.map(|words| format!(": {words}")).unwrap_or_default();
+    failure("agent_exit", &format!("the agent ended with exit code {}{said}", exit.code), LOOK)
+}
+
+fn no_output() -> Failure {
+    let message = "the agent ended without an answer";
+    failure("no_output", message, "ask again, more plainly, or with a stronger model")
+}
+
+fn timed_out(seconds: u64) -> Failure {
+    let message = format!("the task was not done within {seconds} seconds");
+    failure("deadline", &message, "give it more time (`timeout`), or a smaller task")
+}
+
+fn cancelled(reason: CancelReason) -> Failure {
+    let message = match reason {
+        CancelReason::Asked => "the run was cancelled",
+        CancelReason::Shutdown => "the program that ran it was ended",
+    };
+    failure("cancelled", message, "what was done until then is in the workspace")
+}
+
+fn failure(kind: &str, message: &str, hint: &str) -> Failure {
+    Failure { kind: kind.into(), message: message.into(), hint: Some(hint.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::AgentEvent;
+
+    fn conversation(reason: &str, text: &str) -> Conversation {
+        let mut conversation = Conversation::default();
+        conversation.take(&AgentEvent::StepStarted);
+        conversation.take(&AgentEvent::Text { text: text.into() });
+        conversation.take(&AgentEvent::StepFinished { reason: reason.into() });
+        conversation
+    }
+
+    fn of(conversation: &Conversation, requests: u64, code: i64, out_of_memory: bool) -> Status {
+        let traffic = Traffic { requests, ..Traffic::default() };
+        let end = End::Exited(Exit { code, out_of_memory });
+        let evidence = Evidence {
+            end: &end,
+            conversation,
+            traffic: &traffic,
+            last_words: None,
+            timeout_seconds: 1,
+        };
+        let (status, failure) = judge(&evidence);
+        assert_eq!(failure.is_none(), status == Status::Completed, "{failure:?}");
+        status
+    }
+
+    #[test]
+    fn witnesses_have_to_agree() {
+        let done = conversation("stop", "Done.");
+        assert_eq!(of(&done, 1, 0, false), Status::Completed);
+        assert_eq!(of(&done, 0, 0, false), Status::Failed);
+        assert_eq!(of(&done, 1, 1, false), Status::Failed);
+        assert_eq!(of(&conversation("stop", " "), 1, 0, false), Status::NoOutput);
+        assert_eq!(of(&conversation("length", "Half"), 1, 0, false), Status::Truncated);
+        assert_eq!(of(&conversation("tool-calls", ""), 1, 0, false), Status::NoOutput);
+        assert_eq!(of(&Conversation::default(), 0, 0, false), Status::NoOutput);
+        assert_eq!(of(&Conversation::default(), 0, 1, false), Status::Failed);
+    }
+
+    #[test]
+    fn memory_counts_when_it_was_the_agents_end() {
+        let done = conversation("stop", "Done.");
+        assert_eq!(of(&done, 1, 0, true), Status::Completed);
+        assert_eq!(of(&Conversation::default(), 1, 137, true), Status::OutOfMemory);
+    }
+
+    #[test]
+    fn the_guests_own_deadline_is_a_timeout() {
+        assert_eq!(of(&Conversation::default(), 1, DEADLINE, false), Status::TimedOut);
+        assert_eq!(of(&Conversation::default(), 1, OWNER_GONE, false), Status::SandboxError);
+    }
+}

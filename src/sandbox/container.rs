@@ -1,0 +1,252 @@
+//! The life of one container: made, checked, given its work, followed, removed.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+
+use super::guest::{self, Lines};
+use super::{Error, Labels, Line, MODEL_PORT, Policy, Receipt, SOCKETS, WORKSPACE};
+use crate::engine::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
+    ResourcesUlimits,
+};
+use crate::engine::{Engine, Exit};
+use crate::text::one_line;
+
+/// Longest line of the agent that is read whole; a file written by a tool comes as one line.
+pub const GUEST_LINE_LIMIT: usize = 4 << 20;
+
+/// How long the guest may take from its start to its receipt.
+const RECEIPT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the engine may take to tell the end of a container whose output has ended.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What one container is made from.
+#[derive(Debug)]
+pub struct Spec<'a> {
+    pub image: &'a str,
+    pub argv: &'a [String],
+    pub labels: &'a Labels,
+}
+
+/// A running container. [`Sandbox::remove`] it; dropping it unremoved closes its standard input,
+/// which ends it, and leaves the remains to the reaper.
+#[derive(Debug)]
+pub struct Sandbox {
+    engine: Engine,
+    id: String,
+    lines: Lines,
+    input: Input,
+}
+
+struct Input(Pin<Box<dyn AsyncWrite + Send>>);
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Input")
+    }
+}
+
+impl Sandbox {
+    /// Creates, attaches and starts, in this order: an engine loses what a container says before
+    /// anyone listens. What fails after the creation is removed here.
+    pub async fn start(engine: &Engine, policy: &Policy, spec: &Spec<'_>) -> Result<Self, Error> {
+        let id = match engine.create(body(policy, spec)).await {
+            Err(error) if error.is_missing() => {
+                return Err(Error::NoImage { image: spec.image.to_owned() });
+            }
+            other => other?,
+        };
+        let started = async {
+            let attached = engine.attach(&id).await?;
+            engine.start(&id).await?;
+            Ok(attached)
+        };
+        match started.await {
+            Ok(attached) => Ok(Self {
+                engine: engine.clone(),
+                id,
+                lines: Lines::new(attached.output, GUEST_LINE_LIMIT),
+                input: Input(attached.input),
+            }),
+            Err(error) => {
+                engine.remove(&id).await?;
+                Err(error)
+            }
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits for the guest's receipt and holds it against the policy.
+    pub async fn receipt(&mut self, policy: &Policy) -> Result<Receipt, Error> {
+        let mut said = Vec::new();
+        let receipt = loop {
+            let line = match tokio::time::timeout(RECEIPT_TIMEOUT, self.lines.next()).await {
+                Err(_) => {
+                    let seconds = RECEIPT_TIMEOUT.as_secs();
+                    return Err(Error::Silent { seconds, said: quote(&said) });
+                }
+                Ok(None) => {
+                    let code = self.exit().await?.code;
+                    return Err(Error::Stillborn { code, said: quote(&said) });
+                }
+                Ok(Some(line)) => line?,
+            };
+            match line {
+                Line::Stdout(text) => match guest::receipt(&text) {
+                    Some(receipt) => break receipt,
+                    None => said.push(text),
+                },
+                Line::Stderr(text) => said.push(text),
+                Line::TooLong { .. } => {}
+            }
+        };
+        let wrong = receipt.mismatches(policy);
+        if wrong.is_empty() { Ok(receipt) } else { Err(Error::Mismatch(wrong)) }
+    }
+
+    /// Hands the agent its environment and its task, and starts it.
+    pub async fn go(&mut self, environment: &[(String, String)], task: &[u8]) -> Result<(), Error> {
+        guest::go(&mut self.input.0, environment, task)
+            .await
+            .map_err(|source| Error::Io { what: "hand the task to the sandbox".into(), source })
+    }
+
+    /// The next line of output; none at the end. Safe to drop and call again.
+    pub async fn next_line(&mut self) -> Option<Result<Line, Error>> {
+        Some(self.lines.next().await?.map_err(Error::from))
+    }
+
+    /// How the container ended, once its output has.
+    pub async fn exit(&mut self) -> Result<Exit, Error> {
+        match tokio::time::timeout(EXIT_TIMEOUT, self.engine.wait(&self.id)).await {
+            Ok(code) => {
+                code?;
+                Ok(self.engine.exit(&self.id).await?)
+            }
+            Err(_) => Err(crate::engine::Error::TimedOut {
+                verb: "tell the container's end",
+                seconds: EXIT_TIMEOUT.as_secs(),
+            }
+            .into()),
+        }
+    }
+
+    /// Kills and removes; returns when the engine has confirmed it.
+    pub async fn remove(self) -> Result<(), Error> {
+        Ok(self.engine.remove(&self.id).await?)
+    }
+}
+
+/// What the guest said before it failed, for the error's message.
+fn quote(said: &[String]) -> String {
+    if said.is_empty() { String::new() } else { format!(": {}", one_line(&said.join(" "), 600)) }
+}
+
+/// The guest's command line: its forwarder, its deadline, and the agent.
+fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
+    let mut command = vec![
+        "--forward".into(),
+        format!("127.0.0.1:{MODEL_PORT}={SOCKETS}/model.sock"),
+        "--deadline".into(),
+        spec.labels.container_deadline.to_string(),
+        "--umask".into(),
+        policy.umask.clone(),
+        "--".into(),
+    ];
+    command.extend(spec.argv.iter().cloned());
+    command
+}
+
+/// Translates the policy into the engine's words, and adds nothing to it.
+fn body(policy: &Policy, spec: &Spec<'_>) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(spec.image.to_owned()),
+        hostname: Some(policy.hostname.to_owned()),
+        user: Some(policy.user.to_string()),
+        working_dir: Some(WORKSPACE.into()),
+        entrypoint: Some(vec!["/opt/sandbox/init".into()]),
+        cmd: Some(command(policy, spec)),
+        labels: Some(spec.labels.render()),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        open_stdin: Some(true),
+        // Our end of standard input is the dead-man's switch, so it must close when we go.
+        stdin_once: Some(true),
+        // A terminal would merge the streams and lose bytes.
+        tty: Some(false),
+        host_config: Some(host_config(policy)),
+        ..Default::default()
+    }
+}
+
+fn host_config(policy: &Policy) -> HostConfig {
+    let amount = |bytes: u64| Some(i64::try_from(bytes).unwrap_or(i64::MAX));
+    let ulimit = |name: &str, value: i64| ResourcesUlimits {
+        name: Some(name.into()),
+        soft: Some(value),
+        hard: Some(value),
+    };
+    let core = i64::try_from(policy.core_dump_bytes).unwrap_or(0);
+    HostConfig {
+        network_mode: Some(policy.network.into()),
+        cap_drop: Some(vec!["ALL".into()]),
+        cap_add: Some(policy.capabilities.clone()),
+        privileged: Some(false),
+        security_opt: Some(vec![
+            format!("no-new-privileges:{}", policy.no_new_privileges),
+            format!("seccomp={}", super::policy::SECCOMP),
+        ]),
+        readonly_rootfs: Some(policy.read_only_root),
+        runtime: policy.runtime.clone(),
+        memory: amount(policy.memory),
+        memory_swap: amount(policy.memory_and_swap),
+        nano_cpus: Some(nano(policy.cpus)),
+        pids_limit: Some(policy.pids.into()),
+        ulimits: Some(vec![ulimit("core", core), ulimit("nofile", policy.open_files)]),
+        shm_size: amount(policy.shared_memory),
+        tmpfs: Some(
+            policy
+                .tmpfs
+                .iter()
+                .map(|tmpfs| (tmpfs.path.to_owned(), tmpfs.options.clone()))
+                .collect::<HashMap<_, _>>(),
+        ),
+        mounts: Some(
+            policy
+                .mounts
+                .iter()
+                .map(|mount| EngineMount {
+                    typ: Some(MountType::BIND),
+                    source: Some(mount.source.to_string_lossy().into_owned()),
+                    target: Some(mount.target.to_string_lossy().into_owned()),
+                    read_only: Some(mount.read_only),
+                    ..Default::default()
+                })
+                .collect(),
+        ),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some(policy.log_driver.into()),
+            config: None,
+        }),
+        ipc_mode: Some("private".into()),
+        // PID 1 is our own guest, which reaps and ends by itself; a second init would only stand
+        // between it and its signals.
+        init: Some(false),
+        // When the machine itself runs out of memory, the sandbox goes first.
+        oom_score_adj: Some(500),
+        ..Default::default()
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "processor counts are small")]
+fn nano(cpus: f64) -> i64 {
+    (cpus * 1e9) as i64
+}

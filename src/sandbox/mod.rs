@@ -1,0 +1,55 @@
+//! One hardened container: what it may do, what it is made from, how it is started and removed.
+//!
+//! This room knows policy, image and guest. It must never know what the task is or who asked.
+
+mod container;
+mod guest;
+mod identity;
+pub mod image;
+mod labels;
+mod policy;
+mod reaper;
+mod receipt;
+
+pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
+pub use guest::{DEADLINE, Line, OWNER_GONE};
+pub use identity::identity_mounts;
+pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
+pub use policy::{Mount, Policy, Tmpfs, User};
+pub use reaper::{RunFolder, reap, reap_folders};
+pub use receipt::Receipt;
+
+/// Where the workspace appears inside.
+pub const WORKSPACE: &str = "/workspace";
+/// Where the gateway's sockets appear inside.
+pub const SOCKETS: &str = "/run/sandbox";
+/// The port on the sandbox's own loopback behind which the model is.
+pub const MODEL_PORT: u16 = 4141;
+
+/// Why there is no sandbox, or none that may be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Engine(#[from] crate::engine::Error),
+    #[error("the image {image} is not there; run `sandbox-mcp build`")]
+    NoImage { image: String },
+    #[error("no base image: {why}. Run `scripts/base-image` of the source, or set `image.base`")]
+    NoBase { why: String },
+    #[error("failed to {what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("`sandbox.user` is `{given}`; write uid:gid as numbers, neither of them 0")]
+    User { given: String },
+    #[error(
+        "{path} belongs to root, and a sandbox never runs as root; give the folder to a user \
+         (`chown -R 1000:1000 {path}`), or set `sandbox.user`"
+    )]
+    RootOwned { path: String },
+    #[error("the sandbox did not report within {seconds} seconds{said}")]
+    Silent { seconds: u64, said: String },
+    #[error("the sandbox ended before it was ready (exit code {code}){said}")]
+    Stillborn { code: i64, said: String },
+    #[error("the sandbox is not what the policy says, so nothing was started in it: {}", .0.join("; "))]
+    Mismatch(Vec<String>),
+    #[error("the image {image} holds no agent that can be driven: {said}")]
+    NoAgent { image: String, said: String },
+}

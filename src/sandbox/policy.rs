@@ -1,0 +1,232 @@
+//! What a sandbox may do, as plain data. Built in one place, printed by `sandbox-mcp policy`,
+//! translated by `container.rs`, and held against the receipt from inside by `receipt.rs`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::{Error, SOCKETS, WORKSPACE};
+use crate::config::{Config, Size};
+
+/// The profile that we ship; see `config/seccomp.json` for what it denies and why.
+pub const SECCOMP: &str = include_str!("../../config/seccomp.json");
+
+/// Open files of one process: enough for any build, too few to hurt.
+const FILES: i64 = 65_536;
+
+/// `uid:gid` inside a sandbox. Cannot be root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// None for root: no sandbox of ours runs as uid 0 or in group 0.
+    pub fn new(uid: u32, gid: u32) -> Option<Self> {
+        (uid != 0 && gid != 0).then_some(Self { uid, gid })
+    }
+
+    /// Root of a rootless engine's container, who is the engine's own unprivileged user outside.
+    /// Files of the workspace belong to nobody else in there.
+    pub fn of_rootless_engine() -> Self {
+        Self { uid: 0, gid: 0 }
+    }
+
+    /// Somebody to look at what belongs to root.
+    pub fn nobody_in_particular() -> Self {
+        Self { uid: 1000, gid: 1000 }
+    }
+
+    pub fn uid(self) -> u32 {
+        self.uid
+    }
+
+    pub fn gid(self) -> u32 {
+        self.gid
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+impl FromStr for User {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        uid.parse()
+            .ok()
+            .zip(gid.parse().ok())
+            .and_then(|(uid, gid)| Self::new(uid, gid))
+            .ok_or_else(|| Error::User { given: text.to_owned() })
+    }
+}
+
+impl Serialize for User {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Everything that a sandbox may do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Policy {
+    pub user: User,
+    pub umask: String,
+    /// Always `none`: no interface but loopback, no route, no resolver.
+    pub network: &'static str,
+    /// Unix sockets under /run/sandbox, the only ways out.
+    pub doors: Vec<String>,
+    /// Always empty: nothing is added back.
+    pub capabilities: Vec<String>,
+    pub no_new_privileges: bool,
+    pub read_only_root: bool,
+    pub seccomp: String,
+    /// Container runtime; the engine's default when absent.
+    pub runtime: Option<String>,
+    pub memory: u64,
+    /// Memory and swap together: the same as memory, so there is no swap.
+    pub memory_and_swap: u64,
+    pub cpus: f64,
+    pub pids: u32,
+    pub core_dump_bytes: u64,
+    pub open_files: i64,
+    pub shared_memory: u64,
+    pub tmpfs: Vec<Tmpfs>,
+    pub mounts: Vec<Mount>,
+    /// Always false: no published port, no device, no engine socket, no host environment.
+    pub host_access: bool,
+    pub log_driver: &'static str,
+    pub hostname: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tmpfs {
+    pub path: &'static str,
+    pub size: u64,
+    pub options: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// What is mounted, as a person knows it.
+    pub what: String,
+    pub source: PathBuf,
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+impl Policy {
+    /// The policy of one run. `mounts` come from the run; everything else from the configuration.
+    pub fn new(config: &Config, user: User, mounts: Vec<Mount>) -> Self {
+        let tmpfs = |path, size: Size, exec: bool| Tmpfs {
+            path,
+            size: size.bytes(),
+            options: format!(
+                "rw,nosuid,nodev,{},size={},mode=0700,uid={},gid={}",
+                if exec { "exec" } else { "noexec" },
+                size.bytes(),
+                user.uid,
+                user.gid
+            ),
+        };
+        let cores = std::thread::available_parallelism().map_or(1.0, |cores| {
+            f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX))
+        });
+        Self {
+            user,
+            umask: config.sandbox.umask.clone(),
+            network: "none",
+            doors: vec!["model server".into()],
+            capabilities: Vec::new(),
+            no_new_privileges: true,
+            read_only_root: true,
+            seccomp: "config/seccomp.json".into(),
+            runtime: config.sandbox.runtime.clone(),
+            memory: config.limits.memory.bytes(),
+            memory_and_swap: config.limits.memory.bytes(),
+            cpus: config.limits.cpus.min(cores),
+            pids: config.limits.pids,
+            core_dump_bytes: 0,
+            open_files: FILES,
+            shared_memory: Size::mebibytes(64).bytes(),
+            // Test runners and compilers execute what they wrote to /tmp, as they may in the
+            // workspace; nothing needs that of the home folder.
+            tmpfs: vec![
+                tmpfs("/tmp", config.limits.tmp, true),
+                tmpfs("/home/agent", config.limits.home, false),
+            ],
+            mounts,
+            host_access: false,
+            log_driver: "none",
+            hostname: "sandbox",
+        }
+    }
+
+    /// The workspace's own mount.
+    pub fn workspace_mount(source: PathBuf, read_only: bool) -> Mount {
+        Mount { what: "workspace".into(), source, target: WORKSPACE.into(), read_only }
+    }
+
+    /// The mount of the gateway's sockets. Read-only, which does not hinder connecting.
+    pub fn sockets_mount(source: PathBuf) -> Mount {
+        Mount { what: "gateway sockets".into(), source, target: SOCKETS.into(), read_only: true }
+    }
+
+    /// The mounts of a run in direct mode, as they look before there is one.
+    pub fn usual_mounts() -> Vec<Mount> {
+        let generated = |name: &str| Mount {
+            what: format!("generated {name}"),
+            source: PathBuf::new(),
+            target: Path::new("/etc").join(name),
+            read_only: true,
+        };
+        vec![
+            Self::workspace_mount("the workspace".into(), false),
+            Self::sockets_mount("the run's socket folder".into()),
+            generated("passwd"),
+            generated("group"),
+        ]
+    }
+
+    /// A mount of one path of the workspace over itself: read-only it stays as it is, writable it
+    /// only cannot be renamed away.
+    pub fn place_mount(workspace: &Path, relative: &Path, read_only: bool) -> Mount {
+        Mount {
+            what: if read_only { "protected" } else { "anchor" }.into(),
+            source: workspace.join(relative),
+            target: Path::new(WORKSPACE).join(relative),
+            read_only,
+        }
+    }
+
+    /// Whether the workspace can be written.
+    pub fn workspace_writable(&self) -> bool {
+        self.mounts.iter().any(|m| m.target.as_os_str() == WORKSPACE && !m.read_only)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_not_a_user() {
+        for wrong in ["0", "0:0", "1000:0", "0:1000", "root", "", "1000:", "-1", "1000:1000:1"] {
+            assert!(wrong.parse::<User>().is_err(), "{wrong}");
+        }
+        assert_eq!("1000".parse::<User>().expect("a user").to_string(), "1000:1000");
+    }
+
+    #[test]
+    fn the_profile_is_json_and_denies_by_default() {
+        let profile: serde_json::Value = serde_json::from_str(SECCOMP).expect("JSON");
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    }
+}

@@ -1,0 +1,94 @@
+//! Removes what a dead owner left behind, and never a live one's.
+
+use std::path::Path;
+
+use super::labels::is_abandoned;
+use super::{Error, RUN_LABEL};
+use crate::engine::Engine;
+use crate::ids::{Owner, RunId};
+
+/// The file in a run's private folder that names the folder's owner.
+const OWNER_FILE: &str = "owner";
+
+/// Removes abandoned containers. Returns how many.
+pub async fn reap(engine: &Engine) -> Result<usize, Error> {
+    let now = jiff::Timestamp::now().as_second();
+    let mut removed = 0;
+    for found in engine.find(RUN_LABEL).await? {
+        if is_abandoned(&found.labels, now) {
+            tracing::info!(id = found.id, "removing a container whose owner is gone");
+            engine.remove(&found.id).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// A run's private folder on the host: made for it, and removed with it.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: std::path::PathBuf,
+}
+
+impl RunFolder {
+    /// Makes `<runtime>/<run id>`, for us alone, and notes who we are.
+    pub fn create(runtime: &Path, run: &RunId, owner: &Owner) -> std::io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = runtime.join(run.as_str());
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let folder = Self { path };
+        std::fs::write(folder.path.join(OWNER_FILE), owner.to_string())?;
+        Ok(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::warn!("{} was not removed: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes the private folders of dead owners. Folders that do not say whose they are stay.
+pub fn reap_folders(runtime: &Path) -> std::io::Result<usize> {
+    let mut removed = 0;
+    for entry in std::fs::read_dir(runtime)? {
+        let path = entry?.path();
+        let owner = std::fs::read_to_string(path.join(OWNER_FILE))
+            .ok()
+            .and_then(|owner| owner.trim().parse::<Owner>().ok());
+        if owner.is_some_and(|owner| !owner.is_alive()) {
+            std::fs::remove_dir_all(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dead_owners_folder_is_removed() {
+        let runtime = tempfile::tempdir().expect("temp dir");
+        let me = Owner::current().expect("proc");
+        let live = RunFolder::create(runtime.path(), &RunId::new(), &me).expect("folder");
+        let dead = runtime.path().join("dead");
+        std::fs::create_dir(&dead).expect("folder");
+        std::fs::write(dead.join(OWNER_FILE), "1.1.00000000-0000-0000-0000-000000000000")
+            .expect("owner");
+        let foreign = runtime.path().join("foreign");
+        std::fs::create_dir(&foreign).expect("folder");
+        assert_eq!(reap_folders(runtime.path()).expect("reaped"), 1);
+        assert!(live.path().exists() && foreign.exists() && !dead.exists());
+        let path = live.path().to_owned();
+        drop(live);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,215 @@
+//! What the guest saw of its own isolation, held against the policy before the agent starts.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Policy;
+
+/// The isolation as observed from inside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Receipt {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: String,
+    pub capabilities: Capabilities,
+    pub no_new_privs: bool,
+    /// 2 is a filter.
+    pub seccomp: u32,
+    pub root_read_only: bool,
+    pub interfaces: Vec<String>,
+    pub routes: u64,
+    pub limits: Limits,
+    pub core_limit: Option<u64>,
+    pub tmpfs: Vec<TmpfsSeen>,
+    pub writable_mounts: Vec<String>,
+    pub hostname: String,
+}
+
+/// Capability sets as the kernel prints them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Capabilities {
+    pub inheritable: String,
+    pub permitted: String,
+    pub effective: String,
+    pub bounding: String,
+    pub ambient: String,
+}
+
+/// Limits of the control group; absent where the kernel shows none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Limits {
+    pub pids: Option<u64>,
+    pub memory: Option<u64>,
+    pub memory_swap: Option<u64>,
+    pub cpu: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TmpfsSeen {
+    pub path: String,
+    pub size_kb: Option<u64>,
+    pub options: String,
+}
+
+impl Receipt {
+    /// Each point in which the sandbox is not what the policy says. Empty is good.
+    pub fn mismatches(&self, policy: &Policy) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut hold = |holds: bool, what: String| {
+            if !holds {
+                wrong.push(what);
+            }
+        };
+        let user = policy.user;
+        hold(
+            (self.uid, self.gid) == (user.uid(), user.gid()),
+            format!("user is {}:{} instead of {user}", self.uid, self.gid),
+        );
+        hold(
+            self.groups.iter().all(|group| *group == user.gid()),
+            format!("extra groups {:?}", self.groups),
+        );
+        let caps = &self.capabilities;
+        for (name, set) in [
+            ("inheritable", &caps.inheritable),
+            ("permitted", &caps.permitted),
+            ("effective", &caps.effective),
+            ("bounding", &caps.bounding),
+            ("ambient", &caps.ambient),
+        ] {
+            hold(
+                !set.is_empty() && set.bytes().all(|digit| digit == b'0'),
+                format!("{name} capabilities are {set} instead of none"),
+            );
+        }
+        hold(self.no_new_privs, "no_new_privs is off".into());
+        hold(self.seccomp == 2, format!("seccomp mode is {} instead of 2", self.seccomp));
+        hold(self.root_read_only, "the root file system is writable".into());
+        hold(
+            self.interfaces.iter().all(|name| name == "lo"),
+            format!("network interfaces {:?} instead of lo alone", self.interfaces),
+        );
+        hold(self.routes == 0, format!("{} network routes", self.routes));
+        let limits = &self.limits;
+        hold(
+            limits.pids.is_some_and(|pids| pids <= u64::from(policy.pids)),
+            format!("process limit is {:?} instead of {}", limits.pids, policy.pids),
+        );
+        hold(
+            limits.memory.is_some_and(|memory| memory <= policy.memory),
+            format!("memory limit is {:?} instead of {}", limits.memory, policy.memory),
+        );
+        hold(
+            // A kernel without swap accounting shows none; then there is no swap to limit either,
+            // or the engine has said so in a warning.
+            limits.memory_swap.is_none_or(|swap| swap <= policy.memory_and_swap),
+            format!("memory and swap limit is {:?}", limits.memory_swap),
+        );
+        hold(
+            limits.cpu.is_some_and(|cpu| cpu <= policy.cpus + 0.01),
+            format!("processor limit is {:?} instead of {}", limits.cpu, policy.cpus),
+        );
+        hold(self.core_limit == Some(0), format!("core dump limit is {:?}", self.core_limit));
+        for path in &self.writable_mounts {
+            let allowed = ["/dev/shm", "/dev/mqueue", "/dev", "/dev/pts"].contains(&path.as_str())
+                || policy.tmpfs.iter().any(|tmpfs| tmpfs.path == path)
+                || policy
+                    .mounts
+                    .iter()
+                    .any(|mount| !mount.read_only && mount.target.as_os_str() == path.as_str());
+            hold(allowed, format!("{path} is writable"));
+        }
+        for tmpfs in &policy.tmpfs {
+            let seen = self.tmpfs.iter().find(|seen| seen.path == tmpfs.path);
+            hold(
+                seen.and_then(|seen| seen.size_kb).is_some_and(|kb| kb <= tmpfs.size.div_ceil(1024)),
+                format!("{} is {:?} instead of {} bytes", tmpfs.path, seen, tmpfs.size),
+            );
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::sandbox::User;
+
+    fn policy() -> Policy {
+        Policy::new(&Config::default(), User::new(1000, 1000).expect("a user"), Vec::new())
+    }
+
+    fn good(policy: &Policy) -> Receipt {
+        let none = || "0000000000000000".to_owned();
+        Receipt {
+            uid: 1000,
+            gid: 1000,
+            groups: vec![],
+            umask: "0027".into(),
+            capabilities: Capabilities {
+                inheritable: none(),
+                permitted: none(),
+                effective: none(),
+                bounding: none(),
+                ambient: none(),
+            },
+            no_new_privs: true,
+            seccomp: 2,
+            root_read_only: true,
+            interfaces: vec!["lo".into()],
+            routes: 0,
+            limits: Limits {
+                pids: Some(policy.pids.into()),
+                memory: Some(policy.memory),
+                memory_swap: Some(policy.memory),
+                cpu: Some(policy.cpus),
+            },
+            core_limit: Some(0),
+            tmpfs: policy
+                .tmpfs
+                .iter()
+                .map(|tmpfs| TmpfsSeen {
+                    path: tmpfs.path.into(),
+                    size_kb: Some(tmpfs.size / 1024),
+                    options: String::new(),
+                })
+                .collect(),
+            writable_mounts: vec!["/tmp".into(), "/home/agent".into(), "/dev/shm".into()],
+            hostname: "sandbox".into(),
+        }
+    }
+
+    #[test]
+    fn every_weakening_is_seen() {
+        let policy = policy();
+        let good = good(&policy);
+        assert_eq!(good.mismatches(&policy), Vec::<String>::new());
+        type Weaken = fn(&mut Receipt);
+        let weaker: &[(&str, Weaken)] = &[
+            ("user", |r| r.uid = 0),
+            ("groups", |r| r.groups = vec![0]),
+            ("effective", |r| r.capabilities.effective = "0000000000000400".into()),
+            ("bounding", |r| r.capabilities.bounding = "00000000a80425fb".into()),
+            ("no_new_privs", |r| r.no_new_privs = false),
+            ("seccomp", |r| r.seccomp = 0),
+            ("root file system", |r| r.root_read_only = false),
+            ("interfaces", |r| r.interfaces.push("eth0".into())),
+            ("routes", |r| r.routes = 1),
+            ("process limit", |r| r.limits.pids = None),
+            ("memory limit", |r| r.limits.memory = Some(u64::MAX)),
+            ("swap", |r| r.limits.memory_swap = Some(u64::MAX)),
+            ("processor", |r| r.limits.cpu = None),
+            ("core dump", |r| r.core_limit = None),
+            ("/etc", |r| r.writable_mounts.push("/etc".into())),
+            ("/tmp", |r| r.tmpfs[0].size_kb = None),
+        ];
+        for (word, weaken) in weaker {
+            let mut receipt = good.clone();
+            weaken(&mut receipt);
+            let found = receipt.mismatches(&policy);
+            assert!(found.iter().any(|line| line.contains(word)), "{word}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn workspace() -> (TempDir, WorkspacePath) {
+    let folder = tempfile::tempdir().expect("temp");
+    let workspace = WorkspacePath::check(None, folder.path(), &[]).expect("a workspace");
+    (folder, workspace)
+}
+
+fn make(workspace: &WorkspacePath, paths: &[&str]) {
+    for path in paths {
+        let path = workspace.path().join(path.trim_end_matches('/'));
+        fs::create_dir_all(path.parent().expect("parent")).expect("make");
+        fs::write(path, "").expect("write");
+    }
+}
+
+fn names(places: &[Protected]) -> Vec<&str> {
+    places.iter().filter_map(|place| place.relative().to_str()).collect()
+}
+
+#[test]
+fn only_what_exists_is_listed_sorted_and_without_children() {
+    let (_keep, workspace) = workspace();
+    assert!(protected(&workspace, &[]).places.is_empty());
+    make(
+        &workspace,
+        &[
+            ".git/hooks/x",
+            ".git/config",
+            ".git/modules/m/config",
+            ".envrc",
+            ".vscode/tasks.json",
+            ".github/workflows/ci.yml",
+            ".mcp.json",
+            "src/main.rs",
+            "deploy/keys/k",
+        ],
+    );
+    let extra = [
+        "deploy",
+        "deploy/keys",
+        ".vscode/tasks.json",
+        "absent",
+        "../out",
+        "/etc",
+        "./src//main.rs",
+    ]
+    .map(String::from);
+    let found = protected(&workspace, &extra);
+    assert_eq!(
+        names(&found.places),
+        [
+            ".envrc",
+            ".git/config",
+            ".git/hooks",
+            ".git/modules",
+            ".github/workflows",
+            ".mcp.json",
+            ".vscode",
+            "deploy",
+            "src/main.rs"
+        ]
+    );
+    assert_eq!(names(&found.anchors), [".git", ".github"]);
+    assert_eq!(found.places[0].kind(), Kind::File);
+    assert_eq!(found.places[2].kind(), Kind::Dir);
+    assert!(found.obstacles.is_empty() && found.complete);
+    let source = found.places[0].source(&workspace).expect("unchanged");
+    assert_eq!(source, workspace.path().join(".envrc"));
+}
+
+#[test]
+fn repositories_below_and_worktree_files_are_protected_too() {
+    let (_keep, workspace) = workspace();
+    make(
+        &workspace,
+        &[".git", "a/.git/hooks/x", "a/.git/config", "a/b/.git", "a/.git/c/.git/config"],
+    );
+    let found = protected(&workspace, &[]);
+    assert_eq!(names(&found.places), [".git", "a/.git/config", "a/.git/hooks", "a/b/.git"]);
+    assert_eq!(names(&found.anchors), ["a/.git"]);
+    assert_eq!(found.places[0].kind(), Kind::File);
+}
+
+#[test]
+fn a_link_in_a_protected_place_is_never_mountable() {
+    let (_keep, workspace) = workspace();
+    let (_other, outside) = self::workspace();
+    make(&workspace, &["real/config", "sub/x"]);
+    symlink(outside.path(), workspace.path().join(".vscode")).expect("link");
+    symlink("real", workspace.path().join(".git")).expect("link");
+    symlink("real", workspace.path().join("sub/.git")).expect("link");
+    symlink("nowhere", workspace.path().join(".envrc")).expect("link");
+    let found = protected(&workspace, &[".vscode/tasks.json".into(), "sub".into()]);
+    assert_eq!(names(&found.places), ["sub"]);
+    let obstacles: Vec<_> =
+        found.obstacles.iter().map(|o| (o.relative.to_str().expect("utf-8"), o.nested)).collect();
+    assert_eq!(
+        obstacles,
+        [(".envrc", false), (".git", false), (".vscode", false), ("sub/.git", true)]
+    );
+    let said = found.obstacles[0].to_string();
+    assert!(said.starts_with("`.envrc` in the workspace is a symbolic link, so"), "{said}");
+}
+
+#[test]
+fn a_place_that_is_exchanged_gives_no_source() {
+    let (_keep, workspace) = workspace();
+    make(&workspace, &[".git/hooks/x", ".envrc", "other/x"]);
+    let found = protected(&workspace, &[]);
+    let [envrc, hooks] = found.places.as_slice() else { panic!("{found:?}") };
+    fs::remove_file(workspace.path().join(".envrc")).expect("remove");
+    assert!(envrc.source(&workspace).is_err());
+    symlink("other/x", workspace.path().join(".envrc")).expect("link");
+    assert!(envrc.source(&workspace).is_err());
+    // A parent that became a link is as bad, even where the same folder is found behind it.
+    fs::rename(workspace.path().join(".git"), workspace.path().join("moved")).expect("move");
+    symlink("moved", workspace.path().join(".git")).expect("link");
+    assert!(hooks.source(&workspace).is_err());
+}
+
+#[test]
+fn odd_files_and_crowds_are_told() {
+    let (_keep, workspace) = workspace();
+    let fifo = workspace.path().join(".envrc");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).expect("fifo");
+    for number in 0..=MOST_REPOSITORIES {
+        make(&workspace, &[&format!("r{number}/.git/config")]);
+    }
+    let found = protected(&workspace, &[]);
+    assert_eq!(found.obstacles[0].what, "neither a file nor a folder");
+    assert_eq!(found.places.len(), MOST_REPOSITORIES);
+    assert!(!found.complete);
+}

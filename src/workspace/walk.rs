@@ -1,0 +1,166 @@
+//! A walk over a folder that an agent may change under our feet.
+//!
+//! Every folder is opened from the root's descriptor, one name at a time and never through a
+//! symbolic link, so that no exchange of a folder for a link leads the walk outside. It goes in
+//! breadth, because when it has to stop early the top of a project matters most.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+/// Deeper than this nobody works; a chain of a million folders is somebody's trap.
+const DEEPEST: usize = 64;
+
+/// How far a walk goes before it gives up on completeness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub entries: usize,
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 200_000, time: Duration::from_secs(3) }
+    }
+}
+
+/// What a walk passes by.
+pub(super) struct Entry<'a> {
+    folder: BorrowedFd<'a>,
+    pub name: &'a OsStr,
+    kind: FileType,
+}
+
+impl Entry<'_> {
+    pub fn is_dir(&self) -> bool {
+        self.kind() == FileType::Directory
+    }
+
+    pub fn kind(&self) -> FileType {
+        match self.kind {
+            // Some file systems tell the type only when asked for everything.
+            FileType::Unknown => {
+                self.stat().map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode))
+            }
+            known => known,
+        }
+    }
+
+    /// Nothing when it has vanished meanwhile.
+    pub fn stat(&self) -> Option<Stat> {
+        rustix::fs::statat(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW).ok()
+    }
+}
+
+/// Who looks at what the walk passes by. Folders are named relative to the root.
+pub(super) trait Visitor {
+    /// A folder was opened; its entries follow.
+    fn enter(&mut self, _folder: &Path, _opened: BorrowedFd<'_>) {}
+    /// One entry; answers whether to go into it, if it is a folder.
+    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool;
+    /// A folder is done; `whole` when each of its entries was shown.
+    fn leave(&mut self, _folder: &Path, _whole: bool) {}
+    /// A folder is there but cannot be looked into.
+    fn closed(&mut self, _folder: &Path) {}
+}
+
+/// Walks all below `root`; answers whether everything was shown but for closed folders.
+pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visitor) -> bool {
+    let started = Instant::now();
+    let mut left = limits.entries;
+    let mut complete = true;
+    let mut queue = VecDeque::from([PathBuf::new()]);
+    let mut way = Opener { root, parent: None };
+    while let Some(folder) = queue.pop_front() {
+        let opened = match way.open(&folder) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            Err(_) => {
+                visitor.closed(&folder);
+                continue;
+            }
+        };
+        let Some(mut entries) = opened.try_clone().ok().and_then(|copy| Dir::new(copy).ok()) else {
+            visitor.closed(&folder);
+            continue;
+        };
+        let deep = folder.components().count() >= DEEPEST;
+        let mut whole = true;
+        visitor.enter(&folder, opened.as_fd());
+        while let Some(entry) = entries.read() {
+            let Ok(entry) = entry else {
+                whole = false;
+                break;
+            };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            if left == 0 || started.elapsed() >= limits.time {
+                whole = false;
+                break;
+            }
+            left -= 1;
+            let entry = Entry { folder: opened.as_fd(), name, kind: entry.file_type() };
+            if visitor.entry(&folder, &entry) && entry.is_dir() {
+                if deep {
+                    complete = false;
+                } else {
+                    queue.push_back(folder.join(name));
+                }
+            }
+        }
+        visitor.leave(&folder, whole);
+        complete &= whole;
+        if !whole && (left == 0 || started.elapsed() >= limits.time) {
+            return false;
+        }
+    }
+    complete
+}
+
+/// Opens folders in the order of a walk, in which those of one parent follow each other.
+struct Opener<'a> {
+    root: BorrowedFd<'a>,
+    /// The parent of the last folder, so that its siblings cost one step and not the whole way.
+    parent: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Opener<'_> {
+    fn open(&mut self, folder: &Path) -> Result<OwnedFd, Errno> {
+        let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+            return open_folder(self.root, folder);
+        };
+        match &self.parent {
+            Some((known, opened)) if known == parent => step(opened.as_fd(), name),
+            _ => {
+                let opened = open_folder(self.root, parent)?;
+                let folder = step(opened.as_fd(), name);
+                self.parent = Some((parent.to_owned(), opened));
+                folder
+            }
+        }
+    }
+}
+
+/// Opens a folder below `root` without following a link anywhere on the way.
+pub(super) fn open_folder(root: BorrowedFd<'_>, folder: &Path) -> Result<OwnedFd, Errno> {
+    let mut opened = step(root, OsStr::new("."))?;
+    for part in folder.components() {
+        // Anything else would lead up or away; no caller has it.
+        let Component::Normal(name) = part else { return Err(Errno::INVAL) };
+        opened = step(opened.as_fd(), name)?;
+    }
+    Ok(opened)
+}
+
+fn step(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
