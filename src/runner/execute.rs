@@ -1,9 +1,11 @@
 //! The whole life of a run, on one page: wait for a place, prepare, start, follow, collect, clean
 //! up, judge, report.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::follow::{End, follow};
@@ -53,12 +55,18 @@ struct Findings {
 /// [`execute`], with a report even when it breaks down in a way that nobody thought of.
 pub async fn guarded(job: Job) -> Report {
     let (shared, id) = (job.shared.clone(), job.id.clone());
-    let Err(panic) = AssertUnwindSafe(execute(job)).catch_unwind().await.map(|report| {
-        return report;
-    }) else {
-        unreachable!()
-    };
-    panic
+    match AssertUnwindSafe(execute(job)).catch_unwind().await {
+        Ok(report) => report,
+        Err(_) => {
+            tracing::error!("run {id} broke down; this is a fault of sandbox-mcp, please report it");
+            if let Some((engine, _)) = shared.host.known()
+                && let Err(error) = super::room::remove_all(engine, &id).await
+            {
+                tracing::error!("clean-up of run {id}: {error}");
+            }
+            Report::of_breakdown(id, "sandbox-mcp itself broke down; its log has the place")
+        }
+    }
 }
 
 pub async fn execute(job: Job) -> Report {

@@ -66,7 +66,7 @@ pub async fn follow(
 }
 
 /// The output has ended: learn how, and hear what the gateway still has to say.
-async fn exited(sandbox: &Sandbox, gateway: &mut Gateway, story: &mut Story) -> End {
+async fn exited(sandbox: &mut Sandbox, gateway: &mut Gateway, story: &mut Story) -> End {
     let exit = match sandbox.exit().await {
         Ok(exit) => exit,
         Err(error) => return End::Broken(error.into()),

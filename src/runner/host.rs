@@ -15,6 +15,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// The engine, if it has been met.
+    pub fn known(&self) -> Option<&(Engine, Facts)> {
+        self.met.get()
+    }
+
     /// The engine and its facts. The first to ask finds it and removes what dead owners left on
     /// it; a failure is not kept, so that an engine started later is found.
     pub async fn meet(

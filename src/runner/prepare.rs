@@ -134,9 +134,13 @@ fn workspace_mounts(
         return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]);
     }
     let protection = protected(workspace, extra);
-    // A place that cannot be protected is a way out onto the host, so there is no run.
-    if let Some(obstacle) = protection.obstacles.into_iter().next() {
-        return Err(Error::Unprotectable(obstacle));
+    for obstacle in protection.obstacles {
+        // A place that cannot be protected is a way out onto the host, so there is no run. A link
+        // in somebody else's repository below is not worth refusing all work for.
+        if !obstacle.nested {
+            return Err(Error::Unprotectable(obstacle));
+        }
+        story.notice(&obstacle.to_string());
     }
     if !protection.complete {
         story.notice("the workspace is too large to look for every repository in it; those deep below are not protected");

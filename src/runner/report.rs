@@ -103,3 +103,31 @@ pub struct SandboxReport {
     /// The isolation as observed from inside before the agent started.
     pub receipt: Option<Receipt>,
 }
+
+impl Report {
+    /// The report of a run that broke down before it could make one.
+    pub(super) fn of_breakdown(run_id: RunId, message: &str) -> Self {
+        Self {
+            run_id,
+            status: Status::SandboxError,
+            answer: String::new(),
+            error: Some(Failure {
+                kind: "breakdown".into(),
+                message: message.into(),
+                hint: Some("see the log on standard error".into()),
+            }),
+            workspace: WorkspaceReport { path: String::new(), mode: Mode::Direct },
+            changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
+            usage: Usage::default(),
+            tools: Vec::new(),
+            timing: Timing::default(),
+            sandbox: SandboxReport {
+                engine: String::new(),
+                image: String::new(),
+                user: String::new(),
+                receipt: None,
+            },
+            transcript: None,
+        }
+    }
+}

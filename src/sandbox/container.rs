@@ -124,7 +124,7 @@ impl Sandbox {
     }
 
     /// How the container ended, once its output has.
-    pub async fn exit(&self) -> Result<Exit, Error> {
+    pub async fn exit(&mut self) -> Result<Exit, Error> {
         match tokio::time::timeout(EXIT_TIMEOUT, self.engine.wait(&self.id)).await {
             Ok(code) => {
                 code?;
