@@ -58,7 +58,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// For commands that start no container.
+    /// For commands that start no container, and for the second house of one test: a place for
+    /// each of two houses could make two tests wait for one another.
     pub fn without_engine() -> Self {
         let root =
             tempfile::Builder::new().prefix("sm-").tempdir_in("/tmp").expect("a folder in /tmp");
