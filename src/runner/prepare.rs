@@ -47,13 +47,12 @@ pub async fn prepare(
     room: &mut Room,
 ) -> Result<Prepared, Error> {
     let config = &shared.config;
-    let discover = async {
-        model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from)
-    };
+    let discover =
+        async { model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from) };
     let meet = shared.host.meet(config.engine.host.as_deref(), &shared.runtime);
     // The engine's trouble comes first: without one, no model server helps.
-    let (met, endpoint) = tokio::join!(meet, discover);
-    let (engine, facts) = met?.clone();
+    let (host, endpoint) = tokio::join!(meet, discover);
+    let (engine, facts) = host?.clone();
     let endpoint = endpoint?;
     for warning in &endpoint.warnings {
         story.notice(warning);
@@ -65,10 +64,9 @@ pub async fn prepare(
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
-    let mounts =
-        workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
-    let owner = Owner::current()
-        .map_err(|source| Error::Io { what: "read our own start time", source })?;
+    let mounts = workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
+    let owner =
+        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let labels = execute::labels(id, owner, std::time::Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
@@ -112,10 +110,10 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
     }
     match task.mode {
         Mode::ReadOnly => Ok(User::nobody_in_particular()),
-        Mode::Direct | Mode::Isolated => Err(sandbox::Error::RootOwned {
-            path: task.workspace.path().display().to_string(),
+        Mode::Direct | Mode::Isolated => {
+            Err(sandbox::Error::RootOwned { path: task.workspace.path().display().to_string() }
+                .into())
         }
-        .into()),
     }
 }
 
