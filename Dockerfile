@@ -18,7 +18,8 @@ COPY image/packages/ /opt/sandbox/packages/
 
 # Documentation is kept out by dpkg itself. Nothing keeps a setuid or setgid bit:
 # a sandbox has no use for one, and no-new-privileges is not the only lock.
-# The extra CA must be known before apt speaks to an https mirror, and ca-certificates
+# User 1000 has a name for those who start the image by hand; sandbox-mcp mounts its own
+# passwd and group. The extra CA must be known before apt speaks to an https mirror, and ca-certificates
 # skips a file without certificates only noisily, so an empty one goes.
 RUN set -eu; \
     export DEBIAN_FRONTEND=noninteractive; \
@@ -40,7 +41,9 @@ RUN set -eu; \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/log/apt /var/log/*.log /tmp/*; \
     find / -xdev -perm /6000 -exec chmod a-s {} +; \
     mkdir -p /workspace /home/agent /run/sandbox /opt/sandbox/config/opencode; \
-    chmod 0755 /workspace /home/agent /run/sandbox
+    chmod 0755 /workspace /home/agent /run/sandbox; \
+    grep -q '^[^:]*:[^:]*:1000:' /etc/passwd || echo 'agent:x:1000:1000:agent:/home/agent:/bin/bash' >> /etc/passwd; \
+    grep -q '^[^:]*:[^:]*:1000:' /etc/group || echo 'agent:x:1000:' >> /etc/group
 
 # The agent. Without arguments the pin for this machine is read from image/opencode.json.
 # npm is the client because it knows where its registry is (mirrors and company
@@ -85,7 +88,9 @@ RUN set -eu; \
 # - Its configuration folder is root's and already holds a .gitignore, so that it
 #   does not try to write one or to install its plugin package into the folder.
 # - An empty catalogue and no fetch: 1 s less start and no wait for a network that is not there.
-# - A workspace's own configuration, plugins and skills are not run.
+# - A workspace's own configuration and skills are not read.
+# - No file index (FFF) and no watcher: they read the whole workspace at the start, and
+#   inotify watches are counted per user, so a sandbox could use up those of the host.
 # The provider itself comes per run in OPENCODE_CONFIG_CONTENT.
 ENV HOME=/home/agent \
     LANG=C.UTF-8 \
@@ -99,7 +104,9 @@ ENV HOME=/home/agent \
     OPENCODE_DISABLE_PROJECT_CONFIG=1 \
     OPENCODE_DISABLE_EXTERNAL_SKILLS=1 \
     OPENCODE_DISABLE_LSP_DOWNLOAD=1 \
-    OPENCODE_DISABLE_DEFAULT_PLUGINS=1
+    OPENCODE_DISABLE_DEFAULT_PLUGINS=1 \
+    OPENCODE_DISABLE_FFF=1 \
+    OPENCODE_EXPERIMENTAL_DISABLE_FILEWATCHER=1
 
 COPY image/models.json image/init image/compose-entrypoint /opt/sandbox/
 COPY image/gitconfig /etc/gitconfig

@@ -8,11 +8,12 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::ledger::Ledger;
 use super::respond;
-use crate::model::{Chunks, Endpoint, Fault, Reader, sse};
+use crate::model::{Chunks, Endpoint, Fault, Reader, Redactor, ToolCall, sse};
 
 pub struct Pump {
     pub body: Chunks,
     pub reader: Reader,
+    pub redactor: Redactor,
     pub number: u64,
     pub stall_timeout: Duration,
     pub endpoint: Arc<Endpoint>,
@@ -35,7 +36,7 @@ impl Pump {
         }
         let piece = tokio::time::timeout(self.stall_timeout, self.body.next()).await;
         let outcome = match piece {
-            Ok(Some(Ok(piece))) => self.read(&piece).map(|()| Some(piece)),
+            Ok(Some(Ok(piece))) => self.read(piece).map(Some),
             // The model has finished; how the connection ends is of no interest then.
             _ if self.reader.answer().is_complete() => self.finish(),
             Ok(Some(Err(fault))) => Err(fault),
@@ -45,30 +46,34 @@ impl Pump {
         outcome.unwrap_or_else(|fault| Some(self.fail(fault)))
     }
 
-    /// Looks at a piece before it goes on.
-    pub fn read(&mut self, piece: &[u8]) -> Result<(), Fault> {
+    /// Looks at a piece before it goes on, and returns what goes on.
+    pub fn read(&mut self, piece: Bytes) -> Result<Bytes, Fault> {
         self.ledger.received(piece.len());
         let mut calls = Vec::new();
-        let outcome = self.reader.push(piece, &mut calls);
-        for call in calls {
-            self.ledger.tool_call(self.number, call);
-        }
+        let outcome = self.reader.push(&piece, &mut calls);
+        self.tell(calls);
         outcome?;
-        if self.reader.answer().is_done() {
-            self.settle();
+        let piece = self.redactor.pass(piece);
+        if !self.reader.answer().is_done() {
+            return Ok(piece);
         }
-        Ok(())
+        self.settle();
+        Ok([piece, self.redactor.rest()].concat().into())
     }
 
     fn finish(&mut self) -> Result<Option<Bytes>, Fault> {
         let mut calls = Vec::new();
         let outcome = self.reader.finish(&mut calls);
+        self.tell(calls);
+        outcome?;
+        self.settle();
+        Ok(Some(self.redactor.rest()))
+    }
+
+    fn tell(&self, calls: Vec<ToolCall>) {
         for call in calls {
             self.ledger.tool_call(self.number, call);
         }
-        outcome?;
-        self.settle();
-        Ok(None)
     }
 
     fn settle(&mut self) {

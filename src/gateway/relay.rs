@@ -19,7 +19,7 @@ use super::pump::{Pump, record_fault};
 use super::request::{self, Rebuilt};
 use super::respond::{self, Body};
 use super::route::{self, Route};
-use crate::model::{self, Answer, Endpoint, Fault, FaultKind, Reader, Upstream};
+use crate::model::{self, Answer, Endpoint, Fault, FaultKind, Reader, Redactor, Upstream};
 
 /// Pauses before a busy server is asked again. Two are enough to bridge a hiccup; longer trouble is
 /// better told than waited for.
@@ -178,6 +178,7 @@ impl Relay {
         let mut pump = Pump {
             body: response.body,
             reader: Reader::default(),
+            redactor: Redactor::new(self.endpoint.api_key.clone()),
             number,
             stall_timeout: self.limits.stall_timeout,
             endpoint: self.endpoint.clone(),
@@ -195,7 +196,7 @@ impl Relay {
             Err(_) => return Err(Fault::first_byte_timeout(patience)),
         };
         self.ledger.first_byte(number, started.elapsed());
-        pump.read(&first)?;
+        let first = pump.read(first)?;
         let first = futures_util::stream::once(std::future::ready(first));
         Ok(respond::streamed(Box::pin(first.chain(pump.into_stream()))))
     }
@@ -225,6 +226,8 @@ impl Relay {
             self.ledger.tool_call(number, call);
         }
         self.ledger.answered(number, answer.finish_reason(), answer.usage());
+        let mut redactor = Redactor::new(self.endpoint.api_key.clone());
+        let body = [redactor.pass(body), redactor.rest()].concat();
         Ok(respond::whole(StatusCode::OK, body))
     }
 }

@@ -344,3 +344,6 @@ fn enlarge(source: Source) -> &'static str {
         _ => "load it with 32768 or more",
     }
 }
+
+#[cfg(test)]
+mod tests;

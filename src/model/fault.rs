@@ -188,11 +188,14 @@ impl Fault {
 
     /// A request that failed below HTTP. `began` says whether a part of the answer had arrived.
     pub fn from_transport(error: &reqwest::Error, began: bool) -> Self {
-        let host = error.url().map_or_else(String::new, |url| {
-            let host = url.host_str().unwrap_or_default();
-            url.port_or_known_default()
-                .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-        });
+        let host = error.url().map_or_else(
+            || "the server".to_owned(),
+            |url| {
+                let host = url.host_str().unwrap_or_default();
+                url.port_or_known_default()
+                    .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+            },
+        );
         let causes = causes(error);
         let deepest = causes.last().cloned().unwrap_or_else(|| error.to_string());
         let (kind, message) = if find::<rustls::Error>(error).is_some() {

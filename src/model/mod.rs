@@ -20,6 +20,7 @@ mod native;
 pub mod preflight;
 mod probe;
 mod reader;
+mod redact;
 pub mod rehearsal;
 pub mod sse;
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub use endpoint::{Endpoint, LimitsOrigin, Secret};
 pub use error::{Attempt, Error};
 pub use fault::{Fault, FaultKind};
 pub use reader::Reader;
+pub use redact::Redactor;
 pub use upstream::{Chunks, Response, Upstream};

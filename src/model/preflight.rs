@@ -195,3 +195,6 @@ fn parser_remedy(source: Source) -> &'static str {
 fn no_tools(endpoint: &Endpoint, why: &str, remedy: &str) -> Error {
     Error::NoTools { model: endpoint.model.clone(), why: why.into(), remedy: remedy.into() }
 }
+
+#[cfg(test)]
+mod tests;

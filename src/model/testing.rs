@@ -112,7 +112,14 @@ impl Server {
         S: Fn(usize, Seen, Line) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.expect("a port"), script)
+    }
+
+    pub fn start_on<S, F>(listener: TcpListener, script: S) -> Self
+    where
+        S: Fn(usize, Seen, Line) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send,
+    {
         let port = listener.local_addr().expect("an address").port();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let log = seen.clone();

@@ -58,9 +58,6 @@ pub async fn prepare(
     for warning in &endpoint.warnings {
         story.notice(warning);
     }
-    if endpoint.is_rehearsal() {
-        story.notice("rehearsal: the built-in scripted model answers, not a real one");
-    }
     if !facts.same_kernel {
         return Err(Error::OtherKernel { host: facts.host });
     }

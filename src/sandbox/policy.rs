@@ -13,8 +13,9 @@ use crate::config::{Config, Size};
 /// The profile that we ship; see `config/seccomp.json` for what it denies and why.
 pub const SECCOMP: &str = include_str!("../../config/seccomp.json");
 
-/// Open files of one process: enough for any build, too few to hurt.
-const FILES: i64 = 65_536;
+/// Open files of one process: enough for any build, and below what engines themselves may have,
+/// which is the most they can give.
+const FILES: i64 = 8192;
 
 /// `uid:gid` inside a sandbox. Cannot be root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

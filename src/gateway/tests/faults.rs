@@ -329,4 +329,22 @@ async fn the_key_is_never_said_back() {
     assert!(fault.message.contains("[api key]") && !fault.message.contains(KEY), "{fault}");
     assert!(!body.contains(KEY), "{body}");
     is_told(&fault, status, &body);
+
+    let server = Server::start(|_, seen, mut line| async move {
+        // A server that echoes its request, with the key cut in two.
+        let said = seen.header("authorization").expect("a key").to_owned();
+        let event = crate::model::sse::encode(&text(&said));
+        let (one, two) = event.split_at(event.len() / 2);
+        line.begin_stream().await;
+        line.chunk(one).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        line.chunk(two).await;
+        line.event(&finish("stop")).await;
+        line.end_stream().await;
+    })
+    .await;
+    let bench = Bench::open(&server.url()).await;
+    let (status, body) = bench.ask().await;
+    assert_eq!(status, 200);
+    assert!(body.contains("Bearer [api key]") && !body.contains(KEY), "{body}");
 }
