@@ -23,8 +23,8 @@ use crate::agent::opencode;
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Record};
 use crate::ids::{Owner, RunId};
-use crate::sandbox::{Labels, Policy, RunFolder, Sandbox, Spec};
-use crate::workspace::{Baseline, Mode};
+use crate::sandbox::{Labels, Policy, RunFolder, Sandbox, Spec, identity_mounts, mask_mount};
+use crate::workspace::{Baseline, Kind, Mode};
 
 /// How much longer than the agent its container may live, so that the deadlines never race.
 const CONTAINER_GRACE: u64 = 30;
@@ -204,9 +204,15 @@ async fn start(
     let mut mounts = prepared.mounts.clone();
     mounts.push(Policy::sockets_mount(gateway.folder().to_owned()));
     mounts.extend(
-        crate::sandbox::identity_mounts(gateway.folder(), prepared.user)
+        identity_mounts(gateway.folder(), prepared.user)
             .map_err(io("write the sandbox's passwd and group"))?,
     );
+    for mask in &prepared.masks {
+        mounts.push(
+            mask_mount(gateway.folder(), mask.relative(), mask.kind() == Kind::Dir)
+                .map_err(io("write the sandbox's masks"))?,
+        );
+    }
     let policy = Policy::new(&shared.config, prepared.user, mounts);
 
     let baseline = (task.mode == Mode::Direct).then(|| {
