@@ -55,8 +55,12 @@ impl Error {
 
     fn hint(&self) -> &'static str {
         match self {
-            Self::Model(_) => "start the model server or name it with --model-url; `sandbox-mcp doctor` shows what was tried",
-            Self::OtherKernel { .. } => "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)",
+            Self::Model(_) => {
+                "start the model server or name it with --model-url; `sandbox-mcp doctor` shows what was tried"
+            }
+            Self::OtherKernel { .. } => {
+                "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)"
+            }
             _ => "`sandbox-mcp doctor` checks engine, image and model server",
         }
     }

@@ -19,11 +19,11 @@ mod story;
 mod task;
 mod verdict;
 
+pub use error::Error;
 pub use event::{Event, EventKind, Phase};
 pub use report::{
     ChangeSummary, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
     WorkspaceReport,
 };
-pub use error::Error;
 pub use run::{CancelReason, Canceller, Run, Runner, StartError};
 pub use task::{Task, TaskError};

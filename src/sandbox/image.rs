@@ -51,8 +51,10 @@ impl Inputs {
         };
         let mut packages = config.packages.clone();
         packages.sort();
-        let args =
-            BTreeMap::from([("PROFILE", profile.to_owned()), ("EXTRA_PACKAGES", packages.join(" "))]);
+        let args = BTreeMap::from([
+            ("PROFILE", profile.to_owned()),
+            ("EXTRA_PACKAGES", packages.join(" ")),
+        ]);
         let bases = match &config.base {
             Some(base) => vec![base.clone()],
             None => vec![LOCAL_BASE.to_owned(), PUBLIC_BASE.to_owned()],
@@ -76,9 +78,7 @@ impl Inputs {
             add(path.as_bytes());
             add(content);
         }
-        let digest: String =
-            hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        format!("sandbox-mcp:{digest}")
+        format!("sandbox-mcp:{}", crate::text::hex(&hash.finalize()[..6]))
     }
 
     /// The image to use, if the engine has it already.
@@ -189,8 +189,10 @@ fn collect(prefix: &str, dir: &Dir<'_>, files: &mut BTreeMap<String, Vec<u8>>) {
 /// names, else those that were added to this machine, else none.
 fn ca_bundle(configured: Option<&Path>) -> Result<Vec<u8>, Error> {
     let read = |path: &Path| {
-        std::fs::read(path)
-            .map_err(|source| Error::Io { what: format!("read the CA bundle {}", path.display()), source })
+        std::fs::read(path).map_err(|source| Error::Io {
+            what: format!("read the CA bundle {}", path.display()),
+            source,
+        })
     };
     if let Some(path) = configured {
         return read(path);
@@ -253,7 +255,8 @@ mod tests {
         for copy in copies {
             let words: Vec<_> = copy.split_whitespace().collect();
             for source in &words[..words.len() - 1] {
-                let found = inputs.files.keys().any(|path| path.starts_with(source.trim_end_matches('/')));
+                let found =
+                    inputs.files.keys().any(|path| path.starts_with(source.trim_end_matches('/')));
                 assert!(found, "{source} is copied but not embedded");
             }
         }

@@ -137,9 +137,8 @@ impl Policy {
                 user.gid
             ),
         };
-        let cores = std::thread::available_parallelism().map_or(1.0, |cores| {
-            f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX))
-        });
+        let cores = std::thread::available_parallelism()
+            .map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX)));
         Self {
             user,
             umask: config.sandbox.umask.clone(),

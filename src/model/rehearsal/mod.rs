@@ -5,6 +5,7 @@
 //! says at every turn that it is no model. It keeps no state: each reply follows from the messages
 //! it is given, as a model's would.
 
+mod scene;
 mod script;
 mod wire;
 

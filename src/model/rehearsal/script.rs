@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::scene::{Scene, tool_name};
+
 /// The file that the rehearsal leaves in the workspace.
 const NOTE: &str = "REHEARSAL.md";
 /// The first line of that file, by which a later rehearsal knows it as its own.
@@ -36,72 +38,7 @@ pub fn reply(request: &Value) -> Reply {
     scene.next_step()
 }
 
-/// A request, as far as the script looks at it.
-struct Scene<'a> {
-    /// What the user asked last.
-    task: String,
-    system: String,
-    tools: Vec<&'a Value>,
-    /// The calls since the user spoke last, with their results as far as they are there.
-    turns: Vec<Turn<'a>>,
-    /// Messages so far, which makes the ids of calls differ within a session.
-    length: usize,
-}
-
-struct Turn<'a> {
-    id: &'a str,
-    result: Option<String>,
-}
-
-impl<'a> Scene<'a> {
-    fn read(request: &'a Value) -> Self {
-        let messages =
-            request.get("messages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let role = |message: &Value| {
-            message.get("role").and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
-        let asked = messages.iter().rposition(|message| role(message) == "user");
-        let since = asked.map_or(messages, |at| &messages[at + 1..]);
-        let calls = since.iter().filter_map(|m| m.get("tool_calls")?.as_array()).flatten();
-        let turns = calls
-            .map(|call| {
-                let id = call.get("id").and_then(Value::as_str).unwrap_or_default();
-                let result = since
-                    .iter()
-                    .find(|m| {
-                        role(m) == "tool"
-                            && m.get("tool_call_id").and_then(Value::as_str) == Some(id)
-                    })
-                    .map(text_of);
-                Turn { id, result }
-            })
-            .collect();
-        let system = messages.iter().filter(|m| matches!(role(m).as_str(), "system" | "developer"));
-        Self {
-            task: asked.map(|at| text_of(&messages[at])).unwrap_or_default(),
-            system: system.map(text_of).collect::<Vec<_>>().join("\n"),
-            tools: request.get("tools").and_then(Value::as_array).into_iter().flatten().collect(),
-            turns,
-            length: messages.len(),
-        }
-    }
-
-    fn task_line(&self, max: usize) -> String {
-        let line = self.task.lines().find(|line| !line.trim().is_empty()).unwrap_or("(no task)");
-        crate::text::one_line(line, max)
-    }
-
-    fn tool(&self, name: &str) -> Option<&'a Value> {
-        self.tools.iter().copied().find(|tool| tool_name(tool) == name)
-    }
-
-    /// The result of the step whose id ends in `step`; `Some("")` while it is not there yet.
-    fn result(&self, step: &str) -> Option<&str> {
-        let suffix = format!("-{step}");
-        let turn = self.turns.iter().find(|turn| turn.id.ends_with(&suffix))?;
-        Some(turn.result.as_deref().unwrap_or_default())
-    }
-
+impl Scene<'_> {
     fn next_step(&self) -> Reply {
         let Some(listing) = self.result("list") else {
             return self.list().unwrap_or_else(|| self.closing());
@@ -162,18 +99,20 @@ impl<'a> Scene<'a> {
             }
             None => said.push("no tool was offered that could list the folder".to_owned()),
         }
-        let read_back = self.result("read").unwrap_or_default();
+        let read_back = self.result("read").unwrap_or_default().contains(HEADING);
+        let was_there = self.result("look").is_some();
         match self.result("write") {
-            Some(answer) if read_back.contains(HEADING) && !is_failure(answer) => {
+            // An earlier note that is still there must not pass for this one.
+            Some(answer) if read_back && (!was_there || says_written(answer)) => {
                 said.push(format!("wrote {NOTE}, and read it back: its words are there"));
             }
             Some(answer) => {
                 let answer = crate::text::one_line(answer, 160);
                 said.push(format!(
-                    "could not write {NOTE} (a read-only workspace refuses it): {answer}"
+                    "could not write {NOTE}, as a read-only workspace will have it ({answer})"
                 ));
             }
-            None if self.result("look").is_some() => {
+            None if was_there => {
                 said.push(format!("left {NOTE} alone, because another wrote it"));
             }
             None => said.push("was offered no tool that writes files".to_owned()),
@@ -193,22 +132,6 @@ impl<'a> Scene<'a> {
         }
         let name = self.tools.first().map(|tool| tool_name(tool)).unwrap_or_default();
         self.call("only", name, "I call the tool.", &json!({}))
-    }
-
-    /// The workspace: the first line of `pwd`, else what the agent's prompt says.
-    fn folder(&self, listing: &str) -> String {
-        let from_shell = listing.lines().map(str::trim).find(|line| line.starts_with('/'));
-        let from_prompt = || {
-            let (_, rest) = self.system.split_once("Working directory:")?;
-            rest.lines().next().map(str::trim)
-        };
-        let folder = from_shell.or_else(from_prompt).unwrap_or_default();
-        let folder = crate::text::one_line(folder, 400);
-        // `glob` answers with paths of files; the prompt knows better then.
-        match (self.tool("bash"), from_prompt()) {
-            (None, Some(said)) => said.trim_end_matches('/').to_owned(),
-            _ => folder.trim_end_matches('/').to_owned(),
-        }
     }
 
     fn call(&self, step: &str, name: &str, text: &str, arguments: &Value) -> Reply {
@@ -258,39 +181,11 @@ fn example(schema: Option<&Value>) -> Value {
     }
 }
 
-/// A tool's result says by its words alone whether it failed; an earlier note that is still there
-/// must not pass for this one.
-fn is_failure(result: &str) -> bool {
+/// Whether a tool says that it wrote. Results have no field for that, and agents word their errors
+/// in many ways (`EROFS: …`, `Unknown: FileSystem.writeFile`), but their successes in few.
+fn says_written(result: &str) -> bool {
     let result = result.to_lowercase();
-    [
-        "error",
-        "erofs",
-        "eacces",
-        "eperm",
-        "read-only",
-        "denied",
-        "not permitted",
-        "failed",
-        "enospc",
-    ]
-    .iter()
-    .any(|mark| result.contains(mark))
-}
-
-fn tool_name(tool: &Value) -> &str {
-    tool.pointer("/function/name").and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A message's content is a text or a list of parts.
-fn text_of(message: &Value) -> String {
-    match message.get("content") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => {
-            let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
-            texts.collect::<Vec<_>>().join("\n")
-        }
-        _ => String::new(),
-    }
+    ["success", "wrote", "written", "created", "updated"].iter().any(|mark| result.contains(mark))
 }
 
 /// How many entries `ls -la` showed besides the folder itself and its parent.
@@ -372,6 +267,11 @@ mod tests {
         let results = [LISTING, "EROFS: read-only file system", "File not found"];
         let (_, said) = play(&opencode_tools(), "task", &results);
         assert!(said.contains("could not write") && said.contains("EROFS"), "{said}");
+        let listing = format!("{LISTING}-rw-r--r-- 1 u u 4 Jan 1 00:00 REHEARSAL.md\n");
+        let failed = "Unknown: FileSystem.writeFile (/work/x/REHEARSAL.md)";
+        let results = [listing.as_str(), "1: # Rehearsal", failed, "1: # Rehearsal"];
+        let (_, said) = play(&opencode_tools(), "again", &results);
+        assert!(said.contains("could not write"), "{said}");
         let (calls, said) = play(&json!([tool("bash", &["command"])]), "task", &[LISTING]);
         assert_eq!(calls[0].1, json!({"command": "pwd && ls -la"}));
         assert!(said.contains("no tool that writes"), "{said}");

@@ -1,8 +1,9 @@
-//! The user's name inside, for programs that refuse to run without one.
+//! Small files and folders that are made for one run and mounted over others: the user's name,
+//! for programs that refuse to run without one, and masks over what the agent must not see.
 
 use std::path::Path;
 
-use super::{Mount, User};
+use super::{Mount, User, WORKSPACE};
 
 /// Writes a `passwd` and a `group` with the sandbox's one user to `folder`, and returns their
 /// mounts over the image's.
@@ -24,4 +25,17 @@ pub fn identity_mounts(folder: &Path, user: User) -> std::io::Result<Vec<Mount>>
             })
         })
         .collect()
+}
+
+/// The mount of nothing over one place of the workspace: an empty folder, or an empty JSON object
+/// for a file, because what reads such a file expects JSON.
+pub fn mask_mount(folder: &Path, relative: &Path, is_folder: bool) -> std::io::Result<Mount> {
+    let source = folder.join(if is_folder { "masked" } else { "masked.json" });
+    if is_folder {
+        std::fs::create_dir_all(&source)?;
+    } else {
+        std::fs::write(&source, "{}\n")?;
+    }
+    let target = Path::new(WORKSPACE).join(relative);
+    Ok(Mount { what: "hidden".into(), source, target, read_only: true })
 }
