@@ -11,6 +11,9 @@ use common::{
 };
 use serde_json::{Value, json};
 
+/// Tells the projects of one process apart.
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
 /// One compose project of our own; it and all it made goes when it is dropped.
 struct Project {
     compose: &'static [&'static str],
@@ -42,7 +45,6 @@ impl Project {
             ("PUID", uid.to_string()),
             ("PGID", gid.to_string()),
         ];
-        static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = format!("sandboxmcptest{}x{serial}", std::process::id());
         Some(Self { compose, name, image: built.stdout.trim().into(), env })
@@ -295,7 +297,7 @@ async fn without_a_task_it_is_interactive() {
     let container = project.container().await;
     // The alternate screen is what a full-screen program asks of a terminal first.
     running.stdout.says("\u{1b}[?1049h").await;
-    let processes = engine::docker(["top", &container, "-eo", "args"]);
+    let processes = engine::docker(["top", &container, "-eo", "pid,args"]);
     let agent = processes.lines().find(|line| line.contains("opencode --model"));
     assert!(agent.is_some_and(|line| !line.contains(" run ")), "{processes}");
     assert_eq!(engine::inspect(&container)["Config"]["Tty"], true);

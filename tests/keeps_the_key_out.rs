@@ -35,7 +35,7 @@ async fn nowhere_inside_nor_in_what_we_write() {
     let container = product.container_of(&run).await;
     let inspected = engine::inspect(&container);
     let image = inspected["Image"].as_str().expect("an image id").to_owned();
-    let top = engine::docker(["top", &container, "-eo", "args"]);
+    let top = engine::docker(["top", &container, "-eo", "pid,args"]);
     let history = engine::docker(["history", "--no-trunc", &image]);
     let mut written = Vec::new();
     walk(&product.folder(""), &mut |path| {

@@ -91,8 +91,25 @@ async fn no_such_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gone_in_the_middle_of_a_run() {
-    later(Reply::Vanish).await.is("model_unreachable", "");
+async fn gone_in_the_middle_of_an_answer() {
+    later(Reply::Vanish).await.is("model_error", "closed the connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_between_two_requests() {
+    let model = Model::start(Script::bash("until [ -e go ]; do sleep 0.05; done")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    let run = product.start_run(&workspace, ["--events", "wait"]);
+    run.stdout.says("tool_started").await;
+
+    let address = model.address.to_string();
+    drop(model);
+    workspace.write("go", "");
+    let run = run.wait().await;
+
+    product.check_nothing_left().await;
+    Outcome { report: run.report(), run }.is("model_unreachable", &address);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,12 +203,12 @@ async fn a_stream_that_ends_in_the_middle() {
 async fn a_stream_that_stalls() {
     later(Answer::new([Part::Text("I was about".into()), Part::Stall]))
         .await
-        .is("model_error", "3");
+        .is("model_error", "3 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_never_answered() {
-    later(Reply::Silence).await.is("model_error", "3");
+    later(Reply::Silence).await.is("model_unreachable", "3 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

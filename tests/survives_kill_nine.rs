@@ -86,6 +86,10 @@ async fn a_server_reaps_at_its_start_too() {
 
     let client = Mcp::start(&product, &workspace).await;
     containers_go(owner).await;
+    eventually("the dead owner's sockets to go", SECONDS, || {
+        (!product.leftovers().now().iter().any(|left| left.contains("model.sock"))).then_some(())
+    })
+    .await;
 
     client.close().await.assert_code(0);
     product.check_nothing_left().await;
