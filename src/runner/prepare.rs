@@ -1,9 +1,9 @@
 //! Finding everything that a run needs, before anything is made for it.
 
-use super::run::Shared;
+use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{Error, execute, probe};
+use super::{Error, deadlines, probe};
 use std::path::Path;
 
 use crate::agent::{Abilities, Request, opencode};
@@ -80,7 +80,7 @@ pub async fn prepare(
     });
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
-    let labels = execute::labels(id, owner, std::time::Duration::from_secs(60));
+    let labels = deadlines::labels(id, owner, std::time::Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
     let instructions = existing(&task.workspace, &opencode::INSTRUCTIONS).places;

@@ -1,8 +1,8 @@
 //! What a run came to. Never the exit code alone: an agent's own account, the gateway's and the
 //! container's end have to agree.
 
+use super::cancel::CancelReason;
 use super::follow::End;
-use super::run::CancelReason;
 use super::{Failure, Status};
 use crate::agent::{Conversation, Ending};
 use crate::engine::Exit;
@@ -102,9 +102,30 @@ fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
             if conversation.error().is_some() || exit.code != 0 {
                 return (Status::Failed, Some(broke_down(evidence, exit)));
             }
+            if told_by_model(evidence.traffic).is_some() {
+                return (Status::Completed, None);
+            }
             (Status::NoOutput, Some(no_output()))
         }
     }
+}
+
+/// The run's answer: the agent's words, or the model's own where the agent did not get to say them.
+pub fn answer(status: Status, conversation: &Conversation, traffic: &Traffic) -> String {
+    match (status, conversation.ending()) {
+        (Status::Completed, Ending::Nothing | Ending::Other(_)) => {
+            told_by_model(traffic).unwrap_or_default()
+        }
+        _ => conversation.answer(),
+    }
+}
+
+/// What the model said last, if that was an end. The agent ends without waiting for its output to
+/// be read, so the last words of a long answer can be lost on its side.
+fn told_by_model(traffic: &Traffic) -> Option<String> {
+    let ended = traffic.finish_reasons.last()?.as_deref() == Some("stop");
+    let answer = crate::text::clean(traffic.last_answer.trim());
+    (ended && !answer.is_empty()).then_some(answer)
 }
 
 fn broke_down(evidence: &Evidence<'_>, exit: Exit) -> Failure {
@@ -188,6 +209,29 @@ mod tests {
         let done = conversation("stop", "Done.");
         assert_eq!(of(&done, 1, 0, true), Status::Completed);
         assert_eq!(of(&Conversation::default(), 1, 137, true), Status::OutOfMemory);
+    }
+
+    #[test]
+    fn what_the_agent_lost_the_gateway_has() {
+        let traffic = Traffic {
+            requests: 1,
+            finish_reasons: vec![Some("stop".into())],
+            last_answer: "Done.".into(),
+            ..Traffic::default()
+        };
+        let cut = Conversation::default();
+        let judged = |code| {
+            judge(&Evidence {
+                end: &End::Exited(Exit { code, out_of_memory: false }),
+                conversation: &cut,
+                traffic: &traffic,
+                last_words: None,
+                timeout_seconds: 1,
+            })
+        };
+        assert_eq!(judged(0).0, Status::Completed);
+        assert_eq!(answer(Status::Completed, &cut, &traffic), "Done.");
+        assert_eq!(judged(1).0, Status::Failed);
     }
 
     #[test]

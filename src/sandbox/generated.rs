@@ -5,14 +5,15 @@ use std::path::Path;
 
 use super::{Mount, User, WORKSPACE};
 
-/// Writes a `passwd` and a `group` with the sandbox's one user to `folder`, and returns their
+/// Writes a `passwd` and a `group` with the sandbox's one user to `folder`, and an empty
+/// `resolv.conf`, because engines copy the host's even where there is no network; returns their
 /// mounts over the image's.
 pub fn identity_mounts(folder: &Path, user: User) -> std::io::Result<Vec<Mount>> {
     let (uid, gid) = (user.uid(), user.gid());
     let root = if uid == 0 { "" } else { "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n" };
     let passwd = format!("{root}agent:x:{uid}:{gid}:agent:/home/agent:/bin/bash\n");
     let group = format!("{}agent:x:{gid}:\n", if gid == 0 { "" } else { "root:x:0:\n" });
-    [("passwd", passwd), ("group", group)]
+    [("passwd", passwd), ("group", group), ("resolv.conf", String::new())]
         .into_iter()
         .map(|(name, content)| {
             let source = folder.join(name);
