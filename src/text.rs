@@ -45,6 +45,16 @@ pub fn prefix(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
+/// Bytes as digests are written.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
 /// Passes over an escape sequence whose ESC has been read: CSI up to its final byte, and the
 /// string forms (OSC, DCS, APC, PM, SOS) up to BEL or ST.
 fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {

@@ -62,19 +62,22 @@ async fn events_are_written_as_json_lines_while_the_agent_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_live_view_names_the_tool_while_it_runs_and_stdout_waits_for_the_answer() {
-    let model = Model::start(Script::bash(WAIT_FOR_GO).then_say("The end.")).await;
+async fn the_live_view_names_each_tool_and_stdout_waits_for_the_answer() {
+    let script = Script::bash("echo the first of two").then_bash(WAIT_FOR_GO).then_say("The end.");
+    let model = Model::start(script).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["wait for me"]);
 
-    run.stderr.says("until [ -e go ]").await;
+    run.stderr.says("bash: echo the first of two").await;
     assert_eq!(run.stdout.text(), "", "the answer is all that stdout gets");
 
     workspace.write("go", "");
     let run = run.wait().await;
     run.assert_code(0);
     assert_eq!(run.stdout, "The end.\n");
+    let lines = run.stderr.lines().filter(|line| line.contains("bash: ")).count();
+    assert_eq!(lines, 2, "one line per step: {}", run.stderr);
     assert!(
         !run.stderr.contains('\u{1b}'),
         "no escapes where there is no terminal: {:?}",

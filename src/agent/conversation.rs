@@ -65,8 +65,7 @@ impl Conversation {
             AgentEvent::StepFinished { reason } => {
                 self.steps += 1;
                 self.step_open = false;
-                self.same_ending =
-                    if reason == "unknown" { self.same_ending + 1 } else { 0 };
+                self.same_ending = if reason == "unknown" { self.same_ending + 1 } else { 0 };
                 self.last_reason = Some(reason.clone());
             }
             AgentEvent::Tool { name, ok, .. } => self.count(name, *ok),
@@ -131,7 +130,9 @@ mod tests {
 
     fn talk(events: &[AgentEvent]) -> Conversation {
         let mut conversation = Conversation::default();
-        events.iter().for_each(|event| conversation.take(event));
+        for event in events {
+            conversation.take(event);
+        }
         conversation
     }
 
@@ -163,10 +164,7 @@ mod tests {
         assert_eq!(conversation.answer(), "All done.");
         assert_eq!(conversation.ending(), Ending::Stop);
         assert_eq!(conversation.steps(), 2);
-        assert_eq!(
-            conversation.tools(),
-            [ToolCount { name: "bash".into(), calls: 2, errors: 1 }]
-        );
+        assert_eq!(conversation.tools(), [ToolCount { name: "bash".into(), calls: 2, errors: 1 }]);
     }
 
     #[test]
@@ -183,7 +181,9 @@ mod tests {
         let unknown = finish("unknown");
         let again = [unknown.clone(), unknown.clone(), unknown.clone()];
         assert!(talk(&again).endless());
-        assert!(!talk(&[unknown.clone(), finish("tool-calls"), unknown.clone(), unknown]).endless());
+        assert!(
+            !talk(&[unknown.clone(), finish("tool-calls"), unknown.clone(), unknown]).endless()
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! OpenCode: argv, environment, configuration, and its event lines.
+//! `OpenCode`: argv, environment, configuration, and its event lines.
 //!
 //! `run --format json` is used with the task on standard input, because arguments are limited,
 //! visible and quoted. Everything that could make it wait or reach out is decided here.
@@ -12,6 +12,13 @@ use crate::text::{clean, one_line};
 /// Where the agent lies in the image.
 pub const BINARY: &str = "/usr/local/bin/opencode";
 
+/// What of a workspace would configure the agent or run in it at its start. Switched off in its
+/// environment as well, but some versions import plugins all the same.
+pub const SETTINGS: [&str; 3] = [".opencode", "opencode.json", "opencode.jsonc"];
+
+/// What of a workspace speaks to the agent, as text. With its settings off, it must be told.
+pub const INSTRUCTIONS: [&str; 2] = ["AGENTS.md", "CLAUDE.md"];
+
 /// What the agent calls our gateway.
 const PROVIDER: &str = "sandbox";
 
@@ -19,15 +26,13 @@ const PROVIDER: &str = "sandbox";
 const TITLE: usize = 160;
 
 /// What to run inside an image to learn [`Abilities`].
-pub const PROBE: [&str; 3] =
-    ["/bin/sh", "-c", "opencode --version; opencode run --help 2>&1"];
+pub const PROBE: [&str; 3] = ["/bin/sh", "-c", "opencode --version; opencode run --help 2>&1"];
 
 /// Reads the output of [`PROBE`].
 pub fn abilities(output: &str) -> Option<Abilities> {
     let version = output.lines().find(|line| line.starts_with(|c: char| c.is_ascii_digit()))?;
-    let has = |flag: &str| {
-        output.split(|c: char| c.is_whitespace() || c == ',').any(|word| word == flag)
-    };
+    let has =
+        |flag: &str| output.split(|c: char| c.is_whitespace() || c == ',').any(|word| word == flag);
     // A binary without the JSON format is not an agent that we can follow.
     if !has("--format") {
         return None;
@@ -88,6 +93,7 @@ fn configuration(request: &Request<'_>) -> serde_json::Value {
         }},
         // Without a list of its own it looks for providers, and with none it hangs.
         "enabled_providers": [PROVIDER],
+        "instructions": request.instructions,
         "model": model,
         "small_model": model,
         "share": "disabled",
@@ -114,9 +120,9 @@ pub fn parse(line: &str) -> Option<AgentEvent> {
     let line: Line = serde_json::from_str(line).ok()?;
     match line {
         Line::StepStart {} => Some(AgentEvent::StepStarted),
-        Line::StepFinish { part } => {
-            Some(AgentEvent::StepFinished { reason: part.reason.unwrap_or_else(|| "unknown".into()) })
-        }
+        Line::StepFinish { part } => Some(AgentEvent::StepFinished {
+            reason: part.reason.unwrap_or_else(|| "unknown".into()),
+        }),
         // Synthetic text is what the agent put into the conversation itself, not its answer.
         Line::Text { part } if part.synthetic => None,
         Line::Text { part } => Some(AgentEvent::Text { text: clean(&part.text) }),
@@ -130,11 +136,14 @@ fn tool(part: ToolPart) -> AgentEvent {
     let state = part.state;
     let input = state.input.as_ref();
     let title = state.title.filter(|title| !title.is_empty()).or_else(|| input.map(summary));
+    let exit = state.metadata.and_then(|metadata| metadata.exit);
+    // A call of a tool that there is not is completed, as the tool `invalid`.
+    let ok = state.status == "completed" && part.tool != "invalid" && exit.is_none_or(|e| e == 0);
     AgentEvent::Tool {
         name: one_line(&part.tool, 64),
         title: one_line(&title.unwrap_or_default(), TITLE),
-        ok: state.status == "completed",
-        exit: state.metadata.and_then(|metadata| metadata.exit),
+        ok,
+        exit,
         error: state.error.map(|error| one_line(&error, 400)),
     }
 }
@@ -163,11 +172,19 @@ fn failure(error: &serde_json::Value) -> AgentEvent {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line {
     StepStart {},
-    StepFinish { part: FinishPart },
-    Text { part: TextPart },
-    ToolUse { part: ToolPart },
+    StepFinish {
+        part: FinishPart,
+    },
+    Text {
+        part: TextPart,
+    },
+    ToolUse {
+        part: ToolPart,
+    },
     Reasoning {},
-    Error { error: serde_json::Value },
+    Error {
+        error: serde_json::Value,
+    },
     #[serde(other)]
     Other,
 }
@@ -209,7 +226,8 @@ mod tests {
     use super::*;
 
     // Lines as OpenCode 1.18.33 printed them, without ids and times.
-    const STEP: &str = r#"{"type":"step_start","timestamp":1,"sessionID":"s","part":{"type":"step-start"}}"#;
+    const STEP: &str =
+        r#"{"type":"step_start","timestamp":1,"sessionID":"s","part":{"type":"step-start"}}"#;
     const BASH: &str = r#"{"type":"tool_use","part":{"type":"tool","tool":"bash","callID":"c1","state":{"status":"completed","input":{"command":"ls; exit 3","description":"List"},"output":"x","metadata":{"output":"x","exit":3,"truncated":false},"title":"ls; exit 3","time":{"start":1,"end":2}}}}"#;
     const BAD: &str = r#"{"type":"tool_use","part":{"type":"tool","tool":"bash","state":{"status":"error","input":{},"error":"invalid arguments","time":{"start":1,"end":2}}}}"#;
     const FINISH: &str = r#"{"type":"step_finish","part":{"reason":"tool-calls","type":"step-finish","tokens":{"total":120,"input":60,"output":15,"reasoning":5,"cache":{"write":0,"read":40}},"cost":0}}"#;
@@ -223,7 +241,7 @@ mod tests {
             Some(AgentEvent::Tool {
                 name: "bash".into(),
                 title: "ls; exit 3".into(),
-                ok: true,
+                ok: false,
                 exit: Some(3),
                 error: None
             })
@@ -269,6 +287,7 @@ mod tests {
             output: 1,
             command: Some("git-commit"),
             model_port: 1,
+            instructions: &[],
             answer_timeout_ms: 1,
         };
         let old = argv(&request, &abilities(old).expect("an agent"));

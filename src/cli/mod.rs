@@ -46,6 +46,7 @@ enum Command {
     /// Serve MCP on standard input and output (what happens without a command)
     Serve,
     /// Run one task in a fresh sandbox and print its answer
+    #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
     /// Check engine, image, model server, configuration and workspace
     Doctor {
@@ -58,8 +59,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
-    /// Build the sandbox image, unless it is there
-    Build,
+    /// Build the sandbox image, unless it is there, and print its name
+    Build {
+        /// Give it this name, too
+        #[arg(long, value_name = "NAME:TAG")]
+        tag: Option<String>,
+    },
     /// Print exactly what a sandbox may do
     Policy {
         #[arg(long)]
@@ -74,8 +79,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// What the agent is to do; `-` or nothing reads it from standard input
-    #[arg(allow_hyphen_values = true)]
+    /// What the agent is to do; `-` or nothing reads it from standard input. One that begins with
+    /// a dash goes behind `--`
     task: Option<String>,
     /// Folder to work in [default: the current folder]
     #[arg(long, value_name = "DIR")]
@@ -126,7 +131,7 @@ impl std::error::Error for Usage {}
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     logging(cli.verbose, cli.quiet);
-    let code = match dispatch(cli) {
+    let code = match dispatch(&cli) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("error: {error:#}"));
@@ -137,8 +142,8 @@ pub fn main() -> ExitCode {
     std::process::exit(code.into())
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<u8> {
-    let effective = || settings(&cli);
+fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
+    let effective = || settings(cli);
     let mut stdout = std::io::stdout().lock();
     match &cli.command {
         None | Some(Command::Serve) => {
@@ -155,10 +160,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             let options =
                 doctor::Options { json: *json, deep: *deep, workspace: workspace.clone() };
             // A configuration that cannot be read is a finding, not the end of the examination.
-            block_on(doctor::run(load(&load_options(&cli)), &options, &mut stdout))
+            block_on(doctor::run(load(&load_options(cli)), &options, &mut stdout))
         }
-        Some(Command::Build) => {
-            block_on(build::run(&effective()?.config, cli.quiet, &mut stdout))?;
+        Some(Command::Build { tag }) => {
+            let config = effective()?.config;
+            block_on(build::run(&config, tag.as_deref(), cli.quiet, &mut stdout))?;
             Ok(0)
         }
         Some(Command::Policy { json }) => {
@@ -200,12 +206,12 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Logs go to standard error; RUST_LOG decides where it is set.
+/// Logs go to standard error; `RUST_LOG` decides where it is set.
 fn logging(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
-        (_, 0) => "warn",
-        (_, 1) => "sandbox_mcp=info,warn",
+        (_, 0) => "warn,rmcp=off",
+        (_, 1) => "sandbox_mcp=info,warn,rmcp=off",
         _ => "sandbox_mcp=trace,debug",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()

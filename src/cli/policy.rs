@@ -49,7 +49,10 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
     row("runtime", policy.runtime.clone().unwrap_or_else(|| "the engine's default".into()));
     row("host", "no port, device, engine socket or environment of the host".into());
     row("engine's logs", policy.log_driver.into());
-    row("end", "removed after the run; ends by itself when its owner dies or its time is up".into());
+    row(
+        "end",
+        "removed after the run; ends by itself when its owner dies or its time is up".into(),
+    );
     let width = table.iter().map(|(what, _)| what.len()).max().unwrap_or_default();
     for (what, value) in table {
         writeln!(out, "{what:width$}  {value}")?;

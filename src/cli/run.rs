@@ -63,7 +63,7 @@ async fn watch(mut run: Run, args: &RunArgs, quiet: bool) -> anyhow::Result<Repo
     let mut hang_up = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
     let mut view = View::new(quiet);
     let canceller = run.canceller();
-    let mut cancelled = false;
+    let mut asked = false;
     loop {
         let by_person = tokio::select! {
             event = run.next_event() => {
@@ -79,7 +79,7 @@ async fn watch(mut run: Run, args: &RunArgs, quiet: bool) -> anyhow::Result<Repo
             _ = terminate.recv() => false,
             _ = hang_up.recv() => false,
         };
-        if std::mem::replace(&mut cancelled, true) && by_person {
+        if std::mem::replace(&mut asked, true) && by_person {
             view.say(&format!(
                 "still {}; the sandbox ends by itself even if this program is killed",
                 view.doing()
@@ -108,8 +108,9 @@ fn show(report: &Report, args: &RunArgs) -> anyhow::Result<()> {
         writeln!(stdout, "{}", report.answer)?;
     }
     if let (false, Some(error)) = (args.json, &report.error) {
-        let hint = error.hint.as_deref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-        complain(&format!("{}: {}{hint}", status_word(report.status), error.message));
+        let hint =
+            error.hint.as_deref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        complain(&format!("{}: {}{hint}", report.status.label(), error.message));
     }
     Ok(())
 }
@@ -128,21 +129,5 @@ fn exit_code(status: Status) -> u8 {
         Status::TimedOut => 124,
         Status::Cancelled => 130,
         _ => 1,
-    }
-}
-
-/// The status as people say it.
-pub(super) fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Completed => "completed",
-        Status::Failed => "failed",
-        Status::TimedOut => "timed out",
-        Status::Cancelled => "cancelled",
-        Status::OutOfMemory => "out of memory",
-        Status::ModelUnreachable => "model unreachable",
-        Status::ModelError => "model error",
-        Status::NoOutput => "no output",
-        Status::Truncated => "truncated",
-        Status::SandboxError => "sandbox error",
     }
 }

@@ -33,6 +33,7 @@ pub struct Candidate {
 }
 
 /// What the engine says of itself.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
     pub host: String,
@@ -56,7 +57,7 @@ pub struct Facts {
 }
 
 impl Engine {
-    /// The first engine that answers: the configured one, DOCKER_HOST, the current Docker
+    /// The first engine that answers: the configured one, `DOCKER_HOST`, the current Docker
     /// context, then the usual sockets.
     pub async fn connect(configured: Option<&str>) -> Result<Self, Error> {
         let mut tried = Vec::new();
@@ -133,7 +134,8 @@ impl Engine {
 
 /// All engines worth a try, in order.
 fn candidates(configured: Option<&str>) -> Vec<Candidate> {
-    let chosen = |host: String, because: &str| Candidate { host, because: because.into(), chosen: true };
+    let chosen =
+        |host: String, because: &str| Candidate { host, because: because.into(), chosen: true };
     if let Some(host) = configured {
         return vec![chosen(host.to_owned(), "engine.host")];
     }
@@ -175,9 +177,10 @@ fn current_context(home: &Path) -> Option<(String, String)> {
     if name == "default" {
         return None;
     }
-    let digest = Sha256::digest(name.as_bytes());
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let meta = folder.join("contexts/meta").join(digest).join("meta.json");
+    let meta = folder
+        .join("contexts/meta")
+        .join(crate::text::hex(&Sha256::digest(&name)))
+        .join("meta.json");
     let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(meta).ok()?).ok()?;
     let host = meta["Endpoints"]["docker"]["Host"].as_str()?.to_owned();
     Some((name, host))
@@ -215,20 +218,17 @@ mod tests {
         let home = tempfile::tempdir().expect("temp dir");
         let docker = home.path().join(".docker");
         // The folder's name is the SHA-256 of `colima`.
-        let digest: String =
-            Sha256::digest(b"colima").iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = crate::text::hex(&Sha256::digest(b"colima"));
         let meta = docker.join("contexts/meta").join(digest);
         std::fs::create_dir_all(&meta).expect("folders");
-        std::fs::write(docker.join("config.json"), r#"{"currentContext":"colima"}"#).expect("write");
+        std::fs::write(docker.join("config.json"), r#"{"currentContext":"colima"}"#)
+            .expect("write");
         std::fs::write(
             meta.join("meta.json"),
             r#"{"Name":"colima","Endpoints":{"docker":{"Host":"unix:///c.sock"}}}"#,
         )
         .expect("write");
-        assert_eq!(
-            current_context(home.path()),
-            Some(("colima".into(), "unix:///c.sock".into()))
-        );
+        assert_eq!(current_context(home.path()), Some(("colima".into(), "unix:///c.sock".into())));
     }
 
     #[tokio::test]

@@ -95,8 +95,7 @@ impl Engine {
 
     /// Waits for the end. Ask before the container can have ended.
     pub async fn wait(&self, id: &str) -> Result<i64, Error> {
-        let options =
-            query::WaitContainerOptionsBuilder::new().condition("not-running").build();
+        let options = query::WaitContainerOptionsBuilder::new().condition("not-running").build();
         let mut ends = self.docker.wait_container(id, Some(options));
         match ends.next().await {
             Some(Ok(end)) => Ok(end.status_code),
@@ -122,7 +121,12 @@ impl Engine {
     /// Kills and removes a container with its anonymous volumes. One that is gone is a success.
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
         let options = query::RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.docker.remove_container(id, Some(options)).await.map_err(api("remove the container")) {
+        match self
+            .docker
+            .remove_container(id, Some(options))
+            .await
+            .map_err(api("remove the container"))
+        {
             Err(error) if error.is_missing() => Ok(()),
             // Somebody else is removing it: it is gone when it can no longer be found.
             Err(error) if error.is_conflict() => self.wait_until_gone(id).await,
@@ -143,12 +147,10 @@ impl Engine {
     /// Every container, running or not, that carries `label`.
     pub async fn find(&self, label: &str) -> Result<Vec<Found>, Error> {
         let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
-        let options = query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let found = self
-            .docker
-            .list_containers(Some(options))
-            .await
-            .map_err(api("list containers"))?;
+        let options =
+            query::ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let found =
+            self.docker.list_containers(Some(options)).await.map_err(api("list containers"))?;
         Ok(found
             .into_iter()
             .filter_map(|one| {

@@ -22,7 +22,9 @@ pub enum Error {
     NotFound { tried: Vec<String> },
     #[error("DOCKER_HOST or `engine.host` is `{host}`: {why}")]
     Unsupported { host: String, why: String },
-    #[error("the engine at {host} refused us: {why}. Add yourself to its group or use a rootless engine")]
+    #[error(
+        "the engine at {host} refused us: {why}. Add yourself to its group or use a rootless engine"
+    )]
     Denied { host: String, why: String },
     #[error("the engine did not {verb}: {source}")]
     Api { verb: &'static str, source: bollard::errors::Error },

@@ -62,8 +62,7 @@ impl Record {
 
     /// Adds a line that the agent printed beside its events.
     pub fn log(&mut self, line: &str) {
-        let written =
-            self.log.write_all(line.as_bytes()).and_then(|()| self.log.write_all(b"\n"));
+        let written = self.log.write_all(line.as_bytes()).and_then(|()| self.log.write_all(b"\n"));
         self.note(written, "agent.log");
     }
 
@@ -140,8 +139,7 @@ mod tests {
         let state = tempfile::tempdir().expect("temp dir");
         let ids = ["20260101-000000-aaaa", "20260102-000000-aaaa", "20260103-000000-aaaa"];
         for (at, id) in ids.iter().enumerate() {
-            let record =
-                Record::create(state.path(), &id.parse().expect("id")).expect("record");
+            let record = Record::create(state.path(), &id.parse().expect("id")).expect("record");
             if at != 0 {
                 record.finish(&()).expect("finished");
             }

@@ -3,18 +3,20 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
+use super::cancel::Canceller;
+use super::deadlines::labels;
 use super::follow::{End, follow};
 use super::prepare::{Prepared, prepare};
-use super::room::Room;
-use super::run::{Canceller, Shared};
+use super::room::{Room, remove_all};
+use super::shared::Shared;
 use super::story::{Story, millis};
 use super::task::Checked;
-use super::verdict::{Evidence, judge};
+use super::verdict::{self, Evidence, judge};
 use super::{
     ChangeSummary, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport, Timing, ToolUse,
     Usage, WorkspaceReport,
@@ -23,13 +25,8 @@ use crate::agent::opencode;
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Record};
 use crate::ids::{Owner, RunId};
-use crate::sandbox::{Labels, Policy, RunFolder, Sandbox, Spec};
-use crate::workspace::{Baseline, Mode};
-
-/// How much longer than the agent its container may live, so that the deadlines never race.
-const CONTAINER_GRACE: u64 = 30;
-/// How much longer than the container its remains may lie before anyone may remove them.
-const REMAINS_GRACE: u64 = 60;
+use crate::sandbox::{Policy, RunFolder, Sandbox, Spec, identity_mounts, mask_mount};
+use crate::workspace::{Baseline, Kind, Mode};
 
 /// A run to be.
 #[derive(Debug)]
@@ -42,9 +39,11 @@ pub struct Job {
     pub canceller: Canceller,
 }
 
-/// What is known of a run besides its story when it has ended.
-#[derive(Debug, Default)]
+/// What a run gathers on its way, besides its story.
+#[derive(Debug)]
 struct Findings {
+    lap: Lap,
+    timing: Timing,
     engine: String,
     image: String,
     user: String,
@@ -55,126 +54,85 @@ struct Findings {
 /// [`execute`], with a report even when it breaks down in a way that nobody thought of.
 pub async fn guarded(job: Job) -> Report {
     let (shared, id) = (job.shared.clone(), job.id.clone());
-    match AssertUnwindSafe(execute(job)).catch_unwind().await {
-        Ok(report) => report,
-        Err(_) => {
-            tracing::error!("run {id} broke down; this is a fault of sandbox-mcp, please report it");
-            if let Some((engine, _)) = shared.host.known()
-                && let Err(error) = super::room::remove_all(engine, &id).await
-            {
-                tracing::error!("clean-up of run {id}: {error}");
-            }
-            Report::of_breakdown(id, "sandbox-mcp itself broke down; its log has the place")
-        }
+    if let Ok(report) = AssertUnwindSafe(execute(job)).catch_unwind().await {
+        return report;
     }
+    tracing::error!("run {id} broke down; this is a fault of sandbox-mcp, please report it");
+    if let Some((engine, _)) = shared.host.known()
+        && let Err(error) = remove_all(engine, &id).await
+    {
+        tracing::error!("clean-up of run {id}: {error}");
+    }
+    Report::of_breakdown(id, "sandbox-mcp itself broke down; its log has the place")
 }
 
-pub async fn execute(job: Job) -> Report {
-    let Job { shared, id, task, asked, events, canceller } = job;
-    let record = Record::create(&shared.state, &id)
+async fn execute(job: Job) -> Report {
+    let record = Record::create(&job.shared.state, &job.id)
         .inspect_err(|error| tracing::warn!("this run leaves no record: {error}"))
         .ok();
     let transcript = record.as_ref().map(|record| record.transcript().display().to_string());
-    let output = shared.config.limits.output.bytes();
-    let mut story = Story::new(asked, events, record, output);
-    let mut timing = Timing::default();
+    let output = job.shared.config.limits.output.bytes();
+    let mut story = Story::new(job.asked, job.events.clone(), record, output);
     let mut room = Room::default();
-    let mut found = Findings::default();
+    let mut found = Findings {
+        lap: Lap(job.asked),
+        timing: Timing::default(),
+        engine: String::new(),
+        image: String::new(),
+        user: String::new(),
+        receipt: None,
+        baseline: None,
+    };
 
-    let mut lap = Lap(asked);
     let place = tokio::select! {
         biased;
-        reason = canceller.cancelled() => Err(End::Cancelled(reason)),
-        place = shared.queue.enter(|ahead| story.tell(EventKind::Queued { ahead })) => Ok(place),
+        reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
+        place = job.shared.queue.enter(|ahead| story.tell(EventKind::Queued { ahead })) => Ok(place),
     };
-    timing.queued_ms = lap.next();
-
-    let end = match &place {
-        Err(_) => None,
-        Ok(_) => {
-            story.phase(Phase::Preparing);
-            let prepared = tokio::select! {
-                biased;
-                reason = canceller.cancelled() => Err(End::Cancelled(reason)),
-                prepared = prepare(&shared, &id, &task, &mut story, &mut room) => {
-                    prepared.map_err(End::Broken)
-                }
-            };
-            timing.prepare_ms = lap.next();
-            Some(match prepared {
-                Err(end) => end,
-                Ok(prepared) => {
-                    story.phase(Phase::Starting);
-                    let started =
-                        start(&shared, &id, &task, &prepared, &mut room, &mut found).await;
-                    timing.boot_ms = lap.next();
-                    match started {
-                        Err(error) => End::Broken(error),
-                        Ok(()) => work(&task, &prepared, &mut room, &mut story, &canceller).await,
-                    }
-                }
-            })
-        }
+    found.timing.queued_ms = found.lap.next();
+    // The place is kept until everything is gone again.
+    let (end, _place) = match place {
+        Ok(place) => (live(&job, &mut story, &mut room, &mut found).await, Some(place)),
+        Err(end) => (end, None),
     };
-    let end = match (end, place.as_ref()) {
-        (Some(end), _) => end,
-        (None, Err(End::Cancelled(reason))) => End::Cancelled(*reason),
-        (None, _) => unreachable!("a run without a place was cancelled"),
-    };
-    timing.agent_ms = lap.next();
 
     story.phase(Phase::Cleaning);
-    let (traffic, cleared) = room.clear(&id).await;
+    let (traffic, cleared) = room.clear(&job.id).await;
     let traffic = traffic.unwrap_or_default();
+    story.phase(Phase::Collecting);
     // After the container is gone, so that nothing changes any more.
     let changes = match found.baseline.take() {
         Some(baseline) => collect(baseline).await,
         None => ChangeSummary::default(),
     };
-    timing.cleanup_ms = lap.next();
-    drop(place);
+    found.timing.cleanup_ms = found.lap.next();
+    found.timing.total_ms = millis(job.asked.elapsed());
 
     let (mut status, mut error) = judge(&Evidence {
         end: &end,
         conversation: &story.conversation,
         traffic: &traffic,
         last_words: story.last_words(),
-        timeout_seconds: task.timeout.as_secs(),
+        timeout_seconds: job.task.timeout.as_secs(),
     });
     if let Err(uncleared) = cleared {
         // Work that left a container behind is not done, whatever the agent says.
         let (worse, failure) = uncleared.verdict();
         (status, error) = (worse, Some(failure));
     }
-    timing.total_ms = millis(asked.elapsed());
     let report = Report {
-        run_id: id.clone(),
+        run_id: job.id,
         status,
-        answer: story.conversation.answer(),
+        answer: verdict::answer(status, &story.conversation, &traffic),
         error,
         workspace: WorkspaceReport {
-            path: task.workspace.path().display().to_string(),
-            mode: task.mode,
+            path: job.task.workspace.path().display().to_string(),
+            mode: job.task.mode,
         },
         changes,
-        usage: Usage {
-            requests: traffic.requests,
-            steps: story.conversation.steps(),
-            input_tokens: traffic.input_tokens,
-            output_tokens: traffic.output_tokens,
-            reasoning_tokens: traffic.reasoning_tokens,
-        },
-        tools: story
-            .conversation
-            .tools()
-            .iter()
-            .map(|tool| ToolUse {
-                name: tool.name.clone(),
-                calls: tool.calls,
-                errors: tool.errors,
-            })
-            .collect(),
-        timing,
+        usage: Usage::of(&traffic, &story.conversation),
+        tools: story.conversation.tools().iter().map(ToolUse::of).collect(),
+        timing: found.timing,
         sandbox: SandboxReport {
             engine: found.engine,
             image: found.image,
@@ -183,20 +141,45 @@ pub async fn execute(job: Job) -> Report {
         },
         transcript,
     };
-    keep(&shared, story, &report);
+    keep(&job.shared, story, &report);
     report
+}
+
+/// From having a place to the end of the work. Leaves the undoing to its caller.
+async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Findings) -> End {
+    story.phase(Phase::Preparing);
+    let prepared = tokio::select! {
+        biased;
+        reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
+        prepared = prepare(&job.shared, &job.id, &job.task, story, room) => {
+            prepared.map_err(End::Broken)
+        }
+    };
+    found.timing.prepare_ms = found.lap.next();
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(end) => return end,
+    };
+    story.phase(Phase::Starting);
+    let started = start(job, &prepared, room, found).await;
+    found.timing.boot_ms = found.lap.next();
+    let end = match started {
+        Ok(()) => work(&job.task, &prepared, room, story, &job.canceller).await,
+        Err(error) => End::Broken(error),
+    };
+    found.timing.agent_ms = found.lap.next();
+    end
 }
 
 /// Makes everything, and checks the sandbox before anything of the task enters it. Not to be
 /// dropped half way: an interrupted call to the engine leaves nobody knowing what was made.
 async fn start(
-    shared: &Shared,
-    id: &RunId,
-    task: &Checked,
+    job: &Job,
     prepared: &Prepared,
     room: &mut Room,
     found: &mut Findings,
 ) -> Result<(), Error> {
+    let Job { shared, id, task, .. } = job;
     let io = |what| move |source| Error::Io { what, source };
     found.engine = format!("{} {}", prepared.facts.name, prepared.facts.version);
     found.image.clone_from(&prepared.image);
@@ -219,14 +202,22 @@ async fn start(
     let mut mounts = prepared.mounts.clone();
     mounts.push(Policy::sockets_mount(gateway.folder().to_owned()));
     mounts.extend(
-        crate::sandbox::identity_mounts(gateway.folder(), prepared.user)
+        identity_mounts(gateway.folder(), prepared.user)
             .map_err(io("write the sandbox's passwd and group"))?,
     );
+    for mask in &prepared.masks {
+        mounts.push(
+            mask_mount(gateway.folder(), mask.relative(), mask.kind() == Kind::Dir)
+                .map_err(io("write the sandbox's masks"))?,
+        );
+    }
     let policy = Policy::new(&shared.config, prepared.user, mounts);
 
     let baseline = (task.mode == Mode::Direct).then(|| {
         let workspace = task.workspace.clone();
-        tokio::task::spawn_blocking(move || Baseline::take(&workspace, crate::workspace::Limits::default()))
+        tokio::task::spawn_blocking(move || {
+            Baseline::take(&workspace, crate::workspace::Limits::default())
+        })
     });
     let argv = opencode::argv(&prepared.request(task), &prepared.abilities);
     let labels = labels(id, owner, task.timeout);
@@ -285,19 +276,8 @@ fn keep(shared: &Shared, mut story: Story, report: &Report) {
     }
 }
 
-/// The labels of everything that is made for a run.
-pub(super) fn labels(id: &RunId, owner: Owner, timeout: Duration) -> Labels {
-    let now = jiff::Timestamp::now().as_second();
-    let seconds = timeout.as_secs() + CONTAINER_GRACE;
-    Labels {
-        run: id.clone(),
-        owner,
-        container_deadline: now.saturating_add_unsigned(seconds),
-        deadline: now.saturating_add_unsigned(seconds + REMAINS_GRACE),
-    }
-}
-
 /// Milliseconds from lap to lap.
+#[derive(Debug)]
 struct Lap(Instant);
 
 impl Lap {

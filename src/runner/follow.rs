@@ -2,9 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::run::{CancelReason, Canceller};
-use super::story::Story;
 use super::Error;
+use super::cancel::{CancelReason, Canceller};
+use super::story::Story;
 use crate::engine::Exit;
 use crate::gateway::Gateway;
 use crate::model::Fault;
@@ -33,13 +33,13 @@ pub async fn follow(
     canceller: &Canceller,
     deadline: Instant,
 ) -> End {
-    let cancelled = canceller.cancelled();
-    tokio::pin!(cancelled);
+    let stop = canceller.cancelled();
+    tokio::pin!(stop);
     loop {
         tokio::select! {
             // In this order, so that a flood of output cannot hold off a cancel or the deadline.
             biased;
-            reason = &mut cancelled => return End::Cancelled(reason),
+            reason = &mut stop => return End::Cancelled(reason),
             () = tokio::time::sleep_until(deadline) => return End::TimedOut,
             Some(traffic) = gateway.next_event() => {
                 story.traffic(&traffic);

@@ -26,8 +26,9 @@ pub async fn abilities(
         return Ok(known);
     }
     let output = ask(engine, image, policy, labels).await?;
-    let abilities = opencode::abilities(&output).ok_or_else(|| {
-        crate::sandbox::Error::NoAgent { image: image.to_owned(), said: one_line(&output, 400) }
+    let abilities = opencode::abilities(&output).ok_or_else(|| crate::sandbox::Error::NoAgent {
+        image: image.to_owned(),
+        said: one_line(&output, 400),
     })?;
     if let Err(error) = keep(&note, &abilities) {
         // Only the next run's second is lost.

@@ -92,9 +92,8 @@ mod tests {
         for name in ["b", "c"] {
             let (queue, told, order) = (queue.clone(), told.clone(), order.clone());
             waiting.push(tokio::spawn(async move {
-                let place = queue
-                    .enter(|ahead| told.lock().expect("lock").push((name, ahead)))
-                    .await;
+                let place =
+                    queue.enter(|ahead| told.lock().expect("lock").push((name, ahead))).await;
                 order.lock().expect("lock").push(name);
                 drop(place);
             }));
@@ -117,6 +116,6 @@ mod tests {
         assert!(gone.await.is_err());
         assert!(queue.waiting.borrow().tickets.is_empty());
         drop(first);
-        queue.enter(|_| panic!("there is a place")).await;
+        drop(queue.enter(|_| panic!("there is a place")).await);
     }
 }

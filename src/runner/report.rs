@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{Conversation, ToolCount};
+use crate::gateway::Record as Traffic;
 use crate::ids::RunId;
 
 pub use crate::sandbox::Receipt;
@@ -27,6 +29,24 @@ pub enum Status {
     Truncated,
     /// The sandbox could not be made, or was not what the policy says.
     SandboxError,
+}
+
+impl Status {
+    /// As people say it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed out",
+            Self::Cancelled => "cancelled",
+            Self::OutOfMemory => "out of memory",
+            Self::ModelUnreachable => "model unreachable",
+            Self::ModelError => "model error",
+            Self::NoOutput => "no output",
+            Self::Truncated => "truncated",
+            Self::SandboxError => "sandbox error",
+        }
+    }
 }
 
 /// One run's closing report, essentials first.
@@ -75,11 +95,29 @@ pub struct Usage {
     pub reasoning_tokens: u64,
 }
 
+impl Usage {
+    pub(super) fn of(traffic: &Traffic, conversation: &Conversation) -> Self {
+        Self {
+            requests: traffic.requests,
+            steps: conversation.steps(),
+            input_tokens: traffic.input_tokens,
+            output_tokens: traffic.output_tokens,
+            reasoning_tokens: traffic.reasoning_tokens,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolUse {
     pub name: String,
     pub calls: u64,
     pub errors: u64,
+}
+
+impl ToolUse {
+    pub(super) fn of(count: &ToolCount) -> Self {
+        Self { name: count.name.clone(), calls: count.calls, errors: count.errors }
+    }
 }
 
 /// Where the time went, in milliseconds.

@@ -232,10 +232,7 @@ fn host_config(policy: &Policy) -> HostConfig {
                 })
                 .collect(),
         ),
-        log_config: Some(HostConfigLogConfig {
-            typ: Some(policy.log_driver.into()),
-            config: None,
-        }),
+        log_config: Some(HostConfigLogConfig { typ: Some(policy.log_driver.into()), config: None }),
         ipc_mode: Some("private".into()),
         // PID 1 is our own guest, which reaps and ends by itself; a second init would only stand
         // between it and its signals.

@@ -17,13 +17,18 @@ use crate::engine::{Error, Output};
 pub const OWNER_GONE: i64 = 251;
 pub const DEADLINE: i64 = 252;
 
+/// How the guest's word begins that the agent was killed and the container was not.
+pub const AGENT_KILLED: &str = "init: the agent was killed by signal";
+
 /// One line of the guest's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     Stdout(String),
     Stderr(String),
     /// A line over the limit, of which only its length is kept.
-    TooLong { bytes: usize },
+    TooLong {
+        bytes: usize,
+    },
 }
 
 /// Cuts the engine's pieces into lines, with bounded memory whatever comes.
@@ -189,11 +194,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_two_streams_do_not_mix() {
-        let seen = lines(
-            vec![out("a"), Output::Stderr(Bytes::from_static(b"e\n")), out("b\n")],
-            100,
-        )
-        .await;
+        let seen =
+            lines(vec![out("a"), Output::Stderr(Bytes::from_static(b"e\n")), out("b\n")], 100)
+                .await;
         assert_eq!(seen, [Line::Stderr("e".into()), Line::Stdout("ab".into())]);
     }
 

@@ -13,8 +13,9 @@ use crate::config::{Config, Size};
 /// The profile that we ship; see `config/seccomp.json` for what it denies and why.
 pub const SECCOMP: &str = include_str!("../../config/seccomp.json");
 
-/// Open files of one process: enough for any build, too few to hurt.
-const FILES: i64 = 65_536;
+/// Open files of one process: enough for any build, and below what engines themselves may have,
+/// which is the most they can give.
+const FILES: i64 = 8192;
 
 /// `uid:gid` inside a sandbox. Cannot be root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +137,8 @@ impl Policy {
                 user.gid
             ),
         };
-        let cores = std::thread::available_parallelism().map_or(1.0, |cores| {
-            f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX))
-        });
+        let cores = std::thread::available_parallelism()
+            .map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX)));
         Self {
             user,
             umask: config.sandbox.umask.clone(),
@@ -192,6 +192,7 @@ impl Policy {
             Self::sockets_mount("the run's socket folder".into()),
             generated("passwd"),
             generated("group"),
+            generated("resolv.conf"),
         ]
     }
 

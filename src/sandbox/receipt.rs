@@ -123,7 +123,8 @@ impl Receipt {
         for tmpfs in &policy.tmpfs {
             let seen = self.tmpfs.iter().find(|seen| seen.path == tmpfs.path);
             hold(
-                seen.and_then(|seen| seen.size_kb).is_some_and(|kb| kb <= tmpfs.size.div_ceil(1024)),
+                seen.and_then(|seen| seen.size_kb)
+                    .is_some_and(|kb| kb <= tmpfs.size.div_ceil(1024)),
                 format!("{} is {:?} instead of {} bytes", tmpfs.path, seen, tmpfs.size),
             );
         }
@@ -181,12 +182,13 @@ mod tests {
         }
     }
 
+    type Weaken = fn(&mut Receipt);
+
     #[test]
     fn every_weakening_is_seen() {
         let policy = policy();
         let good = good(&policy);
         assert_eq!(good.mismatches(&policy), Vec::<String>::new());
-        type Weaken = fn(&mut Receipt);
         let weaker: &[(&str, Weaken)] = &[
             ("user", |r| r.uid = 0),
             ("groups", |r| r.groups = vec![0]),

@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# What the scripts share. Sourced, not run.
+
+PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
+export PATH
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif has sudo; then
+        sudo "$@"
+    else
+        fail "this needs root, and there is no sudo: $*"
+    fi
+}
+
+# packages NAME...: installs those Debian or Ubuntu packages that are missing.
+packages() {
+    local name missing=()
+    for name in "$@"; do
+        dpkg-query -Wf '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    has apt-get || fail "please install: ${missing[*]}"
+    say "installing ${missing[*]}"
+    as_root apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# with_engine COMMAND...: runs it so that it reaches the engine. A user with sudo who is not in
+# the group docker borrows that group for this one command; nobody's membership is changed.
+with_engine() {
+    if docker version >/dev/null 2>&1 || [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    else
+        sudo -u "$(id -un)" -g docker --preserve-env env "PATH=$PATH" "HOME=$HOME" "$@"
+    fi
+}
