@@ -144,7 +144,7 @@ pub fn recognise(base: &Url, offers: &[Offer]) -> Source {
         "vllm" => Source::Vllm,
         "llamacpp" => Source::LlamaCpp,
         "library" => Source::Ollama,
-        "organization_owner" => Source::LmStudio,
+        "organization_owner" | "organization-owner" => Source::LmStudio,
         other if other.contains("flm") => Source::FastFlowLm,
         other if other.contains("sglang") => Source::OpenaiCompatible,
         _ => USUAL
