@@ -14,22 +14,25 @@ async fn values_and_their_origins() {
     let table = product.call(["config"]).await;
     table.assert_code(0);
     let line = |key: &str| {
-        let found = table.stdout.lines().find(|line| line.contains(key));
+        let found = table.stdout.lines().find(|line| line.starts_with(key));
         found.unwrap_or_else(|| panic!("{key} is not told: {}", table.stdout)).to_owned()
     };
-    let timeout = line("limits.timeout");
-    assert!(timeout.contains("77") && timeout.contains("config.toml"), "{timeout}");
-    let model = line("model.model");
+    let timeout = line("timeout = ");
+    assert!(timeout.contains("77") && timeout.contains("config.toml, line 2"), "{timeout}");
+    let model = line("model = ");
     assert!(
         model.contains("from-the-environment") && model.contains("SANDBOX_MCP_MODEL"),
         "{model}"
     );
-    assert!(line("limits.pids").contains("512"), "defaults are told, too");
+    let pids = line("pids = ");
+    assert!(pids.contains("512") && pids.contains("default"), "{pids}");
 
     let json = product.call(["config", "--json"]).await;
     json.assert_code(0);
     let values: Value = serde_json::from_str(&json.stdout).expect("JSON");
-    assert!(values.to_string().contains("from-the-environment"), "{values:#}");
+    assert_eq!(values["config"]["model"]["model"], "from-the-environment");
+    assert_eq!(values["config"]["limits"]["timeout"], 77);
+    assert_eq!(values["origins"]["limits.timeout"]["from"], "file");
     product.check_nothing_left().await;
 }
 

@@ -59,8 +59,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
-    /// Build the sandbox image, unless it is there
-    Build,
+    /// Build the sandbox image, unless it is there, and print its name
+    Build {
+        /// Give it this name, too
+        #[arg(long, value_name = "NAME:TAG")]
+        tag: Option<String>,
+    },
     /// Print exactly what a sandbox may do
     Policy {
         #[arg(long)]
@@ -158,8 +162,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             // A configuration that cannot be read is a finding, not the end of the examination.
             block_on(doctor::run(load(&load_options(cli)), &options, &mut stdout))
         }
-        Some(Command::Build) => {
-            block_on(build::run(&effective()?.config, cli.quiet, &mut stdout))?;
+        Some(Command::Build { tag }) => {
+            let config = effective()?.config;
+            block_on(build::run(&config, tag.as_deref(), cli.quiet, &mut stdout))?;
             Ok(0)
         }
         Some(Command::Policy { json }) => {

@@ -43,6 +43,13 @@ impl Engine {
         }
     }
 
+    /// Gives an image one more name, `repository:tag`.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<(), Error> {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+        let options = query::TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
+        self.docker.tag_image(image, Some(options)).await.map_err(api("name the image"))
+    }
+
     /// Pulls an image, telling `progress` each step.
     pub async fn pull(&self, name: &str, progress: impl Fn(&str)) -> Result<(), Error> {
         let options = query::CreateImageOptionsBuilder::new().from_image(name).build();

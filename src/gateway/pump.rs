@@ -79,7 +79,7 @@ impl Pump {
     fn settle(&mut self) {
         self.ended = true;
         let answer = self.reader.answer();
-        self.ledger.answered(self.number, answer.finish_reason(), answer.usage());
+        self.ledger.answered(self.number, answer);
     }
 
     /// The agent has the head of the answer already, so the fault goes into the stream, as an event

@@ -225,7 +225,7 @@ impl Relay {
         for call in calls {
             self.ledger.tool_call(number, call);
         }
-        self.ledger.answered(number, answer.finish_reason(), answer.usage());
+        self.ledger.answered(number, &answer);
         let mut redactor = Redactor::new(self.endpoint.api_key.clone());
         let body = [redactor.pass(body), redactor.rest()].concat();
         Ok(respond::whole(StatusCode::OK, body))

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::run::Shared;
+use super::shared::Shared;
 use crate::workspace::{Mode, WorkspacePath};
 
 /// A task as a face understood it; [`super::Runner::start`] checks it against the configuration.

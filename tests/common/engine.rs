@@ -82,23 +82,49 @@ pub async fn ready() {
         }
         try_docker(["version"])
             .unwrap_or_else(|error| panic!("no container engine answers: {error}"));
-        let house = tempfile::tempdir().expect("a folder");
-        let mut build = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"));
-        build.arg("build").stdin(Stdio::null());
-        super::product::isolate(house.path(), |key, value| {
-            match value {
-                Some(value) => build.env(key, value),
-                None => build.env_remove(key),
-            };
-        });
-        let out = build.output().expect("the binary starts");
-        let told = String::from_utf8_lossy(&out.stderr).into_owned();
-        let said = if out.status.success() { "ok".into() } else { told.clone() };
-        std::fs::write(&verdict, said).expect("a note for the other tests");
-        assert!(out.status.success(), "sandbox-mcp build failed ({}):\n{told}", out.status);
+        let told = prepare();
+        let verdict_words = told.as_ref().map_or_else(Clone::clone, |()| "ok".to_owned());
+        std::fs::write(&verdict, verdict_words).expect("a note for the other tests");
+        told.unwrap_or_else(|told| panic!("{told}"));
     })
     .await
     .unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+}
+
+/// Builds the image, and runs a rehearsal once, after which the product knows what the image's
+/// agent can do; [`know_the_image`] hands that on to other houses.
+fn prepare() -> Result<(), String> {
+    let house = tempfile::tempdir().expect("a folder");
+    let workspace = super::Workspace::new();
+    for args in [&["build"][..], &["run", "--model-url", "rehearsal", "--json", "rehearse"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"));
+        command.args(args).stdin(Stdio::null()).current_dir(workspace.path());
+        super::product::isolate(house.path(), |key, value| {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        });
+        let out = command.output().expect("the binary starts");
+        if !out.status.success() {
+            let told = String::from_utf8_lossy(&out.stderr);
+            return Err(format!("sandbox-mcp {} failed ({}):\n{told}", args[0], out.status));
+        }
+    }
+    copy(&house.path().join("state/images"), &cache().join("images"));
+    Ok(())
+}
+
+/// Saves a house the second that asking the image's agent costs.
+pub fn know_the_image(state: &std::path::Path) {
+    copy(&cache().join("images"), &state.join("images"));
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
 }
 
 /// Names one run of the suite: nextest's own id, else the parent (cargo) process.

@@ -72,7 +72,9 @@ impl Product {
     pub async fn new() -> Self {
         engine::ready().await;
         let place = engine::place().await;
-        Self { _place: Some(place), ..Self::without_engine() }
+        let product = Self { _place: Some(place), ..Self::without_engine() };
+        engine::know_the_image(&product.folder("state"));
+        product
     }
 
     pub async fn with_model(model: &Model) -> Self {
