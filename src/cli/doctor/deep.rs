@@ -132,7 +132,7 @@ fn judge(report: &Report, place: &Place, rootless: bool) -> Vec<Finding> {
 }
 
 fn broken(report: &Report) -> Finding {
-    let status = crate::cli::run::status_word(report.status);
+    let status = report.status.label();
     let why = report.error.as_ref().map(|error| error.message.as_str()).unwrap_or_default();
     let hint = report.error.as_ref().and_then(|error| error.hint.clone());
     let transcript = report.transcript.as_deref().map(|file| format!("; its events are in {file}"));
