@@ -198,7 +198,13 @@ fn load_options(cli: &Cli) -> LoadOptions {
 /// Two threads serve any number of sandboxes: all that happens here is waiting.
 fn block_on<F: Future>(future: F) -> F::Output {
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let output = runtime.block_on(future);
+            // Dropped, it would wait for a thread that blocks on standard input or on a name
+            // that no resolver answers for.
+            runtime.shutdown_background();
+            output
+        }
         Err(error) => {
             complain(&format!("error: no threads to work with: {error}"));
             std::process::exit(1)

@@ -23,6 +23,8 @@ pub struct BuildRequest {
 pub struct ImageFacts {
     pub id: String,
     pub size: i64,
+    /// When it was built, as RFC 3339.
+    pub created: Option<String>,
     pub labels: HashMap<String, String>,
 }
 
@@ -33,6 +35,7 @@ impl Engine {
             Ok(image) => Ok(Some(ImageFacts {
                 id: image.id.unwrap_or_default(),
                 size: image.size.unwrap_or_default(),
+                created: image.created,
                 labels: image.config.and_then(|c| c.labels).unwrap_or_default(),
             })),
             Err(error) if error.is_missing() => Ok(None),

@@ -25,6 +25,7 @@ mod verdict;
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
     WorkspaceReport,

@@ -89,6 +89,13 @@ impl Inputs {
         format!("sandbox-mcp:{}", crate::text::hex(&hash.finalize()[..6]))
     }
 
+    /// Each base that would do, in order, and the tag of the image on it. None when a ready image
+    /// is configured.
+    pub fn choices(&self) -> Vec<(&str, String)> {
+        let bases = if self.ready.is_some() { &[][..] } else { &self.bases };
+        bases.iter().map(|base| (base.as_str(), self.tag(base))).collect()
+    }
+
     /// The image to use, if the engine has it already.
     pub async fn find(&self, engine: &Engine) -> Result<Option<String>, Error> {
         let names: Vec<String> = match &self.ready {
