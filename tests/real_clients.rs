@@ -38,14 +38,14 @@ impl House {
     }
 
     async fn run(&self, command: std::process::Command) -> Finished {
-        let path = command.get_envs().find(|(key, _)| *key == "PATH").and_then(|(_, value)| value);
-        let path = path.map(std::ffi::OsStr::to_owned);
+        // What the command was given comes over what the house has for everyone.
+        let own: Vec<_> = command
+            .get_envs()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+            .collect();
         let mut command = Command::from(command);
         self.product.furnish(&mut command);
-        command.current_dir(self.workspace.path());
-        if let Some(path) = path {
-            command.env("PATH", path);
-        }
+        command.envs(own).current_dir(self.workspace.path());
         let mut running = self.product.start(command);
         running.close_stdin();
         running.wait().await
@@ -171,6 +171,8 @@ async fn claude_code() {
         command
             .env("DISABLE_AUTOUPDATER", "1")
             .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+        // Its own scratch files are not ours to look for.
+        command.env("TMPDIR", house.product.folder("data"));
         command
     };
     let mut add = claude(&["mcp", "add", "sandbox"]);
