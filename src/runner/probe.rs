@@ -1,5 +1,6 @@
 //! Asking the agent in an image what it can do: once an image, in a sandbox like any other.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -73,7 +74,7 @@ async fn listen(sandbox: &mut Sandbox, policy: &Policy) -> Result<String, crate:
 
 fn keep(note: &Path, abilities: &Abilities) -> std::io::Result<()> {
     if let Some(folder) = note.parent() {
-        std::fs::create_dir_all(folder)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     std::fs::write(note, serde_json::to_vec(abilities)?)
 }

@@ -96,6 +96,9 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
         &shared.folder,
         &shared.config.workspace.roots,
     )?;
+    if task.mode != Mode::ReadOnly {
+        workspace.require_writable()?;
+    }
     let Task { text, mode, model, command, .. } = task;
     Ok(Checked { text, workspace, mode, timeout, model, command })
 }

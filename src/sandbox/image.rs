@@ -3,6 +3,7 @@
 //! costs one look.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
@@ -236,7 +237,7 @@ fn found_bundle() -> Result<Vec<u8>, Error> {
 async fn build_lock(state: &Path) -> Result<std::fs::File, Error> {
     let path = state.join("build.lock");
     let io = |source| Error::Io { what: format!("lock {}", path.display()), source };
-    std::fs::create_dir_all(state).map_err(io)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(io)?;
     let file = std::fs::File::create(&path).map_err(io)?;
     let held = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
     held.map_err(|error| io(std::io::Error::other(error)))?.map_err(io)
