@@ -1,35 +1,47 @@
-# What the scripts share. Sourced, never run.
 # shellcheck shell=bash
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# What the scripts share. Sourced, not run.
 
-say() { printf '== %s\n' "$*" >&2; }
-die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+PATH=$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin
+export PATH
 
-# Runs a command as root: directly, or by sudo where there is one.
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
 as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif command -v sudo >/dev/null; then sudo "$@"
-  else die "this needs root: $* (become root, or install sudo)"; fi
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif has sudo; then
+        sudo "$@"
+    else
+        fail "this needs root, and there is no sudo: $*"
+    fi
 }
 
-# Installs the Debian packages that provide the missing ones of "command:package" pairs.
-need() {
-  local pair missing=()
-  for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
-  done
-  [ ${#missing[@]} = 0 ] && return
-  command -v apt-get >/dev/null || die "missing and no apt-get to install it with: ${missing[*]}"
-  say "installing ${missing[*]}"
-  as_root apt-get -q update >/dev/null
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${missing[@]}" >/dev/null
+# packages NAME...: installs those Debian or Ubuntu packages that are missing.
+packages() {
+    local name missing=()
+    for name in "$@"; do
+        dpkg-query -Wf '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    has apt-get || fail "please install: ${missing[*]}"
+    say "installing ${missing[*]}"
+    as_root apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# rustup's own place, for shells that have not read it yet.
-PATH="$PATH:$HOME/.cargo/bin"
-need_rust() {
-  command -v cargo >/dev/null || die "Rust is missing: install it from https://rustup.rs and run this again"
-  # Rust links with the system's C compiler.
-  need cc:build-essential
+# with_engine COMMAND...: runs it so that it reaches the engine. A user with sudo who is not in
+# the group docker borrows that group for this one command; nobody's membership is changed.
+with_engine() {
+    if docker version >/dev/null 2>&1 || [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    else
+        sudo -u "$(id -un)" -g docker --preserve-env env "PATH=$PATH" "HOME=$HOME" "$@"
+    fi
 }

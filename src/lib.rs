@@ -15,7 +15,8 @@
 //!
 //! A [`runner::Task`] is what was asked. A [`runner::Run`] is one execution of it: an id, a stream
 //! of [`runner::Event`]s and one closing [`runner::Report`]. Every face ([`cli`], [`mcp`]) consumes
-//! the same `Run`; no face talks to the engine. `runner/execute.rs` is the whole life of a run on
+//! the same `Run`; only the commands `build` and `doctor`, which are about the engine itself, look
+//! past the runner. `runner/execute.rs` is the whole life of a run on
 //! one page, and the place to start reading.
 //!
 //! # Which room to change

@@ -19,6 +19,8 @@ pub struct Request<'a> {
     pub command: Option<&'a str>,
     /// Port on the sandbox's own loopback behind which the model is.
     pub model_port: u16,
+    /// Files with standing instructions, as paths inside.
+    pub instructions: &'a [String],
     /// Milliseconds after which the agent may give up on one answer.
     pub answer_timeout_ms: u64,
 }

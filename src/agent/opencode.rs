@@ -12,6 +12,13 @@ use crate::text::{clean, one_line};
 /// Where the agent lies in the image.
 pub const BINARY: &str = "/usr/local/bin/opencode";
 
+/// What of a workspace would configure the agent or run in it at its start. Switched off in its
+/// environment as well, but some versions import plugins all the same.
+pub const SETTINGS: [&str; 3] = [".opencode", "opencode.json", "opencode.jsonc"];
+
+/// What of a workspace speaks to the agent, as text. With its settings off, it must be told.
+pub const INSTRUCTIONS: [&str; 2] = ["AGENTS.md", "CLAUDE.md"];
+
 /// What the agent calls our gateway.
 const PROVIDER: &str = "sandbox";
 
@@ -86,6 +93,7 @@ fn configuration(request: &Request<'_>) -> serde_json::Value {
         }},
         // Without a list of its own it looks for providers, and with none it hangs.
         "enabled_providers": [PROVIDER],
+        "instructions": request.instructions,
         "model": model,
         "small_model": model,
         "share": "disabled",
@@ -128,11 +136,14 @@ fn tool(part: ToolPart) -> AgentEvent {
     let state = part.state;
     let input = state.input.as_ref();
     let title = state.title.filter(|title| !title.is_empty()).or_else(|| input.map(summary));
+    let exit = state.metadata.and_then(|metadata| metadata.exit);
+    // A call of a tool that there is not is completed, as the tool `invalid`.
+    let ok = state.status == "completed" && part.tool != "invalid" && exit.is_none_or(|e| e == 0);
     AgentEvent::Tool {
         name: one_line(&part.tool, 64),
         title: one_line(&title.unwrap_or_default(), TITLE),
-        ok: state.status == "completed",
-        exit: state.metadata.and_then(|metadata| metadata.exit),
+        ok,
+        exit,
         error: state.error.map(|error| one_line(&error, 400)),
     }
 }
@@ -230,7 +241,7 @@ mod tests {
             Some(AgentEvent::Tool {
                 name: "bash".into(),
                 title: "ls; exit 3".into(),
-                ok: true,
+                ok: false,
                 exit: Some(3),
                 error: None
             })
@@ -276,6 +287,7 @@ mod tests {
             output: 1,
             command: Some("git-commit"),
             model_port: 1,
+            instructions: &[],
             answer_timeout_ms: 1,
         };
         let old = argv(&request, &abilities(old).expect("an agent"));

@@ -7,7 +7,12 @@ use crate::config::{self, Config};
 use crate::engine::Engine;
 use crate::sandbox::image::Inputs;
 
-pub async fn run(config: &Config, quiet: bool, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn run(
+    config: &Config,
+    tag: Option<&str>,
+    quiet: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let inputs = Inputs::new(&config.image)?;
     let engine = Engine::connect(config.engine.host.as_deref()).await?;
     let state = config::state_dir()?;
@@ -17,6 +22,9 @@ pub async fn run(config: &Config, quiet: bool, out: &mut impl Write) -> anyhow::
         }
     };
     let image = inputs.ensure(&engine, &state, tell).await?;
+    if let Some(tag) = tag {
+        engine.tag(&image, tag).await?;
+    }
     writeln!(out, "{image}")?;
     Ok(())
 }

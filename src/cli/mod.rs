@@ -59,8 +59,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
-    /// Build the sandbox image, unless it is there
-    Build,
+    /// Build the sandbox image, unless it is there, and print its name
+    Build {
+        /// Give it this name, too
+        #[arg(long, value_name = "NAME:TAG")]
+        tag: Option<String>,
+    },
     /// Print exactly what a sandbox may do
     Policy {
         #[arg(long)]
@@ -145,7 +149,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         None | Some(Command::Serve) => {
             drop(stdout);
             let runner = Runner::new(effective()?.config)?;
-            block_on(crate::mcp::serve_stdio(runner))?;
+            block_on(async {
+                runner.look_around();
+                crate::mcp::serve_stdio(runner).await
+            })?;
             Ok(0)
         }
         Some(Command::Run(args)) => {
@@ -158,8 +165,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             // A configuration that cannot be read is a finding, not the end of the examination.
             block_on(doctor::run(load(&load_options(cli)), &options, &mut stdout))
         }
-        Some(Command::Build) => {
-            block_on(build::run(&effective()?.config, cli.quiet, &mut stdout))?;
+        Some(Command::Build { tag }) => {
+            let config = effective()?.config;
+            block_on(build::run(&config, tag.as_deref(), cli.quiet, &mut stdout))?;
             Ok(0)
         }
         Some(Command::Policy { json }) => {
@@ -193,7 +201,13 @@ fn load_options(cli: &Cli) -> LoadOptions {
 /// Two threads serve any number of sandboxes: all that happens here is waiting.
 fn block_on<F: Future>(future: F) -> F::Output {
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let output = runtime.block_on(future);
+            // Dropped, it would wait for a thread that blocks on standard input or on a name
+            // that no resolver answers for.
+            runtime.shutdown_background();
+            output
+        }
         Err(error) => {
             complain(&format!("error: no threads to work with: {error}"));
             std::process::exit(1)

@@ -110,7 +110,7 @@ fn show(report: &Report, args: &RunArgs) -> anyhow::Result<()> {
     if let (false, Some(error)) = (args.json, &report.error) {
         let hint =
             error.hint.as_deref().map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-        complain(&format!("{}: {}{hint}", status_word(report.status), error.message));
+        complain(&format!("{}: {}{hint}", report.status.label(), error.message));
     }
     Ok(())
 }
@@ -129,21 +129,5 @@ fn exit_code(status: Status) -> u8 {
         Status::TimedOut => 124,
         Status::Cancelled => 130,
         _ => 1,
-    }
-}
-
-/// The status as people say it.
-pub(super) fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Completed => "completed",
-        Status::Failed => "failed",
-        Status::TimedOut => "timed out",
-        Status::Cancelled => "cancelled",
-        Status::OutOfMemory => "out of memory",
-        Status::ModelUnreachable => "model unreachable",
-        Status::ModelError => "model error",
-        Status::NoOutput => "no output",
-        Status::Truncated => "truncated",
-        Status::SandboxError => "sandbox error",
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::complain;
-use super::run::status_word;
 use crate::runner::{Event, EventKind, Phase, Report, Status};
 use crate::text::one_line;
 
@@ -101,7 +100,7 @@ impl View {
         let seconds = report.timing.total_ms as f64 / 1000.0;
         complain(&format!(
             "{mark} {} in {seconds:.1} s · {} requests, {} + {} tokens · {changes} · {}",
-            status_word(report.status),
+            report.status.label(),
             usage.requests,
             usage.input_tokens,
             usage.output_tokens,

@@ -21,6 +21,7 @@ const CALL_TIMEOUT: u64 = 60;
 pub struct Engine {
     pub(super) docker: Docker,
     host: String,
+    because: String,
 }
 
 /// An engine that could be used, and why we think so.
@@ -46,7 +47,14 @@ pub struct Facts {
     pub userns_remap: bool,
     pub seccomp: bool,
     pub cgroup_version: String,
+    /// Which limits the engine can set on this kernel.
+    pub memory_limit: bool,
+    pub swap_limit: bool,
+    pub pids_limit: bool,
+    pub cpu_limit: bool,
     pub storage_driver: String,
+    /// Where the engine keeps images and containers.
+    pub root_dir: Option<String>,
     pub runtimes: Vec<String>,
     pub default_runtime: Option<String>,
     pub architecture: String,
@@ -54,6 +62,8 @@ pub struct Facts {
     pub memory: i64,
     /// Whether the containers' kernel is this machine's, so that unix sockets can be shared.
     pub same_kernel: bool,
+    /// What the engine itself warns of.
+    pub warnings: Vec<String>,
 }
 
 impl Engine {
@@ -62,7 +72,7 @@ impl Engine {
     pub async fn connect(configured: Option<&str>) -> Result<Self, Error> {
         let mut tried = Vec::new();
         for candidate in candidates(configured) {
-            match Self::open(&candidate.host).await {
+            match Self::open(&candidate).await {
                 Ok(engine) => {
                     tracing::debug!(host = candidate.host, because = candidate.because, "engine");
                     return Ok(engine);
@@ -75,7 +85,8 @@ impl Engine {
         Err(Error::NotFound { tried })
     }
 
-    async fn open(host: &str) -> Result<Self, Error> {
+    async fn open(candidate: &Candidate) -> Result<Self, Error> {
+        let host = &candidate.host;
         let unsupported = |why: &str| Error::Unsupported { host: host.into(), why: why.into() };
         if host.starts_with("ssh://") {
             return Err(unsupported(
@@ -86,7 +97,11 @@ impl Engine {
             Docker::connect_with_host(host).map_err(|error| unsupported(&error.to_string()))?;
         docker.set_timeout(Duration::from_secs(CALL_TIMEOUT));
         match tokio::time::timeout(PING_TIMEOUT, docker.ping()).await {
-            Ok(Ok(_)) => Ok(Self { docker, host: host.to_owned() }),
+            Ok(Ok(_)) => {
+                let how = if candidate.chosen { "named by" } else { "the usual socket of" };
+                let because = format!("{how} {}", candidate.because);
+                Ok(Self { docker, host: host.clone(), because })
+            }
             Ok(Err(error)) if denied(host) => {
                 Err(Error::Denied { host: host.into(), why: error.to_string() })
             }
@@ -97,6 +112,11 @@ impl Engine {
 
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// What led to this engine, in words.
+    pub fn because(&self) -> &str {
+        &self.because
     }
 
     pub async fn facts(&self) -> Result<Facts, Error> {
@@ -120,7 +140,12 @@ impl Engine {
             userns_remap: option("userns"),
             seccomp: option("seccomp"),
             cgroup_version: info.cgroup_version.map_or_else(|| "1".into(), |v| v.to_string()),
+            memory_limit: info.memory_limit.unwrap_or_default(),
+            swap_limit: info.swap_limit.unwrap_or_default(),
+            pids_limit: info.pids_limit.unwrap_or_default(),
+            cpu_limit: info.cpu_cfs_quota.unwrap_or_default(),
             storage_driver: info.driver.unwrap_or_default(),
+            root_dir: info.docker_root_dir,
             runtimes,
             default_runtime: info.default_runtime,
             architecture: info.architecture.unwrap_or_default(),
@@ -128,6 +153,7 @@ impl Engine {
             memory: info.mem_total.unwrap_or_default(),
             same_kernel: own_kernel().is_some_and(|own| own == kernel),
             kernel,
+            warnings: info.warnings.unwrap_or_default(),
         })
     }
 }

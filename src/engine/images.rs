@@ -23,6 +23,8 @@ pub struct BuildRequest {
 pub struct ImageFacts {
     pub id: String,
     pub size: i64,
+    /// When it was built, as RFC 3339.
+    pub created: Option<String>,
     pub labels: HashMap<String, String>,
 }
 
@@ -33,11 +35,19 @@ impl Engine {
             Ok(image) => Ok(Some(ImageFacts {
                 id: image.id.unwrap_or_default(),
                 size: image.size.unwrap_or_default(),
+                created: image.created,
                 labels: image.config.and_then(|c| c.labels).unwrap_or_default(),
             })),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Gives an image one more name, `repository:tag`.
+    pub async fn tag(&self, image: &str, name: &str) -> Result<(), Error> {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+        let options = query::TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
+        self.docker.tag_image(image, Some(options)).await.map_err(api("name the image"))
     }
 
     /// Pulls an image, telling `progress` each step.

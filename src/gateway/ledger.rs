@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::model::{Fault, FaultKind, ToolCall, Usage};
+use crate::model::{Answer, Fault, FaultKind, ToolCall, Usage};
 
 /// One thing that happened between the agent and the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,9 @@ pub struct Record {
     pub reasoning_tokens: u64,
     /// In the order in which answers ended.
     pub finish_reasons: Vec<Option<String>>,
+    /// The words of the answer that ended last. Untrusted.
+    #[serde(skip)]
+    pub last_answer: String,
     pub faults: u64,
     pub last_fault: Option<Fault>,
     pub bytes_sent: u64,
@@ -125,10 +128,12 @@ impl Ledger {
         let _ = self.traffic.send(Traffic::ToolCall { number, name: call.name, arguments });
     }
 
-    pub fn answered(&self, number: u64, finish_reason: Option<&str>, usage: Usage) {
-        let finish_reason = finish_reason.map(str::to_owned);
+    pub fn answered(&self, number: u64, answer: &Answer) {
+        let usage = answer.usage();
+        let finish_reason = answer.finish_reason().map(str::to_owned);
         let mut record = self.lock();
         record.answers += 1;
+        answer.text().clone_into(&mut record.last_answer);
         Self::count(&mut record, usage);
         record.finish_reasons.push(finish_reason.clone());
         let _ = self.traffic.send(Traffic::Answered {

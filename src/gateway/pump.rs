@@ -46,14 +46,15 @@ impl Pump {
         outcome.unwrap_or_else(|fault| Some(self.fail(fault)))
     }
 
-    /// Looks at a piece before it goes on, and returns what goes on.
+    /// Looks at a piece before it goes on, and returns what goes on. The key is out of it before
+    /// anything else sees it.
     pub fn read(&mut self, piece: Bytes) -> Result<Bytes, Fault> {
         self.ledger.received(piece.len());
+        let piece = self.redactor.pass(piece);
         let mut calls = Vec::new();
         let outcome = self.reader.push(&piece, &mut calls);
         self.tell(calls);
         outcome?;
-        let piece = self.redactor.pass(piece);
         if !self.reader.answer().is_done() {
             return Ok(piece);
         }
@@ -62,12 +63,14 @@ impl Pump {
     }
 
     fn finish(&mut self) -> Result<Option<Bytes>, Fault> {
+        let rest = self.redactor.rest();
         let mut calls = Vec::new();
-        let outcome = self.reader.finish(&mut calls);
+        let outcome =
+            self.reader.push(&rest, &mut calls).and_then(|()| self.reader.finish(&mut calls));
         self.tell(calls);
         outcome?;
         self.settle();
-        Ok(Some(self.redactor.rest()))
+        Ok(Some(rest))
     }
 
     fn tell(&self, calls: Vec<ToolCall>) {
@@ -79,7 +82,7 @@ impl Pump {
     fn settle(&mut self) {
         self.ended = true;
         let answer = self.reader.answer();
-        self.ledger.answered(self.number, answer.finish_reason(), answer.usage());
+        self.ledger.answered(self.number, answer);
     }
 
     /// The agent has the head of the answer already, so the fault goes into the stream, as an event

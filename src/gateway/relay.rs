@@ -79,8 +79,10 @@ impl Relay {
         path: &'static str,
         body: Incoming,
     ) -> Result<Response<Body>, Response<Body>> {
-        let (body, room) = self.read_body(body).await?;
-        let Rebuilt { body, streamed } = request::rebuild(&body, &self.endpoint.model)
+        let (asked, room) = self.read_body(body).await?;
+        let rebuilt = request::rebuild(&asked, &self.endpoint.model);
+        drop(asked);
+        let Rebuilt { body, streamed } = rebuilt
             .map_err(|message| self.refuse(StatusCode::BAD_REQUEST, "invalid_request", &message))?;
         let number =
             self.ledger.start(self.limits.max_requests).map_err(|fault| respond::fault(&fault))?;
@@ -215,6 +217,8 @@ impl Relay {
             .map_err(|_| Fault::first_byte_timeout(patience))??;
         self.ledger.received(body.len());
         self.ledger.first_byte(number, started.elapsed());
+        let mut redactor = Redactor::new(self.endpoint.api_key.clone());
+        let body = [redactor.pass(body), redactor.rest()].concat();
         let mut answer = Answer::default();
         let mut calls = Vec::new();
         answer.push_whole(&body, &mut calls)?;
@@ -225,9 +229,7 @@ impl Relay {
         for call in calls {
             self.ledger.tool_call(number, call);
         }
-        self.ledger.answered(number, answer.finish_reason(), answer.usage());
-        let mut redactor = Redactor::new(self.endpoint.api_key.clone());
-        let body = [redactor.pass(body), redactor.rest()].concat();
+        self.ledger.answered(number, &answer);
         Ok(respond::whole(StatusCode::OK, body))
     }
 }

@@ -94,7 +94,7 @@ pub async fn get_json(
             return Err(Fault::from_status(status, &bytes));
         }
         serde_json::from_slice(&bytes)
-            .map_err(|_| Fault::new(FaultKind::NotJson, "answers, but not with JSON"))
+            .map_err(|_| Fault::from_misfit("something that is not JSON", &bytes))
     };
     match tokio::time::timeout(limit, exchange).await {
         Ok(outcome) => outcome,
@@ -144,7 +144,7 @@ pub fn recognise(base: &Url, offers: &[Offer]) -> Source {
         "vllm" => Source::Vllm,
         "llamacpp" => Source::LlamaCpp,
         "library" => Source::Ollama,
-        "organization_owner" => Source::LmStudio,
+        "organization_owner" | "organization-owner" => Source::LmStudio,
         other if other.contains("flm") => Source::FastFlowLm,
         other if other.contains("sglang") => Source::OpenaiCompatible,
         _ => USUAL

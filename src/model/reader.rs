@@ -53,23 +53,26 @@ impl Reader {
                 sse::Event::Data(data) => self.answer.push_event(&data, calls)?,
                 // Too long to be looked into, such as a picture; it passes all the same.
                 sse::Event::Oversized => {}
-                // Some servers write an error without `data:` before it; clients skip other lines.
-                sse::Event::Garbage(line) if self.answer.has_begun() => {
-                    if line.starts_with('{') && line.contains("\"error\"") {
-                        self.answer.push_event(&line, calls)?;
-                    }
-                }
-                sse::Event::Garbage(line) => {
-                    if line.starts_with('{') {
-                        // An error object says more than we could.
-                        self.answer.push_event(&line, calls)?;
-                    }
-                    let message = format!("the answer is not an event stream: {line}");
-                    return Err(Fault::new(FaultKind::NotJson, &message));
-                }
+                sse::Event::Garbage(line) => self.take_stray(&line, calls)?,
             }
         }
         Ok(())
+    }
+
+    /// A line that is no part of the stream. Clients skip those, but some servers put their errors
+    /// there: older llama.cpp as `error: {…}`, others as bare JSON.
+    fn take_stray(&mut self, line: &str, calls: &mut Vec<ToolCall>) -> Result<(), Fault> {
+        if let Some(error) = line.strip_prefix("error:") {
+            return Err(Fault::from_error_object(error.as_bytes()));
+        }
+        if line.starts_with('{') && (line.contains("\"error\"") || !self.answer.has_begun()) {
+            self.answer.push_event(line, calls)?;
+        }
+        if self.answer.has_begun() {
+            return Ok(());
+        }
+        let message = format!("the answer is not an event stream: {line}");
+        Err(Fault::new(FaultKind::NotJson, &message))
     }
 }
 
@@ -180,6 +183,8 @@ mod tests {
         assert_eq!(fault(b"data: {broken\n\n").kind, FaultKind::NotJson);
         let bare = fault(b"{\"error\": {\"message\": \"engine died\"}}\n");
         assert_eq!((bare.kind, bare.message.as_str()), (FaultKind::StreamError, "engine died"));
+        let old = fault(b"error: {\"code\": 500, \"message\": \"context size exceeded\"}\n");
+        assert_eq!(old.kind, FaultKind::ContextOverflow);
     }
 
     #[test]

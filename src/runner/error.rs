@@ -46,15 +46,30 @@ impl Error {
             Self::Sandbox(sandbox::Error::NoAgent { .. }) => "no_agent",
             Self::Sandbox(_) => "sandbox",
             Self::Gateway(_) => "gateway",
-            Self::Model(_) => "no_model",
+            Self::Model(
+                model::Error::Unusable { fault, .. } | model::Error::Faulted { fault, .. },
+            ) => fault.kind.as_str(),
+            Self::Model(model::Error::NoneFound { .. }) => "no_model_server",
+            Self::Model(model::Error::NoModels { .. } | model::Error::UnknownModel { .. }) => {
+                "no_model"
+            }
+            Self::Model(_) => "model_settings",
             Self::OtherKernel { .. } => "other_kernel",
             Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
             Self::Io { .. } => "io",
         }
     }
 
-    fn hint(&self) -> &'static str {
+    fn hint(&self) -> &str {
         match self {
+            Self::Model(model::Error::Unusable { fault, .. }) if fault.hint.is_some() => {
+                fault.hint.as_deref().unwrap_or_default()
+            }
+            Self::Model(
+                model::Error::NoModels { .. }
+                | model::Error::UnknownModel { .. }
+                | model::Error::Unusable { .. },
+            ) => "`sandbox-mcp doctor` shows what the server says of itself",
             Self::Model(_) => {
                 "start the model server or name it with --model-url; `sandbox-mcp doctor` shows what was tried"
             }
@@ -68,12 +83,23 @@ impl Error {
     /// What this means for the run.
     pub(super) fn verdict(&self) -> (Status, Failure) {
         let status = match self {
+            // A server that answers is there, whatever it says.
+            Self::Model(model::Error::Unusable { fault, .. }) if !fault.is_unreachable() => {
+                Status::ModelError
+            }
+            Self::Model(model::Error::NoModels { .. } | model::Error::UnknownModel { .. }) => {
+                Status::ModelError
+            }
             Self::Model(_) => Status::ModelUnreachable,
             _ => Status::SandboxError,
         };
         let failure = Failure {
             kind: self.kind().to_owned(),
-            message: crate::text::clean(&self.to_string()),
+            message: crate::text::clean(&match self {
+                // These complete "failed to …".
+                Self::Model(error) => format!("failed to {error}"),
+                other => other.to_string(),
+            }),
             hint: Some(self.hint().to_owned()),
         };
         (status, failure)

@@ -3,18 +3,20 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
+use super::cancel::Canceller;
+use super::deadlines::labels;
 use super::follow::{End, follow};
 use super::prepare::{Prepared, prepare};
 use super::room::{Room, remove_all};
-use super::run::{Canceller, Shared};
+use super::shared::Shared;
 use super::story::{Story, millis};
 use super::task::Checked;
-use super::verdict::{Evidence, judge};
+use super::verdict::{self, Evidence, judge};
 use super::{
     ChangeSummary, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport, Timing, ToolUse,
     Usage, WorkspaceReport,
@@ -23,13 +25,8 @@ use crate::agent::opencode;
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Record};
 use crate::ids::{Owner, RunId};
-use crate::sandbox::{Labels, Policy, RunFolder, Sandbox, Spec};
-use crate::workspace::{Baseline, Mode};
-
-/// How much longer than the agent its container may live, so that the deadlines never race.
-const CONTAINER_GRACE: u64 = 30;
-/// How much longer than the container its remains may lie before anyone may remove them.
-const REMAINS_GRACE: u64 = 60;
+use crate::sandbox::{Policy, RunFolder, Sandbox, Spec, identity_mounts, mask_mount};
+use crate::workspace::{Baseline, Kind, Mode};
 
 /// A run to be.
 #[derive(Debug)]
@@ -102,6 +99,7 @@ async fn execute(job: Job) -> Report {
     story.phase(Phase::Cleaning);
     let (traffic, cleared) = room.clear(&job.id).await;
     let traffic = traffic.unwrap_or_default();
+    story.phase(Phase::Collecting);
     // After the container is gone, so that nothing changes any more.
     let changes = match found.baseline.take() {
         Some(baseline) => collect(baseline).await,
@@ -125,7 +123,7 @@ async fn execute(job: Job) -> Report {
     let report = Report {
         run_id: job.id,
         status,
-        answer: story.conversation.answer(),
+        answer: verdict::answer(status, &story.conversation, &traffic),
         error,
         workspace: WorkspaceReport {
             path: job.task.workspace.path().display().to_string(),
@@ -204,9 +202,15 @@ async fn start(
     let mut mounts = prepared.mounts.clone();
     mounts.push(Policy::sockets_mount(gateway.folder().to_owned()));
     mounts.extend(
-        crate::sandbox::identity_mounts(gateway.folder(), prepared.user)
+        identity_mounts(gateway.folder(), prepared.user)
             .map_err(io("write the sandbox's passwd and group"))?,
     );
+    for mask in &prepared.masks {
+        mounts.push(
+            mask_mount(gateway.folder(), mask.relative(), mask.kind() == Kind::Dir)
+                .map_err(io("write the sandbox's masks"))?,
+        );
+    }
     let policy = Policy::new(&shared.config, prepared.user, mounts);
 
     let baseline = (task.mode == Mode::Direct).then(|| {
@@ -269,18 +273,6 @@ fn keep(shared: &Shared, mut story: Story, report: &Report) {
     }
     if let Err(error) = history::prune(&shared.state, shared.config.history.keep) {
         tracing::warn!("old records were not removed: {error}");
-    }
-}
-
-/// The labels of everything that is made for a run.
-pub(super) fn labels(id: &RunId, owner: Owner, timeout: Duration) -> Labels {
-    let now = jiff::Timestamp::now().as_second();
-    let seconds = timeout.as_secs() + CONTAINER_GRACE;
-    Labels {
-        run: id.clone(),
-        owner,
-        container_deadline: now.saturating_add_unsigned(seconds),
-        deadline: now.saturating_add_unsigned(seconds + REMAINS_GRACE),
     }
 }
 

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::Error;
-use super::run::{CancelReason, Canceller};
+use super::cancel::{CancelReason, Canceller};
 use super::story::Story;
 use crate::engine::Exit;
 use crate::gateway::Gateway;

@@ -4,6 +4,8 @@
 //! closing [`Report`]. This room knows the rooms below by their purpose; it must never know
 //! Docker's API or any host's protocol.
 
+mod cancel;
+mod deadlines;
 mod error;
 mod event;
 mod execute;
@@ -15,15 +17,18 @@ mod queue;
 mod report;
 mod room;
 mod run;
+mod shared;
 mod story;
 mod task;
 mod verdict;
 
+pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
     WorkspaceReport,
 };
-pub use run::{CancelReason, Canceller, Run, Runner, StartError};
+pub use run::{Run, Runner, StartError};
 pub use task::{Task, TaskError};

@@ -1,16 +1,18 @@
 //! Finding everything that a run needs, before anything is made for it.
 
-use super::run::Shared;
+use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{Error, execute, probe};
-use crate::agent::{Abilities, Request};
+use super::{Error, deadlines, probe};
+use std::path::Path;
+
+use crate::agent::{Abilities, Request, opencode};
 use crate::engine::{Engine, Facts};
 use crate::ids::{Owner, RunId};
 use crate::model::{self, Endpoint};
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, User, image::Inputs};
-use crate::workspace::{Mode, WorkspacePath, protected};
+use crate::workspace::{Mode, Protected, WorkspacePath, existing, protected};
 
 /// All that a run starts from.
 #[derive(Debug)]
@@ -22,6 +24,10 @@ pub struct Prepared {
     pub abilities: Abilities,
     pub user: User,
     pub mounts: Vec<Mount>,
+    /// What the agent must not see of the workspace.
+    pub masks: Vec<Protected>,
+    /// The workspace's own words to the agent, as paths inside.
+    pub instructions: Vec<String>,
 }
 
 impl Prepared {
@@ -33,6 +39,7 @@ impl Prepared {
             output: self.endpoint.output,
             command: task.command.as_deref(),
             model_port: MODEL_PORT,
+            instructions: &self.instructions,
             // The gateway and our own deadline decide; the agent must not give up before them.
             answer_timeout_ms: super::story::millis(task.timeout) + 60_000,
         }
@@ -64,13 +71,22 @@ pub async fn prepare(
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
-    let mounts = workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
+    let masks = masks(&task.workspace, story)?;
+    let mut mounts =
+        workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
+    // The engine takes one mount a place, and a mask is the stronger one.
+    mounts.retain(|mount| {
+        !masks.iter().any(|mask| mount.target.starts_with(inside(mask.relative())))
+    });
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
-    let labels = execute::labels(id, owner, std::time::Duration::from_secs(60));
+    let labels = deadlines::labels(id, owner, std::time::Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
-    Ok(Prepared { engine, facts, endpoint, image, abilities, user, mounts })
+    let instructions = existing(&task.workspace, &opencode::INSTRUCTIONS).places;
+    // Where both are there, they say the same or the first one counts, as with the agent itself.
+    let instructions = instructions.iter().take(1).map(|file| inside(file.relative())).collect();
+    Ok(Prepared { engine, facts, endpoint, image, abilities, user, mounts, masks, instructions })
 }
 
 /// The image, with the lines of its build told as they come.
@@ -89,10 +105,16 @@ async fn ensure_image(
     loop {
         tokio::select! {
             biased;
-            Some(line) = said.recv() => story.notice(&line),
+            // A build prints thousands of lines; its steps are what a person can use.
+            Some(line) = said.recv() => if is_milestone(&line) { story.notice(&line) },
             image = &mut building => return Ok(image?),
         }
     }
+}
+
+/// Our own words about a build, and the names of its steps.
+fn is_milestone(line: &str) -> bool {
+    ["building", "pulling", "Step "].iter().any(|start| line.starts_with(start))
 }
 
 /// Who the sandbox runs as: the configured user, else the workspace's owner. Root's folders can
@@ -115,6 +137,26 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
                 .into())
         }
     }
+}
+
+/// The agent's settings in the workspace, to be hidden from it: they can run code at its start and
+/// lead its model requests elsewhere.
+fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<Protected>, Error> {
+    let found = existing(workspace, &opencode::SETTINGS);
+    if let Some(obstacle) = found.obstacles.into_iter().next() {
+        return Err(Error::Unprotectable(obstacle));
+    }
+    for place in &found.places {
+        let place = place.relative().display();
+        story.notice(&format!(
+            "{place} of the workspace is hidden from the agent: it could run code at its start"
+        ));
+    }
+    Ok(found.places)
+}
+
+fn inside(relative: &Path) -> String {
+    Path::new(sandbox::WORKSPACE).join(relative).display().to_string()
 }
 
 /// The workspace, and over it, read-only, what a program on the host would trust or execute.

@@ -1,6 +1,7 @@
 //! Asking the agent in an image what it can do: once an image, in a sandbox like any other.
 
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::agent::{Abilities, opencode};
@@ -18,11 +19,7 @@ pub async fn abilities(
 ) -> Result<Abilities, Error> {
     let facts = engine.image(image).await.map_err(crate::sandbox::Error::from)?;
     let id = facts.ok_or_else(|| crate::sandbox::Error::NoImage { image: image.to_owned() })?.id;
-    let name: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
-    let note = state.join("images").join(format!("{name}.json"));
-    if let Some(known) =
-        std::fs::read(&note).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
-    {
+    if let Some(known) = noted(state, &id) {
         return Ok(known);
     }
     let output = ask(engine, image, policy, labels).await?;
@@ -30,11 +27,23 @@ pub async fn abilities(
         image: image.to_owned(),
         said: one_line(&output, 400),
     })?;
+    let note = note(state, &id);
     if let Err(error) = keep(&note, &abilities) {
         // Only the next run's second is lost.
         tracing::warn!("{} was not written: {error}", note.display());
     }
     Ok(abilities)
+}
+
+/// What is known of the agent in the image with this id, from a run that asked it.
+pub fn noted(state: &Path, image_id: &str) -> Option<Abilities> {
+    let bytes = std::fs::read(note(state, image_id)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn note(state: &Path, image_id: &str) -> PathBuf {
+    let name: String = image_id.chars().filter(char::is_ascii_alphanumeric).collect();
+    state.join("images").join(format!("{name}.json"))
 }
 
 async fn ask(
@@ -65,7 +74,7 @@ async fn listen(sandbox: &mut Sandbox, policy: &Policy) -> Result<String, crate:
 
 fn keep(note: &Path, abilities: &Abilities) -> std::io::Result<()> {
     if let Some(folder) = note.parent() {
-        std::fs::create_dir_all(folder)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     std::fs::write(note, serde_json::to_vec(abilities)?)
 }

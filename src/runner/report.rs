@@ -31,6 +31,24 @@ pub enum Status {
     SandboxError,
 }
 
+impl Status {
+    /// As people say it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed out",
+            Self::Cancelled => "cancelled",
+            Self::OutOfMemory => "out of memory",
+            Self::ModelUnreachable => "model unreachable",
+            Self::ModelError => "model error",
+            Self::NoOutput => "no output",
+            Self::Truncated => "truncated",
+            Self::SandboxError => "sandbox error",
+        }
+    }
+}
+
 /// One run's closing report, essentials first.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Report {

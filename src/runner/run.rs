@@ -1,14 +1,15 @@
 //! The handles that faces hold.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
+use super::cancel::{CancelReason, Canceller};
 use super::host::Host;
 use super::queue::Queue;
+use super::shared::Shared;
 use super::{Event, Report, Task, TaskError, execute, task};
 use crate::config::{self, Config};
 use crate::ids::RunId;
@@ -17,59 +18,8 @@ use crate::ids::RunId;
 #[derive(Clone, Debug)]
 pub struct Runner {
     shared: Arc<Shared>,
-}
-
-/// What all runs of one process share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub config: Config,
-    /// Where records are kept.
-    pub state: PathBuf,
-    /// Where sockets are kept.
-    pub runtime: PathBuf,
-    /// The folder that the program was started in.
-    pub folder: PathBuf,
-    pub host: Host,
-    pub queue: Queue,
-    live: std::sync::Mutex<Vec<(RunId, Canceller)>>,
+    live: Arc<Mutex<Vec<(RunId, Canceller)>>>,
     tracker: TaskTracker,
-}
-
-/// Why a run was stopped from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CancelReason {
-    /// The caller said so.
-    Asked,
-    /// The program ends.
-    Shutdown,
-}
-
-/// Stops a run. Cheap to clone; the first reason counts.
-#[derive(Clone, Debug)]
-pub struct Canceller(Arc<watch::Sender<Option<CancelReason>>>);
-
-impl Canceller {
-    fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
-    }
-
-    pub fn cancel(&self, reason: CancelReason) {
-        self.0.send_if_modified(|known| known.is_none() && known.replace(reason).is_none());
-    }
-
-    /// Waits until the run is cancelled.
-    pub(super) async fn cancelled(&self) -> CancelReason {
-        let mut changes = self.0.subscribe();
-        loop {
-            if let Some(reason) = *changes.borrow_and_update() {
-                return reason;
-            }
-            // We hold a sender ourselves, so the channel cannot close.
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
 }
 
 /// Why there is no runner.
@@ -103,15 +53,28 @@ impl Runner {
                 folder: std::env::current_dir().map_err(StartError::Folder)?,
                 host: Host::default(),
                 queue: Queue::new(places),
-                live: std::sync::Mutex::default(),
-                tracker: TaskTracker::new(),
                 config,
             }),
+            live: Arc::default(),
+            tracker: TaskTracker::new(),
         })
     }
 
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// Meets the engine in the background, which removes what dead owners left on it. Without an
+    /// engine nothing happens: the first run will say so.
+    pub fn look_around(&self) {
+        let shared = self.shared.clone();
+        // Not tracked: nobody has to wait for it at the end, and half done is better than not.
+        tokio::spawn(async move {
+            let configured = shared.config.engine.host.as_deref();
+            if let Err(error) = shared.host.meet(configured, &shared.runtime).await {
+                tracing::debug!("no engine yet: {error}");
+            }
+        });
     }
 
     /// Checks the task and starts it; never waits for the engine or the model server.
@@ -132,7 +95,7 @@ impl Runner {
         };
         self.lock().push((id.clone(), canceller.clone()));
         let runner = self.clone();
-        self.shared.tracker.spawn(async move {
+        self.tracker.spawn(async move {
             let report = execute::guarded(job).await;
             runner.lock().retain(|(live, _)| *live != report.run_id);
             // Nobody may be listening any more; the record on disk has the report.
@@ -143,17 +106,17 @@ impl Runner {
 
     /// Cancels all runs and waits for their clean-up. Returns those that were not clean in time.
     pub async fn shutdown(&self, within: Duration) -> Vec<RunId> {
-        self.shared.tracker.close();
+        self.tracker.close();
         for (_, canceller) in self.lock().iter() {
             canceller.cancel(CancelReason::Shutdown);
         }
-        let _ = tokio::time::timeout(within, self.shared.tracker.wait()).await;
+        let _ = tokio::time::timeout(within, self.tracker.wait()).await;
         self.lock().iter().map(|(id, _)| id.clone()).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(RunId, Canceller)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(RunId, Canceller)>> {
         // A panic while the list was held cannot have left it half changed.
-        self.shared.live.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

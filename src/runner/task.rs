@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::run::Shared;
+use super::shared::Shared;
 use crate::workspace::{Mode, WorkspacePath};
 
 /// A task as a face understood it; [`super::Runner::start`] checks it against the configuration.
@@ -96,6 +96,9 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
         &shared.folder,
         &shared.config.workspace.roots,
     )?;
+    if task.mode != Mode::ReadOnly {
+        workspace.require_writable()?;
+    }
     let Task { text, mode, model, command, .. } = task;
     Ok(Checked { text, workspace, mode, timeout, model, command })
 }

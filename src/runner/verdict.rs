@@ -1,13 +1,13 @@
 //! What a run came to. Never the exit code alone: an agent's own account, the gateway's and the
 //! container's end have to agree.
 
+use super::cancel::CancelReason;
 use super::follow::End;
-use super::run::CancelReason;
 use super::{Failure, Status};
 use crate::agent::{Conversation, Ending};
 use crate::engine::Exit;
 use crate::gateway::Record as Traffic;
-use crate::sandbox::{DEADLINE, OWNER_GONE};
+use crate::sandbox::{AGENT_KILLED, DEADLINE, OWNER_GONE};
 
 /// Everything that bears witness.
 #[derive(Debug)]
@@ -47,6 +47,9 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
     }
 }
 
+/// The exit code of whatever got SIGKILL.
+const KILLED: i64 = 128 + 9;
+
 const LOOK: &str = "the transcript shows what the agent did";
 
 fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
@@ -68,6 +71,12 @@ fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
             Status::SandboxError,
             Some(failure("connection_lost", message, "was the engine restarted? try again")),
         );
+    }
+    let killed = |words: &str| words.starts_with(AGENT_KILLED);
+    if exit.code == KILLED && !evidence.last_words.is_some_and(killed) {
+        let message = "the container was killed from outside";
+        let hint = "somebody or something else removed it, or the engine was stopped; try again";
+        return (Status::SandboxError, Some(failure("killed_from_outside", message, hint)));
     }
     match conversation.ending() {
         Ending::Stop => {
@@ -93,9 +102,30 @@ fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
             if conversation.error().is_some() || exit.code != 0 {
                 return (Status::Failed, Some(broke_down(evidence, exit)));
             }
+            if told_by_model(evidence.traffic).is_some() {
+                return (Status::Completed, None);
+            }
             (Status::NoOutput, Some(no_output()))
         }
     }
+}
+
+/// The run's answer: the agent's words, or the model's own where the agent did not get to say them.
+pub fn answer(status: Status, conversation: &Conversation, traffic: &Traffic) -> String {
+    match (status, conversation.ending()) {
+        (Status::Completed, Ending::Nothing | Ending::Other(_)) => {
+            told_by_model(traffic).unwrap_or_default()
+        }
+        _ => conversation.answer(),
+    }
+}
+
+/// What the model said last, if that was an end. The agent ends without waiting for its output to
+/// be read, so the last words of a long answer can be lost on its side.
+fn told_by_model(traffic: &Traffic) -> Option<String> {
+    let ended = traffic.finish_reasons.last()?.as_deref() == Some("stop");
+    let answer = crate::text::clean(traffic.last_answer.trim());
+    (ended && !answer.is_empty()).then_some(answer)
 }
 
 fn broke_down(evidence: &Evidence<'_>, exit: Exit) -> Failure {
@@ -142,15 +172,20 @@ mod tests {
     }
 
     fn of(conversation: &Conversation, requests: u64, code: i64, out_of_memory: bool) -> Status {
+        of_words(conversation, requests, code, out_of_memory, None)
+    }
+
+    fn of_words(
+        conversation: &Conversation,
+        requests: u64,
+        code: i64,
+        out_of_memory: bool,
+        last_words: Option<&str>,
+    ) -> Status {
         let traffic = Traffic { requests, ..Traffic::default() };
         let end = End::Exited(Exit { code, out_of_memory });
-        let evidence = Evidence {
-            end: &end,
-            conversation,
-            traffic: &traffic,
-            last_words: None,
-            timeout_seconds: 1,
-        };
+        let evidence =
+            Evidence { end: &end, conversation, traffic: &traffic, last_words, timeout_seconds: 1 };
         let (status, failure) = judge(&evidence);
         assert_eq!(failure.is_none(), status == Status::Completed, "{failure:?}");
         status
@@ -174,6 +209,37 @@ mod tests {
         let done = conversation("stop", "Done.");
         assert_eq!(of(&done, 1, 0, true), Status::Completed);
         assert_eq!(of(&Conversation::default(), 1, 137, true), Status::OutOfMemory);
+    }
+
+    #[test]
+    fn what_the_agent_lost_the_gateway_has() {
+        let traffic = Traffic {
+            requests: 1,
+            finish_reasons: vec![Some("stop".into())],
+            last_answer: "Done.".into(),
+            ..Traffic::default()
+        };
+        let cut = Conversation::default();
+        let judged = |code| {
+            judge(&Evidence {
+                end: &End::Exited(Exit { code, out_of_memory: false }),
+                conversation: &cut,
+                traffic: &traffic,
+                last_words: None,
+                timeout_seconds: 1,
+            })
+        };
+        assert_eq!(judged(0).0, Status::Completed);
+        assert_eq!(answer(Status::Completed, &cut, &traffic), "Done.");
+        assert_eq!(judged(1).0, Status::Failed);
+    }
+
+    #[test]
+    fn a_killed_container_is_not_a_killed_agent() {
+        let nothing = Conversation::default();
+        assert_eq!(of(&nothing, 1, KILLED, false), Status::SandboxError);
+        let told = format!("{AGENT_KILLED} 9");
+        assert_eq!(of_words(&nothing, 1, KILLED, false, Some(&told)), Status::Failed);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::engine::{Error, Output};
 pub const OWNER_GONE: i64 = 251;
 pub const DEADLINE: i64 = 252;
 
+/// How the guest's word begins that the agent was killed and the container was not.
+pub const AGENT_KILLED: &str = "init: the agent was killed by signal";
+
 /// One line of the guest's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {

@@ -3,6 +3,7 @@
 //! costs one look.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
@@ -31,6 +32,7 @@ const CA_VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_C
 #[derive(Debug)]
 pub struct Inputs {
     files: BTreeMap<String, Vec<u8>>,
+    found_ca: Option<Vec<u8>>,
     args: BTreeMap<&'static str, String>,
     bases: Vec<String>,
     ready: Option<String>,
@@ -42,8 +44,15 @@ impl Inputs {
         files.insert("Dockerfile".to_owned(), DOCKERFILE.to_vec());
         files.insert("config/AGENTS.md".to_owned(), AGENTS.to_vec());
         collect("image", &GUEST, &mut files);
+        files.remove(CA_FILE);
         collect(".opencode", &OPENCODE, &mut files);
-        files.insert(CA_FILE.to_owned(), ca_bundle(config.ca_bundle.as_deref())?);
+        // Only a configured bundle is among the inputs. The one that is found serves the build as
+        // it may; the image must not depend on which program's environment we were started from.
+        let mut found_ca = None;
+        match config.ca_bundle.as_deref() {
+            Some(path) => drop(files.insert(CA_FILE.to_owned(), read_bundle(path)?)),
+            None => found_ca = Some(found_bundle()?),
+        }
         let profile = match config.profile {
             Profile::Lean => "lean",
             Profile::Standard => "standard",
@@ -59,7 +68,7 @@ impl Inputs {
             Some(base) => vec![base.clone()],
             None => vec![LOCAL_BASE.to_owned(), PUBLIC_BASE.to_owned()],
         };
-        Ok(Self { files, args, bases, ready: config.name.clone() })
+        Ok(Self { files, found_ca, args, bases, ready: config.name.clone() })
     }
 
     /// The tag for one base.
@@ -79,6 +88,13 @@ impl Inputs {
             add(content);
         }
         format!("sandbox-mcp:{}", crate::text::hex(&hash.finalize()[..6]))
+    }
+
+    /// Each base that would do, in order, and the tag of the image on it. None when a ready image
+    /// is configured.
+    pub fn choices(&self) -> Vec<(&str, String)> {
+        let bases = if self.ready.is_some() { &[][..] } else { &self.bases };
+        bases.iter().map(|base| (base.as_str(), self.tag(base))).collect()
     }
 
     /// The image to use, if the engine has it already.
@@ -153,7 +169,9 @@ impl Inputs {
     fn archive(&self) -> Result<Vec<u8>, Error> {
         let io = |source| Error::Io { what: "pack the build context".into(), source };
         let mut archive = tar::Builder::new(Vec::new());
-        for (path, content) in &self.files {
+        let ca = self.found_ca.iter().map(|found| (CA_FILE, found));
+        let files = self.files.iter().map(|(path, content)| (path.as_str(), content)).chain(ca);
+        for (path, content) in files {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(0o644);
@@ -185,21 +203,19 @@ fn collect(prefix: &str, dir: &Dir<'_>, files: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-/// The extra certificate authorities: the configured bundle, else the one that the environment
-/// names, else those that were added to this machine, else none.
-fn ca_bundle(configured: Option<&Path>) -> Result<Vec<u8>, Error> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| Error::Io {
-            what: format!("read the CA bundle {}", path.display()),
-            source,
-        })
-    };
-    if let Some(path) = configured {
-        return read(path);
-    }
+fn read_bundle(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Io {
+        what: format!("read the CA bundle {}", path.display()),
+        source,
+    })
+}
+
+/// The extra certificate authorities of this machine: the bundle that the environment names, else
+/// those that were added by hand, else none.
+fn found_bundle() -> Result<Vec<u8>, Error> {
     let named = CA_VARIABLES.iter().filter_map(std::env::var_os).map(PathBuf::from);
     if let Some(path) = named.into_iter().find(|path| path.is_file()) {
-        return read(&path);
+        return read_bundle(&path);
     }
     let Ok(entries) = std::fs::read_dir("/usr/local/share/ca-certificates") else {
         return Ok(Vec::new());
@@ -211,7 +227,7 @@ fn ca_bundle(configured: Option<&Path>) -> Result<Vec<u8>, Error> {
     paths.sort();
     let mut bundle = Vec::new();
     for path in paths {
-        bundle.extend(read(&path)?);
+        bundle.extend(read_bundle(&path)?);
         bundle.push(b'\n');
     }
     Ok(bundle)
@@ -221,7 +237,7 @@ fn ca_bundle(configured: Option<&Path>) -> Result<Vec<u8>, Error> {
 async fn build_lock(state: &Path) -> Result<std::fs::File, Error> {
     let path = state.join("build.lock");
     let io = |source| Error::Io { what: format!("lock {}", path.display()), source };
-    std::fs::create_dir_all(state).map_err(io)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(io)?;
     let file = std::fs::File::create(&path).map_err(io)?;
     let held = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
     held.map_err(|error| io(std::io::Error::other(error)))?.map_err(io)
@@ -255,8 +271,8 @@ mod tests {
         for copy in copies {
             let words: Vec<_> = copy.split_whitespace().collect();
             for source in &words[..words.len() - 1] {
-                let found =
-                    inputs.files.keys().any(|path| path.starts_with(source.trim_end_matches('/')));
+                let mut known = inputs.files.keys().map(String::as_str).chain([CA_FILE]);
+                let found = known.any(|path| path.starts_with(source.trim_end_matches('/')));
                 assert!(found, "{source} is copied but not embedded");
             }
         }

@@ -3,8 +3,8 @@
 //! This room knows policy, image and guest. It must never know what the task is or who asked.
 
 mod container;
+mod generated;
 mod guest;
-mod identity;
 pub mod image;
 mod labels;
 mod policy;
@@ -12,8 +12,8 @@ mod reaper;
 mod receipt;
 
 pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
-pub use guest::{DEADLINE, Line, OWNER_GONE};
-pub use identity::identity_mounts;
+pub use generated::{identity_mounts, mask_mount};
+pub use guest::{AGENT_KILLED, DEADLINE, Line, OWNER_GONE};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use policy::{Mount, Policy, Tmpfs, User};
 pub use reaper::{RunFolder, reap, reap_folders};

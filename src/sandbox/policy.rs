@@ -192,6 +192,7 @@ impl Policy {
             Self::sockets_mount("the run's socket folder".into()),
             generated("passwd"),
             generated("group"),
+            generated("resolv.conf"),
         ]
     }
 

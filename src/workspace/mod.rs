@@ -15,5 +15,5 @@ mod walk;
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
 pub use mode::{Mode, NotAMode};
 pub use path::{Error, Owner, WorkspacePath};
-pub use protect::{Kind, Obstacle, Protected, Protection, protected};
+pub use protect::{Kind, Obstacle, Protected, Protection, existing, protected};
 pub use walk::Limits;

@@ -49,6 +49,10 @@ pub enum Error {
     Refused { given: String, why: &'static str },
     #[error("`workspace` is `{given}`, which is outside of the allowed folders; {}", allowed(.roots))]
     Outside { given: String, roots: Vec<PathBuf> },
+    #[error(
+        "`workspace` is `{given}`, where you may not write, so nobody may on your behalf; use the mode read-only, or another folder"
+    )]
+    NotWritable { given: String },
     #[error("the workspace `{given}` was replaced by another folder meanwhile; run again")]
     Replaced { given: String },
 }
@@ -119,6 +123,16 @@ impl WorkspacePath {
     /// Whether this user may write here. If not, a container must not do so on their behalf.
     pub fn is_writable(&self) -> bool {
         rustix::fs::access(&self.path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+    }
+
+    /// Refuses a folder that this user may not write to. Who may use the engine could otherwise
+    /// write, through a sandbox, wherever the folder's owner may.
+    pub fn require_writable(&self) -> Result<(), Error> {
+        if self.is_writable() {
+            Ok(())
+        } else {
+            Err(Error::NotWritable { given: shown(&self.path) })
+        }
     }
 
     /// Whether the name still leads to the folder that was checked. To be asked last before a

@@ -117,6 +117,18 @@ impl Protected {
     }
 }
 
+/// Those of `names`, relative to the workspace, that exist in it, and those that are not what they
+/// seem.
+pub fn existing(workspace: &WorkspacePath, names: &[&str]) -> Protection {
+    let mut found = Protection { complete: true, ..Protection::default() };
+    if let Some(root) = open_root(workspace) {
+        for name in names {
+            found.add(root.as_fd(), Path::new(name), false);
+        }
+    }
+    found
+}
+
 /// The protected places that exist in the workspace: the default ones, `extra` ones, and those of
 /// the repositories below. Paths in `extra` that lead out of the workspace are passed over.
 pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {

@@ -347,4 +347,5 @@ async fn the_key_is_never_said_back() {
     let (status, body) = bench.ask().await;
     assert_eq!(status, 200);
     assert!(body.contains("Bearer [api key]") && !body.contains(KEY), "{body}");
+    assert_eq!(bench.gateway.record().last_answer, "Bearer [api key]");
 }

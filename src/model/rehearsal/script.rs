@@ -95,7 +95,9 @@ impl Scene<'_> {
             Some(listing) => {
                 let folder = self.folder(listing);
                 let place = if folder.is_empty() { "the folder".to_owned() } else { folder };
-                said.push(format!("I listed {place} ({} entries)", entries(listing)));
+                let count = entries(listing);
+                let plural = if count == 1 { "y" } else { "ies" };
+                said.push(format!("I listed {place} ({count} entr{plural})"));
             }
             None => said.push("no tool was offered that could list the folder".to_owned()),
         }
@@ -259,7 +261,7 @@ mod tests {
             calls[1].1["content"].as_str().is_some_and(|text| text.contains("> Fix the \"bug\"\n"))
         );
         assert!(said.starts_with("rehearsal model:"), "{said}");
-        assert!(said.contains("(1 entries)") && said.contains("read it back"), "{said}");
+        assert!(said.contains("(1 entry)") && said.contains("read it back"), "{said}");
     }
 
     #[test]

@@ -1,0 +1,152 @@
+//! The engine, seen from outside through its own command line, and the image that tests share.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// A folder below the target folder that outlives a test run.
+pub fn cache() -> PathBuf {
+    let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sandbox-mcp-tests");
+    std::fs::create_dir_all(&cache).expect("a folder for the tests' cache");
+    cache
+}
+
+/// Where the engine listens, found once, because tests run with a HOME without Docker contexts.
+pub fn host() -> Option<&'static str> {
+    static HOST: OnceLock<Option<String>> = OnceLock::new();
+    HOST.get_or_init(|| {
+        if let Ok(host) = std::env::var("DOCKER_HOST") {
+            return Some(host);
+        }
+        let format = "{{.Endpoints.docker.Host}}";
+        let shown =
+            Command::new("docker").args(["context", "inspect", "-f", format]).output().ok()?;
+        let host = String::from_utf8(shown.stdout).ok()?.trim().to_owned();
+        host.starts_with("unix://").then_some(host)
+    })
+    .as_deref()
+}
+
+/// Runs the engine's own command line and gives its output; panics when it fails.
+#[track_caller]
+pub fn docker<const N: usize>(args: [&str; N]) -> String {
+    try_docker(args).unwrap_or_else(|error| panic!("docker {args:?}: {error}"))
+}
+
+pub fn try_docker<const N: usize>(args: [&str; N]) -> Result<String, String> {
+    let mut command = Command::new("docker");
+    if let Some(host) = host() {
+        command.env("DOCKER_HOST", host);
+    }
+    let out =
+        command.args(args).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    if out.status.success() {
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&out.stderr).trim().to_owned())
+    }
+}
+
+/// `docker inspect` of one object.
+#[track_caller]
+pub fn inspect(id: &str) -> Value {
+    let text = docker(["inspect", id]);
+    let mut found: Vec<Value> = serde_json::from_str(&text).expect("inspect prints JSON");
+    found.pop().expect("one object")
+}
+
+/// An exclusive lock on a file of the cache; it ends with the process at the latest.
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+pub fn lock(name: &str) -> Lock {
+    let file = File::create(cache().join(name)).expect("a lock file");
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).expect("flock");
+    Lock(file)
+}
+
+/// Checks the engine and builds the image, once for all tests of one run of the suite; the others
+/// wait for the first, and learn of its failure at once.
+pub async fn ready() {
+    tokio::task::spawn_blocking(|| {
+        let _turn = lock("image.lock");
+        let verdict = cache().join(format!("image.{}", suite()));
+        match std::fs::read_to_string(&verdict) {
+            Ok(verdict) if verdict == "ok" => return,
+            Ok(verdict) => {
+                panic!("the image could not be built (an earlier test tried): {verdict}")
+            }
+            Err(_) => {}
+        }
+        try_docker(["version"])
+            .unwrap_or_else(|error| panic!("no container engine answers: {error}"));
+        let told = prepare();
+        let verdict_words = told.as_ref().map_or_else(Clone::clone, |()| "ok".to_owned());
+        std::fs::write(&verdict, verdict_words).expect("a note for the other tests");
+        told.unwrap_or_else(|told| panic!("{told}"));
+    })
+    .await
+    .unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+}
+
+/// Builds the image, and runs a rehearsal once, after which the product knows what the image's
+/// agent can do; [`know_the_image`] hands that on to other houses.
+fn prepare() -> Result<(), String> {
+    let house = tempfile::tempdir().expect("a folder");
+    let workspace = super::Workspace::new();
+    for args in [&["build"][..], &["run", "--model-url", "rehearsal", "--json", "rehearse"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"));
+        command.args(args).stdin(Stdio::null()).current_dir(workspace.path());
+        super::product::isolate(house.path(), |key, value| {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        });
+        let out = command.output().expect("the binary starts");
+        if !out.status.success() {
+            let told = String::from_utf8_lossy(&out.stderr);
+            return Err(format!("sandbox-mcp {} failed ({}):\n{told}", args[0], out.status));
+        }
+    }
+    copy(&house.path().join("state/images"), &cache().join("images"));
+    Ok(())
+}
+
+/// Saves a house the second that asking the image's agent costs.
+pub fn know_the_image(state: &std::path::Path) {
+    copy(&cache().join("images"), &state.join("images"));
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
+}
+
+/// Names one run of the suite: nextest's own id, else the parent (cargo) process.
+fn suite() -> String {
+    std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| {
+        let parent = std::os::unix::process::parent_id();
+        format!("cargo-{parent}")
+    })
+}
+
+/// A place among the two tests that may run containers at the same time, for `cargo test`, which
+/// knows no groups. Freed when dropped.
+pub async fn place() -> Lock {
+    loop {
+        for name in ["place.1", "place.2"] {
+            let file = File::create(cache().join(name)).expect("a lock file");
+            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+                .is_ok()
+            {
+                return Lock(file);
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
