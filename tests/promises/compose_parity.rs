@@ -1,12 +1,10 @@
 //! `compose.headless.yml` is the same sandbox by hand: what the engine was asked for and what the
 //! kernel shows are held against the binary's own.
 
-mod common;
-
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use common::{
+use crate::common::{
     Answer, Gate, Model, PATIENCE, Part, Product, Script, Workspace, clients, engine, eventually,
 };
 use serde_json::{Value, json};

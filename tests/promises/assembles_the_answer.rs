@@ -1,8 +1,6 @@
 //! The answer is the agent's closing words, whole and nothing else; the numbers are the gateway's.
 
-mod common;
-
-use common::{Answer, Mcp, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::{Answer, Mcp, Model, Part, Product, Reply, Script, Workspace};
 use serde_json::{Value, json};
 
 fn text(words: &str) -> Part {

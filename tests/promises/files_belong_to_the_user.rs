@@ -1,11 +1,9 @@
 //! What the agent makes belongs to the workspace's owner; nothing runs as root and nothing needs sudo
 //! to be removed.
 
-mod common;
-
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use common::{Model, Product, Script, Workspace};
+use crate::common::{Model, Product, Script, Workspace};
 
 const MAKE: &str = "id; echo x > made.txt; mkdir -p deep/er; echo y > deep/er/too.txt; printf '#!/bin/sh\\n' > run.sh; chmod +x run.sh; ln -s made.txt link";
 
@@ -44,7 +42,7 @@ async fn they_belong_to_the_workspaces_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_that_is() {
     if !rustix::process::geteuid().is_root() {
-        common::clients::skip("only root can make a workspace for somebody else");
+        crate::common::clients::skip("only root can make a workspace for somebody else");
         return;
     }
     let workspace = Workspace::new();
@@ -55,7 +53,7 @@ async fn whoever_that_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn never_to_root() {
     if !rustix::process::geteuid().is_root() {
-        common::clients::skip("only root owns a workspace of root's");
+        crate::common::clients::skip("only root owns a workspace of root's");
         return;
     }
     let model = Model::start(Script::bash("id -u").then_say("Looked.")).await;

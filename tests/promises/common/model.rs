@@ -458,10 +458,6 @@ impl Model {
         self.steps().last().map(|request| request.said_by("tool")).unwrap_or_default()
     }
 
-    pub fn vanished(&self) -> bool {
-        self.state.vanished.load(Ordering::SeqCst)
-    }
-
     async fn until<T>(&self, what: &str, probe: impl Fn() -> Option<T>) -> T {
         let wait = async {
             loop {

@@ -11,9 +11,6 @@
 //! product.check_nothing_left().await;
 //! ```
 
-// Each test file is a crate of its own and uses its part of this.
-#![allow(dead_code, unused_imports)]
-
 pub mod clients;
 pub mod engine;
 pub mod leftovers;

@@ -1,8 +1,6 @@
 //! Whatever a task says, it is text: the model hears it as it was, and nobody acts on it.
 
-mod common;
-
-use common::{Mcp, Model, Product, Script, Workspace};
+use crate::common::{Mcp, Model, Product, Script, Workspace};
 use serde_json::json;
 
 /// Runs each text through one server and asserts that the model heard it verbatim.

@@ -1,8 +1,6 @@
 //! In read-only mode nothing that the agent does changes the workspace, and questions still work.
 
-mod common;
-
-use common::{Mcp, Model, Product, Reply, Script, Workspace};
+use crate::common::{Mcp, Model, Product, Reply, Script, Workspace};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,10 @@
 //! Each way in which a model server fails is a typed end, in the server's own words, promptly:
 //! never a silent retry until the timeout.
 
-mod common;
-
 use std::time::Duration;
 
-use common::model::Options;
-use common::{Answer, Finished, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::model::Options;
+use crate::common::{Answer, Finished, Model, Part, Product, Reply, Script, Workspace};
 use serde_json::{Value, json};
 
 /// Far below what the agent's own retries take (76 s to for ever), above any start on a busy machine.

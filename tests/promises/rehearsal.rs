@@ -1,8 +1,6 @@
 //! The rehearsal model runs the whole corridor on a machine without a model, and says what it is.
 
-mod common;
-
-use common::{Model, Product, Script, Workspace};
+use crate::common::{Model, Product, Script, Workspace};
 
 const REHEARSAL: &str = "[model]\nsource = \"rehearsal\"\n";
 

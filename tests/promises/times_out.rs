@@ -1,10 +1,8 @@
 //! A run that takes longer than it may is ended, keeps what it had, and says so.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Mcp, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::{Mcp, Model, Part, Product, Reply, Script, Workspace};
 use serde_json::json;
 
 /// Far above a timeout of seconds, far below what the hanging thing would take.

@@ -1,10 +1,8 @@
 //! Whoever takes a run back, and however: its container is gone before the process is, in seconds.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Gate, Mcp, Model, Product, Reply, Running, Script, Workspace, engine, eventually, leftovers,
 };
 use rustix::process::Signal;
@@ -167,7 +165,7 @@ async fn sigint_on_the_server() {
 async fn a_run_that_has_hardly_begun() {
     // The wish comes at every stage of the way in; each must undo what had been done by then.
     let gate = Gate::default();
-    let model = Model::start(Script::new(common::Answer::new([]).behind(&gate))).await;
+    let model = Model::start(Script::new(crate::common::Answer::new([]).behind(&gate))).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     for delay in [0, 20, 60, 120, 200, 300, 450, 700, 1000] {

@@ -1,8 +1,6 @@
 //! Runs at the same time keep to themselves; what is above the cap waits its turn and says so.
 
-mod common;
-
-use common::{Answer, Gate, Mcp, Model, Part, Product, Script, Workspace, leftovers};
+use crate::common::{Answer, Gate, Mcp, Model, Part, Product, Script, Workspace, leftovers};
 use serde_json::json;
 
 /// Writes a word into its own workspace, then waits at the gate and answers with the word.

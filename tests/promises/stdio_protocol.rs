@@ -1,10 +1,8 @@
 //! The stdio protocol, frame by frame, as hosts of three protocol versions speak it.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Answer, Gate, Mcp, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::{Answer, Gate, Mcp, Model, Part, Product, Reply, Script, Workspace};
 use serde_json::{Value, json};
 
 async fn house(script: Script) -> (Model, Product, Workspace) {

@@ -1,10 +1,8 @@
 //! What `sandbox-mcp policy` says is what holds, seen from outside and from inside.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Answer, Gate, Model, Part, Product, Script, Workspace, engine};
+use crate::common::{Answer, Gate, Model, Part, Product, Script, Workspace, engine};
 use serde_json::{Value, json};
 
 /// Asks the kernel, not the engine, in lines of `name value`: the agent's own process, then PID 1.
@@ -100,7 +98,7 @@ async fn from_outside_and_from_inside() {
 }
 
 fn it_is_the_workspaces_owner(seen: &Seen) {
-    let (uid, gid) = common::workspace::person();
+    let (uid, gid) = crate::common::workspace::person();
     let policy = &seen.policy;
     assert_eq!(policy["user"], format!("{uid}:{gid}"));
     assert_eq!(seen.config()["User"], policy["user"]);
@@ -282,7 +280,7 @@ fn labels_tell_the_owner(seen: &Seen) {
 }
 
 fn the_receipt_says_the_same(seen: &Seen) {
-    let (uid, gid) = common::workspace::person();
+    let (uid, gid) = crate::common::workspace::person();
     let receipt = &seen.report["sandbox"]["receipt"];
     assert_eq!((&receipt["uid"], &receipt["gid"]), (&json!(uid), &json!(gid)), "{receipt:#}");
     assert_eq!(receipt["no_new_privs"], true);

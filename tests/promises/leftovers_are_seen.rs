@@ -1,11 +1,9 @@
 //! The check that ends every other test can fail: it sees each kind of thing that a run could leave.
 
-mod common;
-
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
-use common::{Product, engine};
+use crate::common::{Product, engine};
 
 /// Shaped like a run's id, and no real run's.
 const RUN: &str = "20000101-000000-test";
@@ -50,8 +48,10 @@ async fn containers_volumes_networks_files_and_processes() {
     let mut child = Command::new("sleep");
     child.env("SANDBOX_MCP_STATE_DIR", product.folder("state"));
     let mut child = child.arg("600").stdin(Stdio::null()).spawn().expect("sleep");
-    common::eventually("the process to be seen", common::PATIENCE, || seen("sleep").then_some(()))
-        .await;
+    crate::common::eventually("the process to be seen", crate::common::PATIENCE, || {
+        seen("sleep").then_some(())
+    })
+    .await;
     child.kill().expect("our child");
     child.wait().expect("our child");
 

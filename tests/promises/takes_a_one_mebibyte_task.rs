@@ -1,11 +1,9 @@
 //! A task of one mebibyte arrives at the model byte for byte, and nowhere that others can see.
 
-mod common;
-
 use std::fmt::Write;
 
-use common::model::Options;
-use common::{Answer, Gate, Mcp, Model, Part, Product, Script, Workspace, engine};
+use crate::common::model::Options;
+use crate::common::{Answer, Gate, Mcp, Model, Part, Product, Script, Workspace, engine};
 use serde_json::json;
 
 const MEBIBYTE: usize = 1 << 20;

@@ -96,12 +96,6 @@ impl Product {
         self
     }
 
-    #[must_use]
-    pub fn without_env(mut self, key: &str) -> Self {
-        self.env.push((key.into(), None));
-        self
-    }
-
     /// Writes the user's configuration file.
     #[must_use]
     pub fn config(self, toml: &str) -> Self {

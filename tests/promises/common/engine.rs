@@ -59,7 +59,7 @@ pub fn inspect(id: &str) -> Value {
 }
 
 /// An exclusive lock on a file of the cache; it ends with the process at the latest.
-pub struct Lock(File);
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 pub fn lock(name: &str) -> Lock {
     let file = File::create(cache().join(name)).expect("a lock file");

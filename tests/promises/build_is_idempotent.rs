@@ -1,10 +1,8 @@
 //! The image's tag is a hash of what goes into it: nothing changed costs nothing, a change shows.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Finished, Product, engine};
+use crate::common::{Finished, Product, engine};
 
 /// Builds, and gives the name of the image, which is all that stdout gets.
 async fn build(product: &Product) -> (String, Finished) {

@@ -1,8 +1,6 @@
 //! A task that edits files leaves them edited, and the report names exactly those.
 
-mod common;
-
-use common::{Model, Product, Script, Workspace};
+use crate::common::{Model, Product, Script, Workspace};
 use serde_json::{Value, json};
 
 /// The report's changes as sorted `path: change` lines.

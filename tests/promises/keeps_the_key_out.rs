@@ -1,11 +1,9 @@
 //! The model server's key works and is nowhere: not in the container, its settings or its image,
 //! not in anything that we write or print.
 
-mod common;
-
-use common::model::Options;
-use common::workspace::walk;
-use common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace, engine};
+use crate::common::model::Options;
+use crate::common::workspace::walk;
+use crate::common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace, engine};
 
 const KEY: &str = "sk-CANARY-7d1f0e5b9c";
 

@@ -1,9 +1,7 @@
 //! What the command line owes its user: exit codes that mean something, pipes, errors that name
 //! the fix.
 
-mod common;
-
-use common::{Answer, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::{Answer, Model, Part, Product, Reply, Script, Workspace};
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,9 @@
 //! An owner that dies without a word takes its container along, and what could not go by itself
 //! is reaped at the next start. Another live owner's is never touched.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Gate, Mcp, Model, Product, Script, Workspace, engine, eventually, leftovers};
+use crate::common::{Gate, Mcp, Model, Product, Script, Workspace, engine, eventually, leftovers};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -98,8 +96,9 @@ async fn a_server_reaps_at_its_start_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_owners_container_is_not_touched() {
     let gate = Gate::default();
-    let slow = Script::bash("true")
-        .then(common::Answer::new([common::Part::Text("I lived.".into())]).behind(&gate));
+    let slow = Script::bash("true").then(
+        crate::common::Answer::new([crate::common::Part::Text("I lived.".into())]).behind(&gate),
+    );
     let model = Model::routed([("live long", slow), ("", Script::say("Fine."))]).await;
     let product = Product::alone(&model).await;
     let (mine, other) = (Workspace::new(), Workspace::new());

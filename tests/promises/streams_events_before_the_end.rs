@@ -1,9 +1,7 @@
 //! What happens is told while it happens, to every face. Nothing here looks at a clock: a tool
 //! waits for a file, or the model for a gate, and neither comes before the event was seen.
 
-mod common;
-
-use common::{Answer, Gate, Mcp, Model, Part, Product, Script, Stream, Workspace};
+use crate::common::{Answer, Gate, Mcp, Model, Part, Product, Script, Stream, Workspace};
 use serde_json::{Value, json};
 
 /// A command that ends only when the test has put `go` into the workspace.
@@ -133,7 +131,7 @@ async fn the_models_words_pass_the_relay_one_by_one() {
     let run = product.start_run(&workspace, ["--json", "listen"]);
 
     let heard = || std::fs::read_to_string(workspace.at("heard.txt")).unwrap_or_default();
-    common::eventually("the first half", common::PATIENCE, || {
+    crate::common::eventually("the first half", crate::common::PATIENCE, || {
         heard().contains("first half").then_some(())
     })
     .await;

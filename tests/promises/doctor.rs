@@ -1,11 +1,9 @@
 //! `doctor` finds what is wrong and names the remedy; 1 on an error, 0 otherwise.
 
-mod common;
-
 use std::time::Duration;
 
-use common::model::{MODEL, Options};
-use common::{Finished, Model, Product, Reply, Script, Workspace};
+use crate::common::model::{MODEL, Options};
+use crate::common::{Finished, Model, Product, Reply, Script, Workspace};
 use rustix::process::Signal;
 use serde_json::Value;
 

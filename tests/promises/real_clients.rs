@@ -1,9 +1,7 @@
 //! The clients that people have, as they come from the registries, against the real server.
 
-mod common;
-
-use common::clients::{Npm, Python};
-use common::{Finished, Model, Product, Script, Workspace};
+use crate::common::clients::{Npm, Python};
+use crate::common::{Finished, Model, Product, Script, Workspace};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -33,7 +31,7 @@ impl House {
         ] {
             pairs.push((key, self.product.folder(folder).display().to_string()));
         }
-        pairs.extend(common::engine::host().map(|host| ("DOCKER_HOST", host.to_owned())));
+        pairs.extend(crate::common::engine::host().map(|host| ("DOCKER_HOST", host.to_owned())));
         pairs
     }
 

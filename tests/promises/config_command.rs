@@ -1,8 +1,6 @@
 //! `sandbox-mcp config` tells every effective value and where it came from; mistakes are found.
 
-mod common;
-
-use common::Product;
+use crate::common::Product;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]

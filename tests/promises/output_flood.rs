@@ -1,8 +1,6 @@
 //! Floods are carried off: the run ends as it would have, and our memory stays bounded.
 
-mod common;
-
-use common::{Answer, Gate, Mcp, Model, PATIENCE, Part, Product, Reply, Script, Workspace};
+use crate::common::{Answer, Gate, Mcp, Model, PATIENCE, Part, Product, Reply, Script, Workspace};
 use serde_json::{Value, json};
 
 /// The most memory the process ever had, in MiB.
@@ -87,7 +85,7 @@ async fn a_host_that_does_not_read() {
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"));
-    common::product::isolate(&product.folder(""), |key, value| {
+    crate::common::product::isolate(&product.folder(""), |key, value| {
         match value {
             Some(value) => command.env(key, value),
             None => command.env_remove(key),
@@ -102,7 +100,7 @@ async fn a_host_that_does_not_read() {
     let mut child = command.spawn().expect("it starts");
     product.leftovers().watch(child.id());
 
-    common::eventually("the agent's last file", PATIENCE, || {
+    crate::common::eventually("the agent's last file", PATIENCE, || {
         workspace.has("made.txt").then_some(())
     })
     .await;

@@ -1,0 +1,29 @@
+//! The promises of the product, one file each, kept by the real binary, engine and agent against a
+//! scripted model. One binary for all, because linking one for each takes longer than running them.
+
+mod common;
+
+mod assembles_the_answer;
+mod build_is_idempotent;
+mod cancel_removes_the_container;
+mod cli;
+mod compose_parity;
+mod config_command;
+mod doctor;
+mod edits_files;
+mod files_belong_to_the_user;
+mod hostile_task_text;
+mod keeps_the_key_out;
+mod leftovers_are_seen;
+mod model_faults;
+mod output_flood;
+mod policy_holds;
+mod read_only_refuses_writes;
+mod real_clients;
+mod rehearsal;
+mod stdio_protocol;
+mod streams_events_before_the_end;
+mod survives_kill_nine;
+mod takes_a_one_mebibyte_task;
+mod times_out;
+mod two_at_once;
