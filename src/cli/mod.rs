@@ -149,7 +149,10 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         None | Some(Command::Serve) => {
             drop(stdout);
             let runner = Runner::new(effective()?.config)?;
-            block_on(crate::mcp::serve_stdio(runner))?;
+            block_on(async {
+                runner.look_around();
+                crate::mcp::serve_stdio(runner).await
+            })?;
             Ok(0)
         }
         Some(Command::Run(args)) => {

@@ -64,6 +64,19 @@ impl Runner {
         &self.shared.config
     }
 
+    /// Meets the engine in the background, which removes what dead owners left on it. Without an
+    /// engine nothing happens: the first run will say so.
+    pub fn look_around(&self) {
+        let shared = self.shared.clone();
+        // Not tracked: nobody has to wait for it at the end, and half done is better than not.
+        tokio::spawn(async move {
+            let configured = shared.config.engine.host.as_deref();
+            if let Err(error) = shared.host.meet(configured, &shared.runtime).await {
+                tracing::debug!("no engine yet: {error}");
+            }
+        });
+    }
+
     /// Checks the task and starts it; never waits for the engine or the model server.
     pub fn start(&self, task: Task) -> Result<Run, TaskError> {
         let asked = Instant::now();

@@ -146,7 +146,7 @@ async fn a_named_server_that_fails_is_told_with_its_own_words() {
         Server::start(|_, _, mut line| async move { line.reply(200, "", "<html>hi</html>").await })
             .await;
     let error = discover(&settings(&page.url()), None).await.expect_err("a page").to_string();
-    assert!(error.contains("not with JSON"), "{error}");
+    assert!(error.contains("not JSON"), "{error}");
 
     let empty = Server::of_json(&[("/v1/models", json!({"object": "list", "data": null}))]).await;
     let error = discover(&settings(&empty.url()), None).await.expect_err("empty").to_string();
@@ -192,7 +192,7 @@ async fn the_usual_ports_are_asked_together_and_the_first_in_order_wins() {
     let endpoint = usual(&config, None, &ports).await.expect("found");
     assert_eq!((endpoint.model.as_str(), endpoint.tried.len()), ("v", 4));
     assert!(endpoint.tried[0].outcome.contains("refused"), "{:?}", endpoint.tried);
-    assert!(endpoint.tried[1].outcome.contains("not with JSON"), "{:?}", endpoint.tried);
+    assert!(endpoint.tried[1].outcome.contains("not JSON"), "{:?}", endpoint.tried);
     let endpoint = usual(&config, Some("o"), &ports).await.expect("the one that has it");
     assert_eq!(endpoint.source, Source::Ollama);
     let error = usual(&config, Some("x"), &ports).await.expect_err("nobody has it").to_string();

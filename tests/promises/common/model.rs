@@ -5,7 +5,7 @@
 //! A [`Gate`] holds a reply back until the test opens it, so that order is proven without clocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking::Mutex;
