@@ -57,6 +57,8 @@ def arguments():
     parser.add_argument("-o", "--output", default=str(REPO / "docs/benchmarks.md"))
     parser.add_argument("--raw", help="also write every single measurement here, as JSON")
     parser.add_argument("--binary", required=True)
+    parser.add_argument("--wait", type=int, default=0, metavar="SECONDS",
+                        help="before each measurement, wait this long at most for other work to end")
     parser.add_argument("--delay-ms", type=int, default=0, help="what the model takes to answer")
     parser.add_argument("--opencode", required=True)
     parser.add_argument("--opencode-version", required=True)
@@ -157,6 +159,7 @@ class Bench:
         return folder
 
     def measure(self, name):
+        wait_for_quiet(self.options.wait)
         workspace = self.workspace()
         argv, environment, task = self.subjects[name][1](workspace)
         # OpenCode believes PWD before it looks where it is.
@@ -291,6 +294,23 @@ def memory_of(pid):
 
 def seconds(start, moment):
     return None if moment is None else moment - start
+
+
+def wait_for_quiet(limit, calm=1.0, share=0.05):
+    """Waits until the processors were all but idle for a moment, or `limit` seconds are over."""
+
+    def ticks():
+        fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        numbers = [int(field) for field in fields]
+        return sum(numbers), numbers[3] + numbers[4]
+
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        total, idle = ticks()
+        time.sleep(calm)
+        total, idle = ticks()[0] - total, ticks()[1] - idle
+        if idle >= (1 - share) * total:
+            return
 
 
 def say(text):
