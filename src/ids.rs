@@ -130,8 +130,11 @@ pub struct NotAnOwner(String);
 /// last parenthesis because the command's name may hold spaces and parentheses of its own.
 fn start_time(pid: u32) -> std::io::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    stat.rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_whitespace().nth(19))
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+    fields
+        // A zombie is dead; only its parent has not asked yet, and some hosts never do.
+        .filter(|fields| !matches!(fields.clone().next(), Some("Z" | "X")))
+        .and_then(|mut fields| fields.nth(19))
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| std::io::Error::other(format!("/proc/{pid}/stat has no start time")))
 }
@@ -151,6 +154,22 @@ mod tests {
         for wrong in ["", "../../etc/passwd", "20260131-235959-K3F9", "20260131-235959-k3f9x"] {
             assert!(wrong.parse::<RunId>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_child_that_nobody_waited_for_is_dead() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        let pid = child.id();
+        let started = start_time(pid).expect("it runs");
+        let owner = Owner { pid, started, boot: boot_id().expect("proc") };
+        assert!(owner.is_alive());
+        child.kill().expect("killed");
+        let gone = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            !owner.is_alive()
+        });
+        assert!(gone, "a zombie passes for alive");
+        child.wait().expect("waited for");
     }
 
     #[test]

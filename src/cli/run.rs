@@ -14,7 +14,9 @@ use crate::runner::{CancelReason, Report, Run, Runner, Status, Task};
 /// How long clean-up may take after the last run has ended.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-pub fn run(config: Config, args: &RunArgs, quiet: bool) -> anyhow::Result<u8> {
+pub fn run(mut config: Config, args: &RunArgs, quiet: bool) -> anyhow::Result<u8> {
+    // A person who names a folder means it; what no agent gets is refused all the same.
+    config.workspace.roots.extend(args.workspace.as_ref().and_then(|dir| dir.canonicalize().ok()));
     let task = Task {
         text: task_text(args.task.as_deref(), config.limits.task.bytes())?,
         workspace: args.workspace.clone(),

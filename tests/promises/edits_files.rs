@@ -132,3 +132,20 @@ async fn a_git_repository_stays_one_and_its_history_is_the_agents_to_read() {
     assert_eq!(git(&["status", "--short"]), " M code.txt\n");
     product.check_nothing_left().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_a_person_names_is_meant_wherever_they_stand() {
+    let model = Model::start(Script::bash("echo here > note.txt").then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let (standing, named) = (Workspace::new(), Workspace::new());
+    let folder = named.path().to_str().expect("a readable name").to_owned();
+    let run = product.run(&standing, ["--json", "--workspace", &folder, "write"]).await;
+    let report = run.assert_status("completed");
+    assert_eq!(changes(&report), ["note.txt: added"]);
+    assert_eq!(named.read("note.txt"), "here\n");
+
+    let refused = product.run(&standing, ["--workspace", "/etc", "write"]).await;
+    refused.assert_code(2);
+    assert!(refused.stderr.contains("`workspace` is `/etc`"), "{}", refused.stderr);
+    product.check_nothing_left().await;
+}

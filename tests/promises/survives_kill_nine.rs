@@ -20,7 +20,7 @@ async fn containers_go(pid: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_container_ends_by_itself_when_the_server_is_killed() {
     let model = Model::start(Script::bash("trap '' TERM HUP INT; sleep 600")).await;
-    let product = Product::with_model(&model).await;
+    let product = Product::alone(&model).await;
     let workspace = Workspace::new();
     let mut client = Mcp::start(&product, &workspace).await;
     client.start_run(json!({"task": "hang"}), "t").await;
@@ -49,7 +49,7 @@ async fn the_container_ends_by_itself_when_the_server_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_notice_is_reaped_at_the_next_start() {
     let model = Model::start(Script::bash("sleep 600")).await;
-    let product = Product::with_model(&model).await;
+    let product = Product::alone(&model).await;
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--events", "hang"]);
     run.stdout.says("tool_started").await;
@@ -72,7 +72,7 @@ async fn what_cannot_notice_is_reaped_at_the_next_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_reaps_at_its_start_too() {
     let model = Model::start(Script::bash("sleep 600")).await;
-    let product = Product::with_model(&model).await;
+    let product = Product::alone(&model).await;
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--events", "hang"]);
     run.stdout.says("tool_started").await;
@@ -100,7 +100,7 @@ async fn a_live_owners_container_is_not_touched() {
         crate::common::Answer::new([crate::common::Part::Text("I lived.".into())]).behind(&gate),
     );
     let model = Model::routed([("live long", slow), ("", Script::say("Fine."))]).await;
-    let product = Product::with_model(&model).await;
+    let product = Product::alone(&model).await;
     let (mine, other) = (Workspace::new(), Workspace::new());
     let first = product.start_run(&mine, ["--json", "live long"]);
     model.step(2).await;

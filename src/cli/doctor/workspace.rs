@@ -34,7 +34,12 @@ impl Question {
     /// Looks at the folder. May block on a file system that does not answer.
     pub fn examine(&self) -> Vec<Finding> {
         let checked = match std::env::current_dir() {
-            Ok(here) => WorkspacePath::check(self.named.as_deref(), &here, &self.roots),
+            Ok(here) => {
+                // As with `run`: a folder that a person names is meant.
+                let meant = self.named.as_ref().and_then(|named| named.canonicalize().ok());
+                let roots: Vec<_> = self.roots.iter().cloned().chain(meant).collect();
+                WorkspacePath::check(self.named.as_deref(), &here, &roots)
+            }
             Err(error) => {
                 let message = format!("the current folder cannot be read: {error}");
                 return vec![Finding::error("folder", message, "go to one that exists")];

@@ -135,18 +135,38 @@ fn suite() -> String {
     })
 }
 
-/// A place among the two tests that may run containers at the same time, for `cargo test`, which
-/// knows no groups. Freed when dropped.
-pub async fn place() -> Lock {
+/// The two places; who has one may run containers. nextest's groups see to it as well, but
+/// `cargo test` knows no groups, and neither knows of other suites on the same machine.
+const PLACES: [&str; 2] = ["place.1", "place.2"];
+
+/// A place among the tests that run containers at the same time. Freed when dropped.
+pub async fn place() -> Vec<Lock> {
     loop {
-        for name in ["place.1", "place.2"] {
-            let file = File::create(cache().join(name)).expect("a lock file");
-            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-                .is_ok()
-            {
-                return Lock(file);
-            }
+        if let Some(lock) = PLACES.into_iter().find_map(try_lock) {
+            return vec![lock];
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
+}
+
+/// All places: no other test's process is there to reap what this one leaves on purpose. Taken in
+/// order, so that two such tests do not wait for each other.
+pub async fn all_places() -> Vec<Lock> {
+    let mut taken = Vec::new();
+    for name in PLACES {
+        let lock = loop {
+            match try_lock(name) {
+                Some(lock) => break lock,
+                None => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        };
+        taken.push(lock);
+    }
+    taken
+}
+
+fn try_lock(name: &str) -> Option<Lock> {
+    let file = File::create(cache().join(name)).expect("a lock file");
+    let wish = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::flock(&file, wish).is_ok().then_some(Lock(file))
 }

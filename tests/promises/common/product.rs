@@ -54,7 +54,7 @@ pub struct Product {
     root: TempDir,
     env: Vec<(String, Option<String>)>,
     leftovers: Leftovers,
-    _place: Option<engine::Lock>,
+    _places: Vec<engine::Lock>,
 }
 
 impl Product {
@@ -65,14 +65,23 @@ impl Product {
             tempfile::Builder::new().prefix("sm-").tempdir_in("/tmp").expect("a folder in /tmp");
         isolate(root.path(), |_, _| {}); // makes its folders
         let leftovers = Leftovers::new(root.path());
-        Self { root, env: Vec::new(), leftovers, _place: None }
+        Self { root, env: Vec::new(), leftovers, _places: Vec::new() }
     }
 
     /// Waits for the image and for a place among the running tests.
     pub async fn new() -> Self {
         engine::ready().await;
-        let place = engine::place().await;
-        let product = Self { _place: Some(place), ..Self::without_engine() };
+        Self::at(engine::place().await)
+    }
+
+    /// Waits for the image, and until no other test runs.
+    pub async fn alone(model: &Model) -> Self {
+        engine::ready().await;
+        Self::at(engine::all_places().await).env("SANDBOX_MCP_MODEL_URL", &model.url())
+    }
+
+    fn at(places: Vec<engine::Lock>) -> Self {
+        let product = Self { _places: places, ..Self::without_engine() };
         engine::know_the_image(&product.folder("state"));
         product
     }
