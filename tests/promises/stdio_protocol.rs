@@ -278,7 +278,8 @@ async fn it_answers_without_an_engine_and_a_call_says_what_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_increases_is_short_tells_and_never_falls_silent() {
     let gate = Gate::default();
-    let long = format!("echo {}", "very ".repeat(100));
+    // Longer than the second within which only the latest news is told.
+    let long = format!("sleep 3; echo {}", "very ".repeat(100));
     let mut script = Script::bash(&long);
     for step in 0..6 {
         script = script.then_bash(&format!("echo step {step}"));
@@ -289,7 +290,7 @@ async fn progress_increases_is_short_tells_and_never_falls_silent() {
     let workspace = Workspace::new();
     let mut client = Mcp::start(&product, &workspace).await;
     let id = client.start_run(json!({"task": "do it"}), "t").await;
-    client.progress_says("t", "bash: echo").await;
+    client.progress_says("t", "bash: sleep 3; echo").await;
     model.step(8).await;
 
     // Nothing happens any more: only heartbeats can add to this.
