@@ -226,7 +226,7 @@ mod tests {
     /// Plays the agent: answers each call from `results` until the rehearsal speaks.
     fn play(tools: &Value, task: &str, results: &[&str]) -> (Vec<(String, Value)>, String) {
         let mut messages = vec![
-            json!({"role": "system", "content": "<env>\n  Working directory: /work/x\n</env>"}),
+            json!({"role": "system", "content": "<env>\n  Working directory: /home/u/x\n</env>"}),
             json!({"role": "user", "content": task}),
         ];
         let mut calls = Vec::new();
@@ -247,7 +247,7 @@ mod tests {
         panic!("the rehearsal never ends: {calls:?}");
     }
 
-    const LISTING: &str = "/work/x\ntotal 8\ndrwxr-xr-x 2 u u 4096 Jan 1 00:00 .\n\
+    const LISTING: &str = "/home/u/x\ntotal 8\ndrwxr-xr-x 2 u u 4096 Jan 1 00:00 .\n\
                            drwxr-xr-x 9 u u 4096 Jan 1 00:00 ..\n-rw-r--r-- 1 u u 4 Jan 1 00:00 a.txt\n";
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
         let (calls, said) = play(&opencode_tools(), "\n\nFix the \"bug\"\nplease", &results);
         let names: Vec<_> = calls.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["bash", "write", "read"]);
-        assert_eq!(calls[1].1["filePath"], "/work/x/REHEARSAL.md");
+        assert_eq!(calls[1].1["filePath"], "/home/u/x/REHEARSAL.md");
         assert!(
             calls[1].1["content"].as_str().is_some_and(|text| text.contains("> Fix the \"bug\"\n"))
         );
@@ -270,7 +270,7 @@ mod tests {
         let (_, said) = play(&opencode_tools(), "task", &results);
         assert!(said.contains("could not write") && said.contains("EROFS"), "{said}");
         let listing = format!("{LISTING}-rw-r--r-- 1 u u 4 Jan 1 00:00 REHEARSAL.md\n");
-        let failed = "Unknown: FileSystem.writeFile (/work/x/REHEARSAL.md)";
+        let failed = "Unknown: FileSystem.writeFile (/home/u/x/REHEARSAL.md)";
         let results = [listing.as_str(), "1: # Rehearsal", failed, "1: # Rehearsal"];
         let (_, said) = play(&opencode_tools(), "again", &results);
         assert!(said.contains("could not write"), "{said}");
