@@ -42,10 +42,7 @@ async fn signalled_run(signal: Signal) {
     product.check_nothing_left().await;
     run.assert_code(130);
     let report = run.assert_status("cancelled");
-    assert!(
-        report["tools"].to_string().contains("bash") || report["usage"]["requests"] == 1,
-        "{report:#}"
-    );
+    assert_eq!(report["usage"]["requests"], 1, "what had been done is told: {report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,25 +57,26 @@ async fn sigterm_on_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_ctrl_c_says_what_it_still_waits_for() {
-    let model = Model::start(Script::bash(HANG)).await;
-    let product = Product::with_model(&model).await;
+    let product = Product::new().await;
     let workspace = Workspace::new();
-    let mut command = product.command(["run", "hang"]);
-    command.current_dir(workspace.path());
-    let mut run = product.start(command);
-    run.close_stdin();
-    product.container_of(&run).await;
+    // The removal may be over before the second one arrives; then it is tried again.
+    for _ in 0..5 {
+        let model = Model::start(Script::bash(HANG)).await;
+        let run = product.start_run(&workspace, ["--model-url", &model.url(), "hang"]);
+        product.container_of(&run).await;
 
-    run.signal(Signal::INT);
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    if !run.has_ended() {
         run.signal(Signal::INT);
-    }
-    let run = run.wait_within(PROMISED).await;
+        run.stderr.says("cancelling").await;
+        let in_time = run.try_signal(Signal::INT);
+        let run = run.wait_within(PROMISED).await;
 
-    product.check_nothing_left().await;
-    run.assert_code(130);
-    assert!(run.stderr.contains("waiting") || run.stderr.contains("still"), "{}", run.stderr);
+        product.check_nothing_left().await;
+        run.assert_code(130);
+        if in_time && run.stderr.contains("still ") {
+            return;
+        }
+    }
+    panic!("five times nothing was said after the second Ctrl-C");
 }
 
 #[tokio::test(flavor = "multi_thread")]

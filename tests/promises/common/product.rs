@@ -215,12 +215,13 @@ impl Running {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid.cast_signed()).expect("a pid");
-        rustix::process::kill_process(pid, signal).expect("it still runs");
+        assert!(self.try_signal(signal), "it still runs");
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("our own child").is_some()
+    /// False where the process has ended already.
+    pub fn try_signal(&self, signal: Signal) -> bool {
+        let pid = Pid::from_raw(self.pid.cast_signed()).expect("a pid");
+        rustix::process::kill_process(pid, signal).is_ok()
     }
 
     /// Waits for the end of the process and of its output.
