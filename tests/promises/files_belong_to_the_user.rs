@@ -64,10 +64,7 @@ async fn never_to_root() {
     let run = product.run(&workspace, ["--json", "who are you?"]).await;
     assert_eq!(run.code.map(|code| code == 0), Some(false), "root's folder was written to");
     let told = format!("{}{}", run.stdout, run.stderr);
-    assert!(
-        told.contains("root") && told.contains("chown"),
-        "it says why and the way out: {told}"
-    );
+    assert!(told.contains("root") && told.contains("chown"), "it says why and the way out: {told}");
     assert_eq!(model.steps().len(), 0);
 
     let run = product.run(&workspace, ["--json", "--mode", "read-only", "who are you?"]).await;
