@@ -16,6 +16,8 @@ pub enum Error {
     Unknown { place: String, key: String, suggestion: String },
     #[error("{place}: `{key}` is {found}; it must be {expected}, such as `{example}`")]
     Type { place: String, key: String, found: String, expected: String, example: String },
+    #[error("{place}: `{key}`: {message}; it looks like `{example}`")]
+    Inside { place: String, key: String, message: String, example: String },
     #[error("{place}: `{key}` is {value}; allowed: {allowed}")]
     NotAllowed { place: String, key: &'static str, value: String, allowed: String },
     #[error("the environment variable {variable} is not valid UTF-8; set it to plain text")]

@@ -148,20 +148,35 @@ impl Layers {
             return Err(Error::Unknown { place, key: key.to_owned(), suggestion });
         };
         let value = match key.kind {
-            Kind::Whole | Kind::Number | Kind::Texts => text.parse().unwrap_or(Value::String(text)),
+            Kind::Whole
+            | Kind::Number
+            | Kind::YesNo
+            | Kind::Texts
+            | Kind::Wholes
+            | Kind::Table
+            | Kind::Tables => text.parse().unwrap_or(Value::String(text)),
             Kind::Text | Kind::Size | Kind::Choice(_) => Value::String(text),
         };
         self.set(key, value, origin, &place)
     }
 
     fn set(&mut self, key: &Key, value: Value, origin: &Origin, place: &str) -> Result<(), Error> {
-        let alone = Table::from_iter([(
-            key.section().to_owned(),
-            Value::Table(Table::from_iter([(key.name().to_owned(), value.clone())])),
-        )]);
+        let mut alone = Table::from_iter([(key.name().to_owned(), value.clone())]);
+        if !key.section().is_empty() {
+            alone = Table::from_iter([(key.section().to_owned(), Value::Table(alone))]);
+        }
         // Each value is read alone first, so that a wrong one is reported with its own place.
-        if Config::deserialize(alone).is_err() {
-            return Err(wrong_type(key, &value, place));
+        if let Err(error) = Config::deserialize(alone) {
+            return Err(match key.kind {
+                // What is wrong is further inside.
+                Kind::Tables | Kind::Table => Error::Inside {
+                    place: place.to_owned(),
+                    key: key.path.clone(),
+                    message: one_line(error.message(), 300),
+                    example: key.example.to_string(),
+                },
+                _ => wrong_type(key, &value, place),
+            });
         }
         if key.path == "model.url" {
             self.settle_source(value.as_str() == Some(REHEARSAL), origin);
@@ -191,9 +206,11 @@ impl Layers {
     }
 
     fn put(&mut self, key: &Key, value: Value, origin: &Origin) {
-        let section =
-            self.values.entry(key.section()).or_insert_with(|| Value::Table(Table::new()));
-        if let Value::Table(section) = section {
+        if key.section().is_empty() {
+            self.values.insert(key.name().to_owned(), value);
+        } else if let Value::Table(section) =
+            self.values.entry(key.section()).or_insert_with(|| Value::Table(Table::new()))
+        {
             section.insert(key.name().to_owned(), value);
         }
         self.origins.insert(key.path.clone(), origin.clone());
@@ -222,6 +239,10 @@ fn wrong_type(key: &Key, value: &Value, place: &str) -> Error {
     let expected = match &key.kind {
         Kind::Whole => "a whole number that is not negative".into(),
         Kind::Number => "a number".into(),
+        Kind::YesNo => "true or false".into(),
+        Kind::Wholes => "a list of whole numbers that are not negative".into(),
+        Kind::Table => "a table of texts".into(),
+        Kind::Tables => "a table of tables, or a list of them".into(),
         Kind::Text => "a text in quotes".into(),
         Kind::Size => "a size in bytes, or with k, m or g".into(),
         Kind::Texts => "a list of texts".into(),
@@ -245,7 +266,8 @@ fn wrong_type(key: &Key, value: &Value, place: &str) -> Error {
 /// `~/` is what people write for their home; no shell expands it here.
 fn expand_home(config: &mut Config, home: Option<&Path>) {
     let Some(home) = home else { return };
-    for path in config.workspace.roots.iter_mut().chain(&mut config.image.ca_bundle) {
+    let mounts = config.mount.iter_mut().map(|mount| &mut mount.path);
+    for path in config.workspace.roots.iter_mut().chain(&mut config.image.ca_bundle).chain(mounts) {
         if let Ok(below) = path.strip_prefix("~") {
             *path = home.join(below);
         }

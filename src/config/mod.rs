@@ -2,19 +2,23 @@
 //!
 //! This room knows what can be set. It must never know what a setting does.
 
+mod domain;
 mod environment;
 mod error;
 mod file;
 mod keys;
 mod layers;
+mod openings;
 mod schema;
 mod units;
 mod validate;
 
+pub use domain::{Domain, NotADomain, is_host_name};
 pub use environment::{Environment, runtime_dir, state_dir};
 pub use error::Error;
 pub use keys::{Key, Kind, keys};
 pub use layers::{Effective, LoadOptions, Origin, Override, load};
+pub use openings::{Agent, Credential, Egress, Env, Git, Hooks, McpServer, Mount};
 pub use schema::{
     Config, Engine, History, Image, Limits, Mcp, Model, Profile, Sandbox, Source, Workspace,
 };
