@@ -10,6 +10,12 @@ pub enum Error {
     Missing { named_by: &'static str, path: PathBuf },
     #[error("cannot read `{}`: {source}; make it readable or name another with `--config`", .path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("cannot read `{}`: {source}; mend or remove it", .path.display())]
+    Project { path: PathBuf, source: io::Error },
+    #[error(
+        "{place}: `{key}` is about the whole machine and not a project's to set; put it into your own file"
+    )]
+    NotAProjects { place: String, key: String },
     #[error("{place}: {message}")]
     Syntax { place: String, message: String },
     #[error("{place}: `{key}` is not a setting; {suggestion}")]

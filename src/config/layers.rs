@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::keys::{self, Key, Kind};
+use super::project::{self, Effect, Project};
 use super::{Config, Environment, Error, file, validate};
 use crate::text::one_line;
 
@@ -42,16 +43,30 @@ impl Override {
 #[serde(tag = "from", rename_all = "snake_case")]
 pub enum Origin {
     Default,
-    File { path: PathBuf, line: usize },
-    Environment { variable: &'static str },
-    CommandLine { flag: &'static str },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    /// The project's file in the workspace.
+    Project {
+        path: PathBuf,
+        line: usize,
+    },
+    Environment {
+        variable: &'static str,
+    },
+    CommandLine {
+        flag: &'static str,
+    },
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::File { path, line } | Self::Project { path, line } => {
+                write!(f, "{}, line {line}", path.display())
+            }
             Self::Environment { variable } => write!(f, "environment variable {variable}"),
             Self::CommandLine { flag } => write!(f, "command line, {flag}"),
         }
@@ -66,6 +81,8 @@ pub struct Effective {
     pub file: Option<PathBuf>,
     /// For each key that is not at its default.
     origins: BTreeMap<String, Origin>,
+    /// Settings of the project's file that are not in force.
+    pub inert: Vec<String>,
 }
 
 impl Effective {
@@ -76,8 +93,19 @@ impl Effective {
 
 /// Puts the layers on top of each other and checks the result.
 pub fn load(options: &LoadOptions) -> Result<Effective, Error> {
+    load_for(options, None, false)
+}
+
+/// As [`load`], with the file of a project between the user's own and the environment. Without
+/// trust, only what narrows is taken from it.
+pub fn load_for(
+    options: &LoadOptions,
+    project: Option<&Project>,
+    trusted: bool,
+) -> Result<Effective, Error> {
     let environment = &options.environment;
     let mut layers = Layers::default();
+    let mut inert = Vec::new();
     let file = user_file(options)?;
     if let Some((path, text)) = &file {
         for setting in file::parse(path, text)? {
@@ -86,6 +114,9 @@ pub fn load(options: &LoadOptions) -> Result<Effective, Error> {
             let origin = Origin::File { path: path.clone(), line: setting.line };
             layers.set(setting.key, setting.value, &origin, &place)?;
         }
+    }
+    if let Some(project) = project {
+        inert = layers.set_project(project, trusted)?;
     }
     for (variable, key) in
         [("SANDBOX_MCP_MODEL_URL", "model.url"), ("SANDBOX_MCP_MODEL", "model.model")]
@@ -104,7 +135,8 @@ pub fn load(options: &LoadOptions) -> Result<Effective, Error> {
         message: error.message().to_owned(),
     })?;
     expand_home(&mut config, environment.home().as_deref());
-    let effective = Effective { config, file: file.map(|(path, _)| path), origins: layers.origins };
+    let origins = layers.origins;
+    let effective = Effective { config, file: file.map(|(path, _)| path), origins, inert };
     validate::check(&effective)?;
     Ok(effective)
 }
@@ -186,6 +218,37 @@ impl Layers {
         }
         self.put(key, value, origin);
         Ok(())
+    }
+
+    /// Takes from a project's file what may be taken, and returns the names of what may not.
+    fn set_project(&mut self, project: &Project, trusted: bool) -> Result<Vec<String>, Error> {
+        let below: Config = Config::deserialize(self.values.clone()).unwrap_or_default();
+        let mut inert = Vec::new();
+        for mut setting in project.settings()? {
+            let key = setting.key;
+            let effect = project::effect(key, &setting.value, &below);
+            let place = format!("{}, line {}", project.path().display(), setting.line);
+            match effect {
+                Effect::Never if trusted => {
+                    return Err(Error::NotAProjects { place, key: key.path.clone() });
+                }
+                Effect::Asks if trusted => {}
+                Effect::Narrows => {}
+                Effect::Asks | Effect::Never => {
+                    inert.push(key.path.clone());
+                    continue;
+                }
+            }
+            // What the user protects stays protected.
+            if let ("workspace.protected", Value::Array(places)) =
+                (key.path.as_str(), &mut setting.value)
+            {
+                places.extend(below.workspace.protected.iter().cloned().map(Value::String));
+            }
+            let origin = Origin::Project { path: project.path().to_owned(), line: setting.line };
+            self.set(key, setting.value, &origin, &place)?;
+        }
+        Ok(inert)
     }
 
     /// A URL and the rehearsal exclude one another: the later layer decides between them. Within
