@@ -83,6 +83,8 @@ pub struct Effective {
     origins: BTreeMap<String, Origin>,
     /// Settings of the project's file that are not in force.
     pub inert: Vec<String>,
+    /// What a person should know about the project's file, in one line.
+    pub remark: Option<String>,
 }
 
 impl Effective {
@@ -136,7 +138,8 @@ pub fn load_for(
     })?;
     expand_home(&mut config, environment.home().as_deref());
     let origins = layers.origins;
-    let effective = Effective { config, file: file.map(|(path, _)| path), origins, inert };
+    let effective =
+        Effective { config, file: file.map(|(path, _)| path), origins, inert, remark: None };
     validate::check(&effective)?;
     Ok(effective)
 }

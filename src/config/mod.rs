@@ -25,7 +25,7 @@ pub use project::{Effect, PROJECT_FILE, Project};
 pub use schema::{
     Config, Engine, History, Image, Limits, Mcp, Model, Profile, Sandbox, Source, Workspace,
 };
-pub use trust::{Standing, Trust};
+pub use trust::{Standing, Trust, load_at};
 pub use units::Size;
 pub use validate::allowed;
 

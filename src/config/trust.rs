@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::project::Project;
+use super::layers::{Effective, LoadOptions, load, load_for};
+use super::project::{PROJECT_FILE, Project};
+use crate::text::one_line;
 
 /// The records of trust, in our state folder.
 #[derive(Clone, Debug)]
@@ -29,6 +31,48 @@ pub enum Standing {
 struct Record {
     path: PathBuf,
     sha256: String,
+}
+
+/// The settings in force in a workspace that has a project's file, which is taken in as far as it
+/// is trusted; none where there is no such file, and the settings are those of [`load`]. What a file that nobody trusts has wrong stops nothing: it is told and left out.
+pub fn load_at(
+    options: &LoadOptions,
+    workspace: &Path,
+    trust: &Trust,
+) -> Result<Option<Effective>, super::Error> {
+    let without = |why: String| {
+        let mut effective = load(options)?;
+        effective.remark = Some(why);
+        Ok(Some(effective))
+    };
+    let project = match Project::read(workspace) {
+        Ok(Some(project)) => project,
+        Ok(None) => return Ok(None),
+        Err(error) => return without(format!("no settings of the project are in force: {error}")),
+    };
+    let standing = trust.standing(&project);
+    let trusted = standing == Standing::Trusted;
+    let mut effective = match load_for(options, Some(&project), trusted) {
+        Err(error) if !trusted => {
+            return without(format!("no settings of the project are in force: {error}"));
+        }
+        other => other?,
+    };
+    if !effective.inert.is_empty() {
+        let why = match standing {
+            Standing::Changed => "has changed since it was trusted",
+            Standing::Trusted | Standing::Unknown => "is not trusted",
+        };
+        effective.remark = Some(one_line(
+            &format!(
+                "{PROJECT_FILE} {why}, so these are not in force: {}; a person can look at them \
+                 with `sandbox-mcp trust`",
+                effective.inert.join(", ")
+            ),
+            400,
+        ));
+    }
+    Ok(Some(effective))
 }
 
 impl Trust {

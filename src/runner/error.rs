@@ -23,6 +23,10 @@ pub enum Error {
     Workspace(#[from] workspace::Error),
     #[error(transparent)]
     Unprotectable(workspace::Obstacle),
+    #[error("`hooks.before_start` {why}")]
+    Hook { why: String },
+    #[error("`mount` has {0}")]
+    Material(#[from] workspace::MaterialError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
 }
@@ -56,6 +60,8 @@ impl Error {
             Self::Model(_) => "model_settings",
             Self::OtherKernel { .. } => "other_kernel",
             Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
+            Self::Hook { .. } => "hook",
+            Self::Material(_) => "mount",
             Self::Io { .. } => "io",
         }
     }
@@ -76,6 +82,10 @@ impl Error {
             Self::OtherKernel { .. } => {
                 "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)"
             }
+            Self::Hook { .. } => {
+                "run the lines by hand in your home folder, and mend or remove them"
+            }
+            Self::Material(_) => "`sandbox-mcp config` shows where the setting comes from",
             _ => "`sandbox-mcp doctor` checks engine, image and model server",
         }
     }

@@ -71,7 +71,7 @@ async fn execute(job: Job) -> Report {
         .inspect_err(|error| tracing::warn!("this run leaves no record: {error}"))
         .ok();
     let transcript = record.as_ref().map(|record| record.transcript().display().to_string());
-    let output = job.shared.config.limits.output.bytes();
+    let output = job.task.config.limits.output.bytes();
     let mut story = Story::new(job.asked, job.events.clone(), record, output);
     let mut room = Room::default();
     let mut found = Findings {
@@ -190,7 +190,7 @@ async fn start(
         .map_err(io("make the run's socket folder"))?;
     let folder = room.folder.insert(folder);
     let user = (prepared.user.uid(), prepared.user.gid());
-    let limits = crate::gateway::Limits::new(&shared.config);
+    let limits = crate::gateway::Limits::new(&task.config);
     let gateway = Gateway::open(Options {
         folder: folder.path().join("run"),
         owner: Some(user),
@@ -211,7 +211,7 @@ async fn start(
                 .map_err(io("write the sandbox's masks"))?,
         );
     }
-    let policy = Policy::new(&shared.config, prepared.user, mounts);
+    let policy = Policy::new(&task.config, prepared.user, mounts);
 
     let baseline = (task.mode == Mode::Direct).then(|| {
         let workspace = task.workspace.clone();

@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod execute;
 mod follow;
+mod hook;
 mod host;
 mod prepare;
 mod probe;

@@ -53,7 +53,7 @@ pub async fn prepare(
     story: &mut Story,
     room: &mut Room,
 ) -> Result<Prepared, Error> {
-    let config = &shared.config;
+    let config = &task.config;
     let discover =
         async { model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from) };
     let meet = shared.host.meet(config.engine.host.as_deref(), &shared.runtime);

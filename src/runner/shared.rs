@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use super::host::Host;
 use super::queue::Queue;
-use crate::config::Config;
+use crate::config::{Config, LoadOptions, Trust};
 
 #[derive(Debug)]
 pub struct Shared {
+    /// Of the program; a run in a project has its own.
     pub config: Config,
+    pub options: LoadOptions,
+    pub trust: Trust,
     /// Where records are kept.
     pub state: PathBuf,
     /// Where sockets are kept.

@@ -6,6 +6,7 @@
 
 mod changes;
 mod ignores;
+mod material;
 mod mode;
 mod path;
 mod protect;
@@ -13,6 +14,7 @@ mod refuse;
 mod walk;
 
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
+pub use material::{MaterialError, check_material};
 pub use mode::{Mode, NotAMode};
 pub use path::{Error, Owner, WorkspacePath};
 pub use protect::{Kind, Obstacle, Protected, Protection, existing, protected};
