@@ -5,6 +5,7 @@
 mod build;
 mod config;
 mod doctor;
+mod egress;
 mod init;
 mod policy;
 mod run;
@@ -84,6 +85,9 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
+    /// What sandboxes may reach besides the model
+    #[command(subcommand)]
+    Egress(egress::EgressCommand),
     /// Write a `.sandbox-mcp.toml`, the settings of one project, to edit
     Init {
         /// Folder of the project [default: the current folder]
@@ -196,6 +200,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             config::run(&effective, *json, &mut stdout)?;
             Ok(0)
         }
+        Some(Command::Egress(command)) => egress::run(&load_options(cli), command, &mut stdout),
         Some(Command::Init { workspace }) => {
             init::run(workspace.as_deref(), &mut stdout)?;
             Ok(0)

@@ -109,6 +109,10 @@ pub(super) fn describe(event: &EventKind) -> Option<String> {
         }
         EventKind::Text { text } => format!("says: {text}"),
         EventKind::ModelAnswer { .. } => return None,
+        EventKind::Egress { refused: None, .. } => return None,
+        EventKind::Egress { refused: Some(why), host, port } => {
+            format!("{host}:{port} refused: {why}")
+        }
         EventKind::Trouble { message } => format!("trouble: {message}"),
     })
 }

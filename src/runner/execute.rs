@@ -18,7 +18,7 @@ use super::story::{Story, millis};
 use super::task::Checked;
 use super::verdict::{self, Evidence, judge};
 use super::{
-    ChangeSummary, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport, Timing, ToolUse,
+    ChangeSummary, EgressReport, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport, Timing, ToolUse,
     Usage, WorkspaceReport,
 };
 use crate::agent::opencode;
@@ -130,6 +130,8 @@ async fn execute(job: Job) -> Report {
             mode: job.task.mode,
         },
         changes,
+        remarks: std::mem::take(&mut story.remarks),
+        egress: EgressReport::of(&traffic.egress),
         usage: Usage::of(&traffic, &story.conversation),
         tools: story.conversation.tools().iter().map(ToolUse::of).collect(),
         timing: found.timing,
@@ -196,6 +198,7 @@ async fn start(
         owner: Some(user),
         endpoint: prepared.endpoint.clone(),
         limits,
+        egress: prepared.openings.egress.clone(),
     })
     .await?;
     let gateway = room.gateway.insert(gateway);
@@ -245,7 +248,8 @@ async fn work(
     };
     story.phase(Phase::Working);
     let deadline = tokio::time::Instant::now() + task.timeout;
-    let environment = opencode::environment(&prepared.request(task));
+    let mut environment = prepared.openings.environment.clone();
+    environment.extend(opencode::environment(&prepared.request(task)));
     tokio::select! {
         biased;
         reason = canceller.cancelled() => return End::Cancelled(reason),

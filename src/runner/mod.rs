@@ -12,6 +12,7 @@ mod execute;
 mod follow;
 mod hook;
 mod host;
+mod openings;
 mod prepare;
 mod probe;
 mod queue;
@@ -28,7 +29,7 @@ pub use error::Error;
 pub use event::{Event, EventKind, Phase};
 pub use probe::noted as noted_agent;
 pub use report::{
-    ChangeSummary, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
+    ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
     WorkspaceReport,
 };
 pub use run::{Run, Runner, StartError};

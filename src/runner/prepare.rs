@@ -1,5 +1,6 @@
 //! Finding everything that a run needs, before anything is made for it.
 
+use super::openings::Openings;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
@@ -28,6 +29,7 @@ pub struct Prepared {
     pub masks: Vec<Protected>,
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,
+    pub openings: Openings,
 }
 
 impl Prepared {
@@ -42,6 +44,8 @@ impl Prepared {
             instructions: &self.instructions,
             // The gateway and our own deadline decide; the agent must not give up before them.
             answer_timeout_ms: super::story::millis(task.timeout) + 60_000,
+            web: !self.openings.egress.is_closed(),
+            mcp: &task.config.agent.mcp,
         }
     }
 }
@@ -54,6 +58,10 @@ pub async fn prepare(
     room: &mut Room,
 ) -> Result<Prepared, Error> {
     let config = &task.config;
+    if let Some(remark) = &task.remark {
+        story.remark(remark);
+    }
+    let openings = Openings::find(task, id, story).await?;
     let discover =
         async { model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from) };
     let meet = shared.host.meet(config.engine.host.as_deref(), &shared.runtime);
@@ -62,7 +70,7 @@ pub async fn prepare(
     let (engine, facts) = host?.clone();
     let endpoint = endpoint?;
     for warning in &endpoint.warnings {
-        story.notice(warning);
+        story.remark(warning);
     }
     if !facts.same_kernel {
         return Err(Error::OtherKernel { host: facts.host });
@@ -78,6 +86,7 @@ pub async fn prepare(
     mounts.retain(|mount| {
         !masks.iter().any(|mask| mount.target.starts_with(inside(mask.relative())))
     });
+    mounts.extend(openings.mounts.iter().cloned());
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let labels = deadlines::labels(id, owner, std::time::Duration::from_secs(60));
@@ -86,7 +95,18 @@ pub async fn prepare(
     let instructions = existing(&task.workspace, &opencode::INSTRUCTIONS).places;
     // Where both are there, they say the same or the first one counts, as with the agent itself.
     let instructions = instructions.iter().take(1).map(|file| inside(file.relative())).collect();
-    Ok(Prepared { engine, facts, endpoint, image, abilities, user, mounts, masks, instructions })
+    Ok(Prepared {
+        engine,
+        facts,
+        endpoint,
+        image,
+        abilities,
+        user,
+        mounts,
+        masks,
+        instructions,
+        openings,
+    })
 }
 
 /// The image, with the lines of its build told as they come.
@@ -148,7 +168,7 @@ fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<Protected>,
     }
     for place in &found.places {
         let place = place.relative().display();
-        story.notice(&format!(
+        story.remark(&format!(
             "{place} of the workspace is hidden from the agent: it could run code at its start"
         ));
     }
@@ -177,10 +197,10 @@ fn workspace_mounts(
         if !obstacle.nested {
             return Err(Error::Unprotectable(obstacle));
         }
-        story.notice(&obstacle.to_string());
+        story.remark(&obstacle.to_string());
     }
     if !protection.complete {
-        story.notice("the workspace is too large to look for every repository in it; those deep below are not protected");
+        story.remark("the workspace is too large to look for every repository in it; those deep below are not protected");
     }
     let mut mounts = vec![Policy::workspace_mount(root.to_owned(), false)];
     for (places, read_only) in [(&protection.anchors, false), (&protection.places, true)] {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Conversation, ToolCount};
-use crate::gateway::Record as Traffic;
+use crate::gateway::{EgressRecord, Record as Traffic, TargetRecord};
 use crate::ids::RunId;
 
 pub use crate::sandbox::Receipt;
@@ -60,6 +60,12 @@ pub struct Report {
     pub error: Option<Failure>,
     pub workspace: WorkspaceReport,
     pub changes: ChangeSummary,
+    /// What a person should know besides: settings that are not in force, places that were hidden
+    /// or could not be protected.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+    #[serde(default)]
+    pub egress: EgressReport,
     pub usage: Usage,
     pub tools: Vec<ToolUse>,
     pub timing: Timing,
@@ -103,6 +109,54 @@ impl Usage {
             input_tokens: traffic.input_tokens,
             output_tokens: traffic.output_tokens,
             reasoning_tokens: traffic.reasoning_tokens,
+        }
+    }
+}
+
+/// What the sandbox tried to reach besides its model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EgressReport {
+    pub allowed: u64,
+    pub refused: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Those that were refused first; not all where there are many.
+    pub targets: Vec<EgressTarget>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EgressTarget {
+    /// As the sandbox named it. Untrusted.
+    pub host: String,
+    pub port: u16,
+    pub allowed: u64,
+    pub refused: u64,
+    /// Why it was refused the last time, such as `not_allowed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Most targets in a report; the run's `egress.jsonl` has every attempt.
+const TARGETS: usize = 20;
+
+impl EgressReport {
+    pub(super) fn of(record: &EgressRecord) -> Self {
+        let mut targets: Vec<_> = record.targets.iter().collect();
+        targets.sort_by_key(|target| std::cmp::Reverse(target.refused > 0));
+        let target = |target: &TargetRecord| EgressTarget {
+            host: target.host.clone(),
+            port: target.port,
+            allowed: target.allowed,
+            refused: target.refused,
+            reason: target.last_refusal.map(|reason| reason.as_str().to_owned()),
+        };
+        Self {
+            allowed: record.allowed,
+            refused: record.refused,
+            bytes_sent: record.bytes_sent,
+            bytes_received: record.bytes_received,
+            targets: targets.into_iter().take(TARGETS).map(target).collect(),
         }
     }
 }
@@ -156,6 +210,8 @@ impl Report {
             }),
             workspace: WorkspaceReport { path: String::new(), mode: Mode::Direct },
             changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
+            remarks: Vec::new(),
+            egress: EgressReport::default(),
             usage: Usage::default(),
             tools: Vec::new(),
             timing: Timing::default(),
