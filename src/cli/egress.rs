@@ -210,7 +210,8 @@ mod tests {
         std::fs::write(&file, text).expect("written");
         allow(&file, &["a.example.com".into(), ".b.example.com".into()]).expect("added");
         let now = std::fs::read_to_string(&file).expect("there");
-        for kept in ["# mine\n[egress] # why\n", "# first", "open = false\n\n[limits]\npids = 64\n"] {
+        for kept in ["# mine\n[egress] # why\n", "# first", "open = false\n\n[limits]\npids = 64\n"]
+        {
             assert!(now.contains(kept), "{now}");
         }
         assert_eq!(now.matches("a.example.com").count(), 1);
@@ -236,7 +237,8 @@ mod tests {
             line("inner.example.com", "private_address"),
             line("evil name", "not_allowed"),
         ];
-        lines.push(r#"{"target":"b.example.com","port":443,"outcome":{"result":"allowed"}}"#.into());
+        lines
+            .push(r#"{"target":"b.example.com","port":443,"outcome":{"result":"allowed"}}"#.into());
         lines.push("{\"cut".into());
         let refused = refused(&lines);
         assert_eq!(refused.len(), 4);

@@ -48,7 +48,13 @@ impl Record {
             let path = folder.join(name);
             private_file(&path).map(BufWriter::new).map_err(|source| Error { path, source })
         };
-        Ok(Self { events: open("events.jsonl")?, log: open("agent.log")?, egress: None, folder, failed: false })
+        Ok(Self {
+            events: open("events.jsonl")?,
+            log: open("agent.log")?,
+            egress: None,
+            folder,
+            failed: false,
+        })
     }
 
     /// Path of the file with every event.
@@ -131,8 +137,9 @@ pub fn egress(state: &Path, run: &RunId) -> Result<Vec<String>, Error> {
 /// The runs on record, the newest first.
 pub fn runs(state: &Path) -> Vec<RunId> {
     let entries = fs::read_dir(state.join("runs")).into_iter().flatten();
-    let mut runs: Vec<_> =
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok()).collect();
+    let mut runs: Vec<_> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok())
+        .collect();
     runs.sort_by(|a: &RunId, b| b.as_str().cmp(a.as_str()));
     runs
 }

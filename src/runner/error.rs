@@ -23,8 +23,6 @@ pub enum Error {
     Workspace(#[from] workspace::Error),
     #[error(transparent)]
     Unprotectable(workspace::Obstacle),
-    #[error("`{what}`: {error}")]
-    Setting { what: &'static str, error: crate::config::NotADomain },
     #[error("`hooks.before_start` {why}")]
     Hook { why: String },
     #[error("`mount` has {0}")]
@@ -62,7 +60,6 @@ impl Error {
             Self::Model(_) => "model_settings",
             Self::OtherKernel { .. } => "other_kernel",
             Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
-            Self::Setting { .. } => "setting",
             Self::Hook { .. } => "hook",
             Self::Material(_) => "mount",
             Self::Io { .. } => "io",
@@ -88,7 +85,7 @@ impl Error {
             Self::Hook { .. } => {
                 "run the lines by hand in your home folder, and mend or remove them"
             }
-            Self::Setting { .. } | Self::Material(_) => "`sandbox-mcp config` shows where the setting comes from",
+            Self::Material(_) => "`sandbox-mcp config` shows where the setting comes from",
             _ => "`sandbox-mcp doctor` checks engine, image and model server",
         }
     }

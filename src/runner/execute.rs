@@ -18,8 +18,8 @@ use super::story::{Story, millis};
 use super::task::Checked;
 use super::verdict::{self, Evidence, judge};
 use super::{
-    ChangeSummary, EgressReport, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport, Timing, ToolUse,
-    Usage, WorkspaceReport,
+    ChangeSummary, EgressReport, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport,
+    Timing, ToolUse, Usage, WorkspaceReport,
 };
 use crate::agent::opencode;
 use crate::gateway::{Gateway, Options};

@@ -8,7 +8,7 @@ use super::story::Story;
 use super::task::Checked;
 use super::{Error, hook};
 use crate::config::Config;
-use crate::gateway::{Credential, Egress};
+use crate::gateway::Egress;
 use crate::ids::RunId;
 use crate::sandbox::{self, EGRESS_PORT, Mount};
 use crate::workspace::check_material;
@@ -20,6 +20,8 @@ pub struct Openings {
     pub environment: Vec<(String, String)>,
     pub egress: Egress,
     pub mounts: Vec<Mount>,
+    /// Whether anything but the model and this machine can be reached.
+    pub web: bool,
 }
 
 impl Openings {
@@ -41,7 +43,8 @@ impl Openings {
             None => std::env::var(name).ok(),
         };
         let mut environment = usual(config);
-        environment.extend(config.env.set.iter().map(|(name, value)| (name.clone(), value.clone())));
+        environment
+            .extend(config.env.set.iter().map(|(name, value)| (name.clone(), value.clone())));
         for (inside, name) in &config.env.pass {
             match outside(name) {
                 Some(value) => environment.push((inside.clone(), value)),
@@ -54,6 +57,9 @@ impl Openings {
             environment,
             egress: egress(config, outside, story)?,
             mounts: material(config)?,
+            web: config.egress.open
+                || !config.egress.allow.is_empty()
+                || !config.credential.is_empty(),
         })
     }
 }
@@ -121,7 +127,6 @@ fn egress(
     outside: impl Fn(&str) -> Option<String>,
     story: &mut Story,
 ) -> Result<Egress, Error> {
-    let domain = |text: &str| text.parse().map_err(|error| Error::Setting { what: "egress.allow", error });
     let settings = &config.egress;
     let mut credentials = Vec::new();
     for credential in &config.credential {
@@ -133,17 +138,16 @@ fn egress(
             continue;
         };
         let value = format!("{}{value}", credential.prefix);
-        credentials.push(Credential::new(&credential.host, &credential.header, &value)?);
+        credentials.push(value);
     }
     if settings.open {
         story.remark("egress is open: the agent can reach every public name");
     }
     Ok(Egress {
-        allow: settings.allow.iter().map(|text| domain(text)).collect::<Result<_, _>>()?,
+        allow: settings.allow.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         open: settings.open,
         ports: settings.ports.clone(),
         host_ports: settings.host_ports.clone(),
-        credentials,
     })
 }
 

@@ -44,7 +44,7 @@ impl Prepared {
             instructions: &self.instructions,
             // The gateway and our own deadline decide; the agent must not give up before them.
             answer_timeout_ms: super::story::millis(task.timeout) + 60_000,
-            web: !self.openings.egress.is_closed(),
+            web: self.openings.web,
             mcp: &task.config.agent.mcp,
         }
     }

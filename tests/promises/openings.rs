@@ -5,8 +5,8 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::common::{Model, Product, Script, Workspace, engine};
 use crate::common::{Answer, Gate, Part};
+use crate::common::{Model, Product, Script, Workspace, engine};
 
 /// Runs a shell script in a sandbox with this configuration; returns what it printed, and the
 /// report.
@@ -40,9 +40,12 @@ async fn variables_are_handed_in_by_their_names_and_what_is_missing_is_said() {
         echo zone=$TZ proxy=$http_proxy $no_proxy
         grep -l -a gh-secret /proc/[0-9]*/cmdline 2>/dev/null | wc -l
     ";
-    let (seen, report) = run(config, &[("MY_GH_TOKEN", "gh-secret"), ("TZ", "Europe/Berlin")], script).await;
+    let (seen, report) =
+        run(config, &[("MY_GH_TOKEN", "gh-secret"), ("TZ", "Europe/Berlin")], script).await;
     assert!(
-        seen.contains("flavour=two words gh=gh-secret short=short-lived-gh-secret none=unset outer=unset"),
+        seen.contains(
+            "flavour=two words gh=gh-secret short=short-lived-gh-secret none=unset outer=unset"
+        ),
         "{seen}"
     );
     assert!(seen.contains("by=Ada Lovelace <ada@example.com> Ada Lovelace"), "{seen}");
@@ -72,6 +75,7 @@ async fn values_are_neither_in_what_the_engine_knows_nor_in_the_record() {
         assert!(!finished.stdout.contains(secret) && !finished.stderr.contains(secret));
     }
     finished.assert_status("completed");
+    product.check_nothing_left().await;
     let records = walk(&product.folder("state"));
     assert!(!records.is_empty());
     for (name, content) in records {
@@ -114,7 +118,8 @@ async fn shared_material_can_be_read_and_not_written() {
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(shared.path(), readable).expect("chmod");
     std::fs::write(shared.path().join("a.md"), "shared words").expect("a file");
-    let config = format!("[[mount]]\npath = \"{}\"\ntarget = \"/mnt/docs\"\n", shared.path().display());
+    let config =
+        format!("[[mount]]\npath = \"{}\"\ntarget = \"/mnt/docs\"\n", shared.path().display());
     let script = "cat /mnt/docs/a.md; echo x 2>&1 >/mnt/docs/b.md; touch /mnt/docs/a.md; ls /mnt";
     let (seen, _) = run(&config, &[], script).await;
     assert!(seen.contains("shared words") && seen.contains("Read-only file system"), "{seen}");
@@ -135,6 +140,7 @@ async fn the_engines_socket_cannot_be_shared() {
         } else {
             assert_eq!(finished.assert_status("sandbox_error")["error"]["kind"], "mount", "{path}");
         }
+        product.check_nothing_left().await;
     }
 }
 
@@ -150,8 +156,9 @@ fn greeter() -> (u16, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
             counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             let mut head = [0; 1024];
             let _ = stream.read(&mut head);
-            let _ = stream
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello");
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello",
+            );
         }
     });
     (port, count)
@@ -165,7 +172,7 @@ async fn a_port_of_this_machine_is_reachable_when_opened_and_no_other_is() {
     let script = format!(
         "echo open=$(curl -s -m 5 http://127.0.0.1:{open}/); \
          curl -s -m 5 http://127.0.0.1:{closed}/ || echo closed=$?; \
-         curl -s -m 5 -x http://127.0.0.1:4142 http://127.0.0.1:{closed}/ | tail -c 300"
+         curl -s -m 5 --noproxy '' -x http://127.0.0.1:4142 http://127.0.0.1:{closed}/ | tail -c 300"
     );
     let (seen, report) = run(&config, &[], &script).await;
     assert!(seen.contains("open=hello") && seen.contains("closed=7"), "{seen}");
@@ -206,6 +213,7 @@ async fn what_was_refused_is_explained_inside_recorded_outside_and_can_be_learnt
     assert!(policy.stdout.contains("proxy to api.example.com"), "{}", policy.stdout);
     product.call(["egress", "learn", "last", "--add", "*.example.com"]).await.assert_code(2);
     product.call(["egress", "learn", "20200101-000000-aaaa"]).await.assert_code(2);
+    product.check_nothing_left().await;
 }
 
 #[tokio::test]
@@ -216,7 +224,8 @@ async fn a_projects_settings_are_inert_until_trusted_and_again_after_a_change() 
     let script = "echo value=${FROM_PROJECT-none} pids=$(cat /sys/fs/cgroup/pids*/pids.max /sys/fs/cgroup/pids.max 2>/dev/null)";
     let product = Product::new().await;
     let look = async || {
-        let model = Model::start(Script::bash(script).then(crate::common::Reply::say("Done."))).await;
+        let model =
+            Model::start(Script::bash(script).then(crate::common::Reply::say("Done."))).await;
         let args = ["--json", "--model-url", &model.url(), "go"];
         let report = product.run(&workspace, args).await.assert_status("completed");
         (model.step(2).await.said_by("tool"), report["remarks"].to_string())
