@@ -19,6 +19,13 @@ pub enum Error {
     PathTooLong { path: PathBuf, length: usize, most: usize },
     #[error("open the socket {path}: {source}")]
     Bind { path: PathBuf, source: io::Error },
+    #[error(
+        "read the domain {text:?}: {why}; write a name such as `api.example.com`, or \
+         `.example.com` for it and all names below it"
+    )]
+    Domain { text: String, why: &'static str },
+    #[error("open host port 0: ports are 1 to 65535")]
+    HostPort,
     #[error("remove {path}: {source}; remove it by hand")]
     Remove { path: PathBuf, source: io::Error },
     #[error(transparent)]

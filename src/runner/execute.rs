@@ -22,7 +22,7 @@ use super::{
     Usage, WorkspaceReport,
 };
 use crate::agent::opencode;
-use crate::gateway::{Gateway, Options};
+use crate::gateway::{Egress, Gateway, Options};
 use crate::history::{self, Record};
 use crate::ids::{Owner, RunId};
 use crate::sandbox::{Policy, RunFolder, Sandbox, Spec, identity_mounts, mask_mount};
@@ -196,6 +196,7 @@ async fn start(
         owner: Some(user),
         endpoint: prepared.endpoint.clone(),
         limits,
+        egress: Egress::default(),
     })
     .await?;
     let gateway = room.gateway.insert(gateway);

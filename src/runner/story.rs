@@ -122,7 +122,7 @@ impl Story {
             Traffic::Faulted(fault) => {
                 self.tell(EventKind::Trouble { message: fault.message.clone() });
             }
-            Traffic::RequestStarted { .. } | Traffic::FirstByte { .. } => {}
+            Traffic::RequestStarted { .. } | Traffic::FirstByte { .. } | Traffic::Egress(_) => {}
         }
     }
 
