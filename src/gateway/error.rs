@@ -24,6 +24,10 @@ pub enum Error {
          `.example.com` for it and all names below it"
     )]
     Domain { text: String, why: &'static str },
+    #[error("use the credential for {host:?}: {why}")]
+    Credential { host: String, why: &'static str },
+    #[error("make the certificates of this run: {why}")]
+    Authority { why: String },
     #[error("open host port 0: ports are 1 to 65535")]
     HostPort,
     #[error("remove {path}: {source}; remove it by hand")]

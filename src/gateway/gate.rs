@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::egress::{Bounds, Egress, HostPort, Internet, Network, Proxy};
+use super::egress::{Bounds, Egress, HostPort, Interceptor, Internet, Network, Proxy};
 use super::folder::PrivateFolder;
 use super::ledger::{Ledger, Record, Traffic};
 use super::relay::Relay;
@@ -22,6 +22,8 @@ use crate::model::Endpoint;
 const MODEL_SOCKET: &str = "model.sock";
 /// The name of the egress proxy's.
 const EGRESS_SOCKET: &str = "egress.sock";
+/// The file with the certificate of the run's authority.
+const AUTHORITY_FILE: &str = "authority.pem";
 
 /// What a gateway is opened with.
 #[derive(Debug)]
@@ -93,6 +95,7 @@ pub struct Gateway {
     // Fields are dropped in this order: first nobody serves, then the folder goes.
     servers: Vec<AbortOnDropHandle<()>>,
     folder: PrivateFolder,
+    authority: Option<PathBuf>,
     stop: CancellationToken,
     ledger: Arc<Ledger>,
     traffic: UnboundedReceiver<Traffic>,
@@ -115,6 +118,8 @@ impl Gateway {
         let socket = folder.bind(MODEL_SOCKET)?;
         let egress_socket = folder.bind(EGRESS_SOCKET)?;
         let ports = host_ports(&folder, &egress.host_ports)?;
+        let (interceptor, authority) = Interceptor::new(&egress.credentials, &*network)?.unzip();
+        let authority = authority.map(|pem| folder.write(AUTHORITY_FILE, &pem)).transpose()?;
         let stop = CancellationToken::new();
         let server = listener::serve(socket, limits, stop.clone(), move |request| {
             relay.clone().serve(request)
@@ -128,17 +133,23 @@ impl Gateway {
             let server = listener::accept(socket, bounds.host_port_clients, stop.clone(), handle);
             servers.push(AbortOnDropHandle::new(tokio::spawn(server)));
         }
-        let proxy = Arc::new(Proxy::new(egress, network, bounds, ledger.clone()));
+        let proxy = Arc::new(Proxy::new(egress, interceptor, network, bounds, ledger.clone()));
         let handle = move |stream| proxy.clone().serve(stream);
         let server = listener::accept(egress_socket, bounds.clients, stop.clone(), handle);
         servers.push(AbortOnDropHandle::new(tokio::spawn(server)));
-        Ok(Self { servers, folder, stop, ledger, traffic })
+        Ok(Self { servers, folder, authority, stop, ledger, traffic })
     }
 
     /// The folder to show to the sandbox (at `/run/sandbox`); it holds `model.sock`,
     /// `egress.sock` and a `port-<number>.sock` for each host port.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// If credentials are lent: the certificate (PEM, in [`Gateway::folder`]) that the sandbox has to
+    /// trust, besides those it trusts anyway, to reach their hosts.
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// What happens next. Nothing is lost if the future is dropped before it is ready.

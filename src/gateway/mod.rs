@@ -30,7 +30,8 @@ mod testing;
 mod tests;
 
 pub use egress::{
-    Attempt, Bounds, Domain, Egress, EgressRecord, Kind, Name, Outcome, Refusal, TargetRecord,
+    Attempt, Bounds, Credential, Domain, Egress, EgressRecord, Kind, Name, Outcome, Refusal,
+    TargetRecord,
 };
 pub use error::Error;
 pub use gate::{Gateway, Limits, Options};

@@ -18,7 +18,7 @@ impl Refused<'_> {
         match self.reason {
             Refusal::Malformed | Refusal::BadName => 400,
             Refusal::TooSlow => 408,
-            Refusal::Unresolvable | Refusal::Unreachable => 502,
+            Refusal::Unresolvable | Refusal::Unreachable | Refusal::UpstreamTls => 502,
             Refusal::TooMany => 503,
             _ => 403,
         }
@@ -55,6 +55,7 @@ impl Refused<'_> {
                     .into()
             }
             Refusal::Unreachable => "did not answer, or broke the connection.".into(),
+            Refusal::UpstreamTls => "could not prove that it is this host.".into(),
             Refusal::TooMany => "has to wait: too many connections are open at once.".into(),
             Refusal::Bytes => "does not pass: this run has moved as many bytes as it may.".into(),
             Refusal::TooSlow => "was asked for too slowly.".into(),

@@ -59,6 +59,8 @@ pub enum Refusal {
     OwnAddress,
     /// The server did not accept a connection, or broke it.
     Unreachable,
+    /// The server's certificate is not good for its name, or it speaks no TLS.
+    UpstreamTls,
     /// Something other than TLS in a tunnel.
     NotTls,
     /// TLS that does not say which host it is for.
@@ -85,6 +87,7 @@ impl Refusal {
             Self::PrivateAddress => "private_address",
             Self::OwnAddress => "own_address",
             Self::Unreachable => "unreachable",
+            Self::UpstreamTls => "upstream_tls",
             Self::NotTls => "not_tls",
             Self::NoSni => "no_sni",
             Self::SniMismatch => "sni_mismatch",

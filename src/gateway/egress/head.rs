@@ -12,7 +12,7 @@ use super::{Kind, Refusal};
 /// Most headers of one request.
 const MAX_HEADERS: usize = 64;
 /// The methods that pass besides `CONNECT`. `TRACE` would show what hops add.
-const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+pub const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// A request that is well-formed; whether it may pass is another's question.
 #[derive(Clone, Debug, PartialEq, Eq)]

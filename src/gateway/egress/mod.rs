@@ -5,6 +5,7 @@
 //!                            │ rules  (an allowed name, an allowed port?)
 //!                            │ network, address  (resolved once; every address on the internet?)
 //!                            ├─▶ tunnel ─ hello  (CONNECT: TLS for that name and no other)
+//!                            │      └─▶ intercept, authority  (a host with a credential)
 //!                            └─▶ plain           (http: the request rebuilt)
 //!                                   └─▶ meter ─▶ ledger ─▶ Traffic::Egress, EgressRecord
 //! sandbox ─▶ port-N.sock ─▶ port     (a port of this machine that a person opened)
@@ -16,9 +17,12 @@
 mod address;
 mod answer;
 mod attempt;
+mod authority;
+mod credential;
 mod domain;
 pub(super) mod head;
 pub(super) mod hello;
+mod intercept;
 mod meter;
 mod network;
 mod plain;
@@ -30,7 +34,9 @@ mod tests;
 mod tunnel;
 
 pub use attempt::{Attempt, EgressRecord, Kind, Outcome, Refusal, TargetRecord};
+pub use credential::Credential;
 pub use domain::{Domain, Name};
+pub(super) use intercept::Interceptor;
 pub(super) use network::{Internet, Network};
 pub(super) use port::HostPort;
 pub(super) use proxy::Proxy;

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -29,6 +31,8 @@ pub trait Network: Debug + Send + Sync {
     fn resolve(&self, name: &Name) -> Pending<Vec<IpAddr>>;
     fn judge(&self, address: IpAddr) -> Result<(), Refusal>;
     fn dial(&self, address: SocketAddr) -> Pending<TcpStream>;
+    /// How servers prove who they are, where the proxy itself speaks TLS with them.
+    fn trust(&self) -> Result<Arc<ClientConfig>, rustls::Error>;
 }
 
 /// The real one.
@@ -66,6 +70,17 @@ impl Network for Internet {
 
     fn dial(&self, address: SocketAddr) -> Pending<TcpStream> {
         Box::pin(TcpStream::connect(address))
+    }
+
+    /// This machine's trust store, as for the model server.
+    fn trust(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_platform_verifier()?
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
     }
 }
 

@@ -27,13 +27,10 @@ use super::proxy::{Passed, Proxy, answer_and_close};
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// What is about one connection only, and never goes on. `Connection` may name more.
+/// What is about one connection only, and never goes on; and all that begins with `proxy-`.
+/// `Connection` may name more.
 const HOP: &[&str] = &[
     "connection",
-    "proxy-connection",
-    "proxy-authorization",
-    "proxy-authenticate",
-    "proxy-authentication-info",
     "keep-alive",
     "te",
     "trailer",
@@ -149,8 +146,12 @@ fn returned(response: Response<Incoming>) -> Option<Response<Body>> {
     Some(returned)
 }
 
+pub fn is_about_connection(name: &HeaderName) -> bool {
+    HOP.contains(&name.as_str()) || name.as_str().starts_with("proxy-")
+}
+
 /// The headers that are not about one connection.
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -160,8 +161,7 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         .collect();
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
-        let hop = HOP.contains(&name.as_str()) || name.as_str().starts_with("proxy-");
-        if !hop && !named.contains(name) {
+        if !is_about_connection(name) && !named.contains(name) {
             kept.append(name, value.clone());
         }
     }

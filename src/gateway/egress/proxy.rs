@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::answer::Refused;
 use super::head::{self, Bad, Head};
+use super::intercept::Interceptor;
 use super::meter::Meter;
 use super::network::{self, Network};
 use super::rules::{Bounds, Egress};
@@ -28,6 +29,7 @@ pub struct Proxy {
     pub network: Arc<dyn Network>,
     pub bounds: Bounds,
     pub ledger: Arc<Ledger>,
+    pub interceptor: Option<Interceptor>,
     places: Arc<Semaphore>,
 }
 
@@ -46,12 +48,13 @@ pub struct Passed {
 impl Proxy {
     pub fn new(
         egress: Egress,
+        interceptor: Option<Interceptor>,
         network: Arc<dyn Network>,
         bounds: Bounds,
         ledger: Arc<Ledger>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(bounds.tunnels));
-        Self { egress, network, bounds, ledger, places }
+        Self { egress, network, bounds, ledger, interceptor, places }
     }
 
     pub async fn serve(self: Arc<Self>, mut stream: UnixStream) {

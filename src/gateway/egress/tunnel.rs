@@ -19,18 +19,18 @@ pub async fn serve(proxy: &Proxy, mut stream: UnixStream, mut passed: Passed) {
         proxy.record(&passed.head, Err(Refusal::NotTls));
         return;
     }
-    let opened = async {
-        let hello = read_hello(proxy, &mut stream, early, passed.head.name.as_str()).await?;
-        Ok((proxy.connect(&passed).await?, hello))
+    let hello = match read_hello(proxy, &mut stream, early, passed.head.name.as_str()).await {
+        Ok(hello) => hello,
+        Err(reason) => return deny(proxy, stream, &passed, reason).await,
     };
-    let (upstream, hello) = match opened.await {
-        Ok(opened) => opened,
-        Err(reason) => {
-            proxy.record(&passed.head, Err(reason));
-            // Who speaks no TLS would not understand it.
-            let said = if reason == Refusal::NotTls { &[][..] } else { answer::TLS_DENIED };
-            return answer_and_close(&mut stream, said).await;
-        }
+    if let Some(interceptor) = &proxy.interceptor
+        && interceptor.answers_for(&passed.head)
+    {
+        return interceptor.serve(proxy, stream, &passed, hello).await;
+    }
+    let upstream = match proxy.connect(&passed).await {
+        Ok(upstream) => upstream,
+        Err(reason) => return deny(proxy, stream, &passed, reason).await,
     };
     proxy.record(&passed.head, Ok(()));
     let meter = proxy.meter();
@@ -52,6 +52,13 @@ pub async fn serve(proxy: &Proxy, mut stream: UnixStream, mut passed: Passed) {
         Err(error) => tracing::debug!(%error, "a tunnel broke"),
         Ok(_) => {}
     }
+}
+
+async fn deny(proxy: &Proxy, mut stream: UnixStream, passed: &Passed, reason: Refusal) {
+    proxy.record(&passed.head, Err(reason));
+    // Who speaks no TLS would not understand it.
+    let said = if reason == Refusal::NotTls { &[][..] } else { answer::TLS_DENIED };
+    answer_and_close(&mut stream, said).await;
 }
 
 /// The bytes of a `ClientHello` for `name`, as they were sent.
