@@ -1,6 +1,7 @@
 //! The proxy and the host ports as a sandbox meets them: over their sockets, with an internet of
 //! ours behind them.
 
+mod credentials;
 mod hostile;
 mod passing;
 mod ports;
@@ -13,6 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -35,6 +37,10 @@ pub struct World {
     /// Every name that was asked for, and every address that was connected to.
     pub asked: Mutex<Vec<String>>,
     pub dialled: Mutex<Vec<SocketAddr>>,
+    /// The port that stands in for 443.
+    pub secure: Option<u16>,
+    /// Whom its servers are certified by.
+    pub trust: Option<Arc<ClientConfig>>,
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
@@ -52,7 +58,12 @@ impl Network for World {
 
     fn dial(&self, address: SocketAddr) -> Pending<TcpStream> {
         self.dialled.lock().expect("a log").push(address);
-        Box::pin(TcpStream::connect(address))
+        let port = self.secure.filter(|_| address.port() == 443).unwrap_or(address.port());
+        Box::pin(TcpStream::connect((address.ip(), port)))
+    }
+
+    fn trust(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        self.trust.clone().ok_or(rustls::Error::General("nobody is trusted".into()))
     }
 }
 
