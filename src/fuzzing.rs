@@ -12,7 +12,7 @@ pub fn agent_line(bytes: &[u8]) {
         Some(AgentEvent::Tool { name, title, error, .. }) => {
             harmless(&name);
             harmless(&title);
-            error.as_deref().map_or((), harmless);
+            harmless(&error.unwrap_or_default());
         }
         Some(AgentEvent::Error { name, message, .. }) => {
             harmless(&name);

@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::Usage;
-use crate::config::{Domain, Effective, LoadOptions, is_host_name, load, state_dir};
+use crate::config::{Domain, Effective, LoadOptions, Name, load, state_dir};
 use crate::history;
 use crate::ids::RunId;
 
@@ -114,9 +114,7 @@ fn explain(reason: &str) -> &str {
 fn learnable(refused: &Refused, effective: &Effective) -> Vec<String> {
     let mut names: Vec<_> = refused
         .keys()
-        .filter(|(host, _, reason)| {
-            reason == "not_allowed" && host.contains('.') && is_host_name(host)
-        })
+        .filter(|(host, _, reason)| reason == "not_allowed" && Name::parse(host).is_ok())
         .map(|(host, ..)| host.to_ascii_lowercase())
         .filter(|host| !effective.config.egress.allow.contains(host))
         .collect();

@@ -15,7 +15,7 @@ mod trust;
 mod units;
 mod validate;
 
-pub use domain::{Domain, NotADomain, is_host_name};
+pub use domain::{Domain, Name, NotADomain, NotAName};
 pub use environment::{Environment, runtime_dir, state_dir};
 pub use error::Error;
 pub use keys::{Key, Kind, keys};

@@ -1,6 +1,6 @@
 //! What values are allowed, one rule per line.
 
-use super::{Config, Domain, Effective, Error, Origin, Size};
+use super::{Config, Domain, Effective, Error, Name, Origin, Size};
 use crate::text::one_line;
 
 /// A setting that is refused unless the rule holds.
@@ -132,9 +132,7 @@ const RULES: &[Rule] = &[
         c.credential.iter().all(|credential| is_header(&credential.header))
     }),
     rule("credential", "one `host` by its name", |c| {
-        c.credential.iter().all(|credential| {
-            credential.host.parse::<Domain>().is_ok_and(|host| host.is_one_host())
-        })
+        c.credential.iter().all(|credential| Name::parse(&credential.host).is_ok())
     }),
     rule(
         "credential",

@@ -108,8 +108,7 @@ pub(super) fn describe(event: &EventKind) -> Option<String> {
             format!("{}: failed{exit}", short(&tool(name, title)))
         }
         EventKind::Text { text } => format!("says: {text}"),
-        EventKind::ModelAnswer { .. } => return None,
-        EventKind::Egress { refused: None, .. } => return None,
+        EventKind::ModelAnswer { .. } | EventKind::Egress { refused: None, .. } => return None,
         EventKind::Egress { refused: Some(why), host, port } => {
             format!("{host}:{port} refused: {why}")
         }

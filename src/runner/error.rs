@@ -25,6 +25,8 @@ pub enum Error {
     Unprotectable(workspace::Obstacle),
     #[error("`hooks.before_start` {why}")]
     Hook { why: String },
+    #[error("`egress.allow`: {0}")]
+    Domain(#[from] crate::config::NotADomain),
     #[error("`mount` has {0}")]
     Material(#[from] workspace::MaterialError),
     #[error("failed to {what}: {source}")]
@@ -61,6 +63,7 @@ impl Error {
             Self::OtherKernel { .. } => "other_kernel",
             Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
             Self::Hook { .. } => "hook",
+            Self::Domain(_) => "egress",
             Self::Material(_) => "mount",
             Self::Io { .. } => "io",
         }
@@ -85,7 +88,9 @@ impl Error {
             Self::Hook { .. } => {
                 "run the lines by hand in your home folder, and mend or remove them"
             }
-            Self::Material(_) => "`sandbox-mcp config` shows where the setting comes from",
+            Self::Domain(_) | Self::Material(_) => {
+                "`sandbox-mcp config` shows where the setting comes from"
+            }
             _ => "`sandbox-mcp doctor` checks engine, image and model server",
         }
     }

@@ -8,7 +8,7 @@ use super::story::Story;
 use super::task::Checked;
 use super::{Error, hook};
 use crate::config::Config;
-use crate::gateway::Egress;
+use crate::gateway::{Credential, Egress};
 use crate::ids::RunId;
 use crate::sandbox::{self, EGRESS_PORT, Mount};
 use crate::workspace::check_material;
@@ -128,6 +128,7 @@ fn egress(
     story: &mut Story,
 ) -> Result<Egress, Error> {
     let settings = &config.egress;
+    let allow = settings.allow.iter().map(|domain| domain.parse()).collect::<Result<_, _>>()?;
     let mut credentials = Vec::new();
     for credential in &config.credential {
         let Some(value) = outside(&credential.value_env) else {
@@ -138,16 +139,17 @@ fn egress(
             continue;
         };
         let value = format!("{}{value}", credential.prefix);
-        credentials.push(value);
+        credentials.push(Credential::new(&credential.host, &credential.header, &value)?);
     }
     if settings.open {
         story.remark("egress is open: the agent can reach every public name");
     }
     Ok(Egress {
-        allow: settings.allow.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        allow,
         open: settings.open,
         ports: settings.ports.clone(),
         host_ports: settings.host_ports.clone(),
+        credentials,
     })
 }
 

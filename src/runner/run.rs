@@ -58,7 +58,7 @@ impl Runner {
                 folder: std::env::current_dir().map_err(StartError::Folder)?,
                 host: Host::default(),
                 queue: Queue::new(places),
-                config,
+                config: Arc::new(config),
             }),
             live: Arc::default(),
             tracker: TaskTracker::new(),

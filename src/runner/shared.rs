@@ -1,6 +1,7 @@
 //! What all runs of one process share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::host::Host;
 use super::queue::Queue;
@@ -9,7 +10,7 @@ use crate::config::{Config, LoadOptions, Trust};
 #[derive(Debug)]
 pub struct Shared {
     /// Of the program; a run in a project has its own.
-    pub config: Config,
+    pub config: Arc<Config>,
     pub options: LoadOptions,
     pub trust: Trust,
     /// Where records are kept.

@@ -1,6 +1,7 @@
 //! What was asked.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
@@ -61,7 +62,7 @@ pub enum TaskError {
 #[derive(Debug)]
 pub(super) struct Checked {
     /// The settings in force for this run.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// What is to be said about the project's own settings.
     pub remark: Option<String>,
     pub text: String,
@@ -87,7 +88,7 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     )?;
     let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
     let (config, remark) = match project {
-        Some(effective) => (effective.config, effective.remark),
+        Some(effective) => (Arc::new(effective.config), effective.remark),
         None => (shared.config.clone(), None),
     };
     let limits = &config.limits;
