@@ -280,6 +280,8 @@ mod tests {
                 "error",
                 "workspace",
                 "changes",
+                "remarks",
+                "egress",
                 "usage",
                 "tools",
                 "timing",
