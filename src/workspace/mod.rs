@@ -5,15 +5,25 @@
 //! files, or executes anything.
 
 mod changes;
+mod guard;
 mod ignores;
+mod journal;
+mod linked;
+mod lock;
 mod mode;
+mod names;
 mod path;
+mod placeholders;
 mod protect;
 mod refuse;
+mod scan;
 mod walk;
 
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
+pub use guard::GuardError;
+pub use lock::WriterLock;
 pub use mode::{Mode, NotAMode};
 pub use path::{Error, Owner, WorkspacePath};
+pub use placeholders::{Leftover, Placeholders, Reaped};
 pub use protect::{Kind, Obstacle, Protected, Protection, existing, protected};
 pub use walk::Limits;
