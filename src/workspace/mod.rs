@@ -17,6 +17,7 @@ mod placeholders;
 mod protect;
 mod refuse;
 mod scan;
+mod sweep;
 mod walk;
 
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
@@ -26,4 +27,5 @@ pub use mode::{Mode, NotAMode};
 pub use path::{Error, Owner, WorkspacePath};
 pub use placeholders::{Leftover, Placeholders, Reaped};
 pub use protect::{Kind, Obstacle, Protected, Protection, existing, protected};
+pub use sweep::{Before, Odd, SweepLimits, Swept, SweptItem};
 pub use walk::Limits;
