@@ -19,6 +19,7 @@ mod refuse;
 mod scan;
 mod sweep;
 mod walk;
+mod watch;
 
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
 pub use guard::GuardError;
@@ -29,3 +30,4 @@ pub use placeholders::{Leftover, Placeholders, Reaped};
 pub use protect::{Kind, Obstacle, Protected, Protection, existing, protected};
 pub use sweep::{Before, Odd, SweepLimits, Swept, SweptItem};
 pub use walk::Limits;
+pub use watch::{Bounds, Exceeded, Watch, What};

@@ -35,9 +35,6 @@ use keep::Keeper;
 /// Most things that a sweep names. It sweeps the others too.
 const LISTED: usize = 200;
 
-/// What is swept at once, to bound what has to be remembered.
-const PORTION: usize = 10_000;
-
 /// How far a sweep goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SweepLimits {
@@ -103,6 +100,8 @@ pub struct Before {
     root: Option<OwnedFd>,
     extra: HashSet<String>,
     known: Known,
+    /// How much is found before it is dealt with, to bound what has to be remembered.
+    portion: usize,
 }
 
 impl Before {
@@ -110,7 +109,7 @@ impl Before {
     /// Blocking. Where the limits end it early, the sweep goes by the times of what it finds.
     pub fn take(workspace: &WorkspacePath, extra: &[String], limits: Limits) -> Self {
         let extra = extra.iter().filter_map(|place| fold_path(Path::new(place))).collect();
-        let mut before = Self { root: None, extra, known: Known::default() };
+        let mut before = Self { root: None, extra, known: Known::default(), portion: 10_000 };
         before.known.taken = now();
         if let Ok(root) = open_root(workspace.path()) {
             let mut look = Look::new(&before.extra, None, usize::MAX);
@@ -137,11 +136,11 @@ impl Before {
         let mut known = self.known;
         let mut tried = HashSet::new();
         loop {
-            let mut look = Look::new(&self.extra, Some(&known), PORTION);
+            let mut look = Look::new(&self.extra, Some(&known), self.portion);
             let whole = walk(root.as_fd(), limits.walk, &mut look);
             let (finds, closed) =
                 (std::mem::take(&mut look.finds), std::mem::take(&mut look.closed));
-            let more = finds.len() >= PORTION;
+            let more = finds.len() >= self.portion;
             let (odd, odd_more, git) = (look.odd, look.odd_more, look.git);
             for find in finds {
                 if let Some(stays) = sweep.act(&find, &git) {
