@@ -56,8 +56,8 @@ pub(super) fn is_trusted(folded: &str) -> bool {
 }
 
 /// Whether a folder's last name folds to this.
-pub(super) fn is_called(folder: &Path, folded: &str) -> bool {
-    folder.file_name().is_some_and(|name| fold(name) == folded)
+pub(super) fn is_called(folder: &Path, name: &str) -> bool {
+    folder.file_name().is_some_and(|own| fold(own) == name)
 }
 
 pub(super) fn is_vendored(folder: &Path) -> bool {
@@ -88,26 +88,27 @@ pub(super) fn fold_path(path: &Path) -> Option<String> {
 /// Git takes a folder for one when it has a `HEAD`, and objects and refs of its own or of a
 /// common directory.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct GitMarks {
-    head: bool,
-    objects: bool,
-    refs: bool,
-    common: bool,
-}
+pub(super) struct GitMarks(u8);
 
 impl GitMarks {
+    const HEAD: u8 = 1;
+    const OBJECTS: u8 = 2;
+    const REFS: u8 = 4;
+    const COMMON: u8 = 8;
+
     pub fn note(&mut self, folded: &str) {
-        match folded {
-            "head" => self.head = true,
-            "objects" => self.objects = true,
-            "refs" => self.refs = true,
-            "commondir" => self.common = true,
-            _ => {}
-        }
+        self.0 |= match folded {
+            "head" => Self::HEAD,
+            "objects" => Self::OBJECTS,
+            "refs" => Self::REFS,
+            "commondir" => Self::COMMON,
+            _ => 0,
+        };
     }
 
     pub fn is_git(self) -> bool {
-        self.head && (self.common || (self.objects && self.refs))
+        let has = |marks| self.0 & marks == marks;
+        has(Self::HEAD | Self::COMMON) || has(Self::HEAD | Self::OBJECTS | Self::REFS)
     }
 }
 

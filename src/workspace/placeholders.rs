@@ -221,8 +221,8 @@ fn make_one(
     }
     // Whatever the umask says.
     rustix::fs::fchmod(&opened, Mode::from(mode))?;
-    let made = rustix::fs::fstat(&opened)?;
-    Ok((made.st_dev, made.st_ino))
+    let stat = rustix::fs::fstat(&opened)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Removes what is still as it was made, children first; answers what stays, and whether asking

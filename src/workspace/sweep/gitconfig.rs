@@ -92,11 +92,10 @@ fn is_harmless(setting: &Setting) -> bool {
         ("extensions", false, "objectformat") => matches!(value, "sha1" | "sha256"),
         ("extensions", false, "refstorage") => matches!(value, "files" | "reftable"),
         ("user", false, "name" | "email") => true,
-        ("init", false, "defaultbranch") => is_name(value),
         ("remote" | "submodule", true, "url") => is_harmless_url(value),
         ("remote", true, "fetch") => !value.starts_with('-'),
         // Where a remote's name is expected, an address would do too.
-        ("branch", true, "remote") => is_name(value),
+        ("branch", true, "remote") | ("init", false, "defaultbranch") => is_name(value),
         ("branch", true, "merge") => value.starts_with("refs/"),
         _ => false,
     }
