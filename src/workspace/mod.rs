@@ -5,6 +5,7 @@
 //! files, or executes anything.
 
 mod changes;
+mod gitconfig;
 mod guard;
 mod ignores;
 mod journal;

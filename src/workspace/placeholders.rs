@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
+use super::gitconfig::hooks_path;
 use super::journal::{self, Journal, Made};
 use super::lock::WriterLock;
 use super::names::fold;
@@ -154,8 +155,9 @@ impl Drop for Placeholders {
 /// What is to be made, parents first.
 fn plan(root: BorrowedFd<'_>, extra: &[String]) -> Vec<(PathBuf, Kind)> {
     let mut plan: Vec<(PathBuf, Kind)> = Vec::new();
-    for place in DEFAULT.iter().copied().chain(extra.iter().map(String::as_str)) {
-        let place = Path::new(place);
+    let hooks = hooks_path(root, Path::new(".git"));
+    let places = DEFAULT.iter().copied().chain(extra.iter().map(String::as_str)).map(Path::new);
+    for place in places.chain(hooks.as_deref()) {
         let parts: Option<Vec<_>> = place
             .components()
             .filter(|part| *part != Component::CurDir)

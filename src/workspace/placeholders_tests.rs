@@ -135,6 +135,11 @@ fn git_works_with_placeholders_and_sees_none_of_them() {
     assert!(placeholders.remove().is_empty());
     assert!(!ground.names().iter().any(|name| name.ends_with("config.worktree")));
     assert!(before.iter().all(|name| ground.at(name).exists()));
+    // A folder of hooks that the settings name is a place like any other.
+    git(&["config", "core.hooksPath", "tools/hooks"]);
+    let placeholders = ground.make(&[]);
+    assert!(ground.at("tools/hooks").is_dir());
+    assert!(placeholders.remove().is_empty() && !ground.at("tools").exists());
     // The same where git's own settings are gone, which it takes as if they were empty.
     fs::remove_file(ground.at(".git/config")).expect("remove");
     let placeholders = ground.make(&[]);

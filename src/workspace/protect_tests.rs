@@ -223,3 +223,19 @@ fn protected_files_with_another_name_are_told() {
     let found = protected(&workspace, &[]);
     assert_eq!(found.linked, [Path::new(".git/config"), Path::new(".git/hooks/x")]);
 }
+
+#[test]
+fn hooks_are_protected_where_the_settings_say_that_they_are() {
+    let (_keep, workspace) = workspace();
+    make(&workspace, &["tools/hooks/pre-commit", "a/.git/x", "a/hooked/x", ".git/x"]);
+    let set = |path: &str, text: &str| {
+        fs::write(workspace.path().join(path), format!("[core]\nhooksPath = {text}\n"))
+            .expect("write");
+    };
+    set(".git/config", "tools/hooks");
+    set("a/.git/config", "hooked");
+    let found = protected(&workspace, &[]);
+    assert_eq!(names(&found.places), [".git/config", "a/.git/config", "a/hooked", "tools/hooks"]);
+    set(".git/config", "/etc");
+    assert!(!names(&protected(&workspace, &[]).places).contains(&"tools/hooks"));
+}

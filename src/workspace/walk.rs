@@ -17,6 +17,9 @@ use rustix::io::Errno;
 /// Deeper than this nobody works; a chain of a million folders is somebody's trap.
 const DEEPEST: usize = 64;
 
+/// Deeper than any tool makes folders: how far to go where nothing may be overlooked.
+pub(super) const BOTTOM: usize = 256;
+
 /// How far a walk goes before it gives up on completeness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

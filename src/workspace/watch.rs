@@ -12,11 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Stat};
 
-use super::walk::{Entry, Limits, Visitor, open_root, walk_to};
+use super::walk::{BOTTOM, Entry, Limits, Visitor, open_root, walk_to};
 use super::{GuardError, WorkspacePath};
-
-/// Deeper than any tool makes folders. What is deeper cannot be counted, and is there to not be.
-const DEEPEST: usize = 256;
 
 /// How far the first look goes.
 const FIRST: Limits = Limits { entries: 5_000_000, time: Duration::from_secs(30) };
@@ -44,7 +41,8 @@ pub struct Bounds {
 pub enum What {
     Bytes,
     Files,
-    /// Folders within each other; `grown` and `allowed` are how deep.
+    /// Folders within each other; `grown` and `allowed` are how deep. What is deeper cannot be
+    /// counted, and is there to not be.
     Depth,
     /// Space on the disk that went where it cannot be seen, such as to files that are deleted and
     /// still open, and most probably by the run.
@@ -181,7 +179,7 @@ impl Watch {
             return Some(Exceeded { what: What::Bytes, grown, allowed: bytes });
         }
         if now.deep && !self.start.deep {
-            let deepest = DEEPEST as u64;
+            let deepest = BOTTOM as u64;
             return Some(Exceeded { what: What::Depth, grown: deepest + 1, allowed: deepest });
         }
         self.last.grown = grown;
@@ -242,7 +240,7 @@ struct Count {
 impl Count {
     fn of(root: BorrowedFd<'_>, limits: Limits, most: (u64, u64)) -> Self {
         let mut count = Self { most, whole: true, ..Self::default() };
-        walk_to(DEEPEST, root, limits, &mut count);
+        walk_to(BOTTOM, root, limits, &mut count);
         count.linked = HashSet::new();
         count
     }

@@ -10,7 +10,7 @@
 //! and a rebase that was left unfinished, whose commands run when a person continues it.
 
 mod find;
-mod gitconfig;
+mod harmless;
 mod keep;
 mod remove;
 mod repository;
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::WorkspacePath;
 use super::changes::{now, shown};
 use super::names::fold_path;
-use super::walk::{Limits, open_folder, open_root, walk};
+use super::walk::{BOTTOM, Limits, open_folder, open_root, walk_to};
 use crate::text::one_line;
 use find::{Find, Identity, Known, Look, Role};
 use keep::Keeper;
@@ -113,7 +113,7 @@ impl Before {
         before.known.taken = now();
         if let Ok(root) = open_root(workspace.path()) {
             let mut look = Look::new(&before.extra, None, usize::MAX);
-            before.known.complete = walk(root.as_fd(), limits, &mut look);
+            before.known.complete = walk_to(BOTTOM, root.as_fd(), limits, &mut look);
             before.known.closed = look.closed.into_iter().collect();
             before.known.places = look.seen;
             before.root = Some(root);
@@ -137,7 +137,7 @@ impl Before {
         let mut tried = HashSet::new();
         loop {
             let mut look = Look::new(&self.extra, Some(&known), self.portion);
-            let whole = walk(root.as_fd(), limits.walk, &mut look);
+            let whole = walk_to(BOTTOM, root.as_fd(), limits.walk, &mut look);
             let (finds, closed) =
                 (std::mem::take(&mut look.finds), std::mem::take(&mut look.closed));
             let more = finds.len() >= self.portion;

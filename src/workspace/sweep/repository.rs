@@ -9,9 +9,10 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use super::super::gitconfig::LARGEST;
 use super::super::names::{fold, is_called};
 use super::super::walk::open_folder;
-use super::gitconfig::{Harmless, LARGEST, harmless};
+use super::harmless::{Harmless, harmless};
 use super::keep::open_file;
 
 /// Reads settings and sorts them. Too many of them are all dropped.

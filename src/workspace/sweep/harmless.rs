@@ -6,21 +6,9 @@
 
 use std::fmt::Write;
 
-/// Larger settings than anybody has.
-pub(super) const LARGEST: u64 = 256 << 10;
+use super::super::gitconfig::{Setting, parse};
 
 const LONGEST_VALUE: usize = 2000;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Setting {
-    /// In lower case.
-    section: String,
-    subsection: Option<String>,
-    /// In lower case.
-    key: String,
-    /// A key alone stands for true.
-    value: Option<String>,
-}
 
 /// Settings as they may stay.
 #[derive(Debug, PartialEq, Eq)]
@@ -134,138 +122,6 @@ fn is_harmless_url(url: &str) -> bool {
                     .all(|letter| letter.is_ascii_alphanumeric() || "._-@".contains(letter))
         }
         _ => true,
-    }
-}
-
-/// All settings in the order of the text, and whether the text made sense to its end.
-fn parse(text: &str) -> (Vec<Setting>, bool) {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
-    let mut reader = Reader { rest: text.chars().peekable() };
-    let mut settings = Vec::new();
-    let mut section: Option<(String, Option<String>)> = None;
-    loop {
-        reader.skip(char::is_whitespace);
-        let Some(first) = reader.rest.next() else { return (settings, true) };
-        match first {
-            '#' | ';' => reader.skip(|letter| letter != '\n'),
-            '[' => match reader.section() {
-                Some(found) => section = Some(found),
-                None => return (settings, false),
-            },
-            _ => {
-                let Some((name, subsection)) = section.clone() else { return (settings, false) };
-                let Some((key, value)) = reader.setting(first) else { return (settings, false) };
-                settings.push(Setting { section: name, subsection, key, value });
-            }
-        }
-    }
-}
-
-struct Reader<'a> {
-    rest: std::iter::Peekable<std::str::Chars<'a>>,
-}
-
-impl Reader<'_> {
-    fn skip(&mut self, which: impl Fn(char) -> bool) {
-        while self.rest.next_if(|letter| which(*letter)).is_some() {}
-    }
-
-    /// A header, after its first bracket.
-    fn section(&mut self) -> Option<(String, Option<String>)> {
-        let mut full = String::new();
-        while let Some(letter) =
-            self.rest.next_if(|letter| letter.is_ascii_alphanumeric() || "-.".contains(*letter))
-        {
-            full.push(letter.to_ascii_lowercase());
-        }
-        match self.rest.next()? {
-            ']' => {}
-            ' ' | '\t' => {
-                self.skip(|letter| letter == ' ' || letter == '\t');
-                if self.rest.next()? != '"' {
-                    return None;
-                }
-                full.push('.');
-                loop {
-                    match self.rest.next()? {
-                        '"' => break,
-                        '\n' => return None,
-                        '\\' => full.push(self.rest.next().filter(|letter| *letter != '\n')?),
-                        letter => full.push(letter),
-                    }
-                }
-                if self.rest.next()? != ']' {
-                    return None;
-                }
-            }
-            _ => return None,
-        }
-        match full.split_once('.') {
-            Some((name, sub)) => Some((name.to_owned(), Some(sub.to_owned()))),
-            None => (!full.is_empty()).then_some((full, None)),
-        }
-    }
-
-    /// A key, whose first letter was read already, and its value.
-    fn setting(&mut self, first: char) -> Option<(String, Option<String>)> {
-        if !first.is_ascii_alphabetic() {
-            return None;
-        }
-        let mut key = String::from(first.to_ascii_lowercase());
-        while let Some(letter) =
-            self.rest.next_if(|letter| letter.is_ascii_alphanumeric() || *letter == '-')
-        {
-            key.push(letter.to_ascii_lowercase());
-        }
-        self.skip(|letter| letter == ' ' || letter == '\t');
-        match self.rest.next() {
-            None | Some('\n') => Some((key, None)),
-            Some('=') => self.value().map(|value| (key, Some(value))),
-            Some(_) => None,
-        }
-    }
-
-    fn value(&mut self) -> Option<String> {
-        let mut value = String::new();
-        // Whitespace counts only when something follows it.
-        let mut solid = 0;
-        let mut quoted = false;
-        loop {
-            match self.rest.next() {
-                None | Some('\n') if quoted => return None,
-                None | Some('\n') => break,
-                Some('#' | ';') if !quoted => {
-                    self.skip(|letter| letter != '\n');
-                    break;
-                }
-                Some('"') => {
-                    quoted = !quoted;
-                    solid = value.len();
-                }
-                Some('\\') => {
-                    match self.rest.next()? {
-                        '\n' => continue,
-                        'n' => value.push('\n'),
-                        't' => value.push('\t'),
-                        'b' => value.push('\u{8}'),
-                        letter @ ('\\' | '"') => value.push(letter),
-                        _ => return None,
-                    }
-                    solid = value.len();
-                }
-                Some(letter) if letter.is_whitespace() && !quoted => {
-                    if !value.is_empty() {
-                        value.push(letter);
-                    }
-                }
-                Some(letter) => {
-                    value.push(letter);
-                    solid = value.len();
-                }
-            }
-        }
-        value.truncate(solid);
-        Some(value)
     }
 }
 
