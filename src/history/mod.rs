@@ -94,11 +94,6 @@ impl Record {
         self.note(written, EGRESS);
     }
 
-    /// A folder of the record for files that came out of the workspace. Made by who writes there.
-    pub fn swept(&self) -> PathBuf {
-        self.folder.join("swept")
-    }
-
     /// Writes the closing report, whole or not at all.
     pub fn finish(mut self, report: &impl Serialize) -> Result<(), Error> {
         let path = self.folder.join("run.json");
@@ -122,6 +117,11 @@ impl Record {
             tracing::warn!("{} is no longer written: {error}", self.folder.join(name).display());
         }
     }
+}
+
+/// A folder in a run's record for what was taken out of the workspace. Made by who writes there.
+pub fn swept(state: &Path, run: &RunId) -> PathBuf {
+    state.join("runs").join(run.as_str()).join("swept")
 }
 
 /// The lines of one run's audit log, the oldest first; none where nothing was tried.

@@ -23,6 +23,10 @@ pub enum Error {
     Workspace(#[from] workspace::Error),
     #[error(transparent)]
     Unprotectable(workspace::Obstacle),
+    #[error("failed to {0}")]
+    Guard(workspace::GuardError),
+    #[error("failed to look at the workspace; this is a fault of sandbox-mcp, please report it")]
+    Looking,
     #[error("`hooks.before_start` {why}")]
     Hook { why: String },
     #[error("`egress.allow`: {0}")]
@@ -61,7 +65,9 @@ impl Error {
             }
             Self::Model(_) => "model_settings",
             Self::OtherKernel { .. } => "other_kernel",
-            Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
+            Self::Workspace(_) | Self::Unprotectable(_) | Self::Guard(_) | Self::Looking => {
+                "workspace"
+            }
             Self::Hook { .. } => "hook",
             Self::Domain(_) => "egress",
             Self::Material(_) => "mount",

@@ -11,9 +11,12 @@ use crate::agent::{Abilities, Request, opencode};
 use crate::engine::{Engine, Facts};
 use crate::ids::{Owner, RunId};
 use crate::model::{self, Endpoint};
+use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
-use crate::sandbox::{self, MODEL_PORT, Mount, Policy, User, image::Inputs};
-use crate::workspace::{Mode, Protected, WorkspacePath, existing, protected};
+use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, User, image::Inputs};
+use crate::workspace::{
+    Mode, Placeholders, Protected, WorkspacePath, WriterLock, existing, protected,
+};
 
 /// All that a run starts from.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Prepared {
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,
     pub openings: Openings,
+    /// This process.
+    pub owner: Owner,
 }
 
 impl Prepared {
@@ -54,6 +59,7 @@ pub async fn prepare(
     shared: &Shared,
     id: &RunId,
     task: &Checked,
+    lock: Option<&WriterLock>,
     story: &mut Story,
     room: &mut Room,
 ) -> Result<Prepared, Error> {
@@ -79,7 +85,18 @@ pub async fn prepare(
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
+    // Before the placeholders, which are nothing of the agent's.
     let masks = masks(&task.workspace, story)?;
+    let owner =
+        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
+    let folder = RunFolder::create(&shared.runtime, id, &owner)
+        .map_err(|source| Error::Io { what: "make the run's private folder", source })?;
+    let folder = room.folder.insert(folder);
+    if let Some(lock) = lock {
+        let journal = folder.path().join(JOURNAL);
+        let extra = &config.workspace.protected;
+        room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
+    }
     let mut mounts =
         workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
     // The engine takes one mount a place, and a mask is the stronger one.
@@ -87,9 +104,7 @@ pub async fn prepare(
         !masks.iter().any(|mask| mount.target.starts_with(inside(mask.relative())))
     });
     mounts.extend(openings.mounts.iter().cloned());
-    let owner =
-        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
-    let labels = deadlines::labels(id, owner, std::time::Duration::from_secs(60));
+    let labels = deadlines::labels(id, owner.clone(), std::time::Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
     let instructions = existing(&task.workspace, &opencode::INSTRUCTIONS).places;
@@ -106,6 +121,7 @@ pub async fn prepare(
         masks,
         instructions,
         openings,
+        owner,
     })
 }
 
@@ -198,6 +214,12 @@ fn workspace_mounts(
             return Err(Error::Unprotectable(obstacle));
         }
         story.remark(&obstacle.to_string());
+    }
+    for linked in &protection.linked {
+        story.remark(&format!(
+            "{} has another name (a hard link), through which it could be changed",
+            linked.display()
+        ));
     }
     if !protection.complete {
         story.remark("the workspace is too large to look for every repository in it; those deep below are not protected");

@@ -8,7 +8,7 @@ use crate::gateway::{EgressRecord, Record as Traffic, TargetRecord};
 use crate::ids::RunId;
 
 pub use crate::sandbox::Receipt;
-pub use crate::workspace::{ChangeSummary, Mode};
+pub use crate::workspace::{ChangeSummary, Mode, Swept};
 
 /// Our own verdict on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,8 @@ pub enum Status {
     NoOutput,
     /// The answer was cut at the model's output limit.
     Truncated,
+    /// The run used up what it may: model requests, or room in the workspace.
+    BudgetExhausted,
     /// The sandbox could not be made, or was not what the policy says.
     SandboxError,
 }
@@ -44,6 +46,7 @@ impl Status {
             Self::ModelError => "model error",
             Self::NoOutput => "no output",
             Self::Truncated => "truncated",
+            Self::BudgetExhausted => "budget exhausted",
             Self::SandboxError => "sandbox error",
         }
     }
@@ -88,6 +91,10 @@ pub struct Failure {
 pub struct WorkspaceReport {
     pub path: String,
     pub mode: Mode,
+    /// What the run left that tools on the host would run or trust: taken out of the workspace and
+    /// kept in the run's record. And what is odd, such as setuid bits, devices and sockets.
+    #[serde(default)]
+    pub swept: Swept,
 }
 
 /// As the gateway counted it, not as the agent claims it.
@@ -208,7 +215,11 @@ impl Report {
                 message: message.into(),
                 hint: Some("see the log on standard error".into()),
             }),
-            workspace: WorkspaceReport { path: String::new(), mode: Mode::Direct },
+            workspace: WorkspaceReport {
+                path: String::new(),
+                mode: Mode::Direct,
+                swept: Swept::default(),
+            },
             changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
             remarks: Vec::new(),
             egress: EgressReport::default(),
