@@ -1,16 +1,19 @@
 //! Reading git's settings, without git: they are hostile, and git does what they say.
 
-use std::ffi::OsStr;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::protect::Kind;
 use super::walk::open_folder;
 
 /// Larger settings than anybody has.
 pub(super) const LARGEST: u64 = 256 << 10;
+
+/// Most places that the settings of one repository can name.
+const MOST_NAMED: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
@@ -23,29 +26,61 @@ pub(super) struct Setting {
     pub value: Option<String>,
 }
 
-/// The folder of hooks that a repository's settings name, relative to the workspace. Only one in
-/// the workspace, below the repository: the agent reaches no other.
-pub(super) fn hooks_path(root: BorrowedFd<'_>, git: &Path) -> Option<PathBuf> {
+/// What a repository's own settings make git read or run, relative to the workspace: its folder of
+/// hooks, and further files of settings. Only what lies in the workspace: the agent reaches no
+/// other.
+pub(super) fn named(root: BorrowedFd<'_>, git: &Path) -> Vec<(PathBuf, Kind)> {
+    let Some(base) = git.parent() else { return Vec::new() };
+    let mut places = Vec::new();
+    let mut hooks = None;
+    for setting in settings(root, git).unwrap_or_default() {
+        let Some(value) = setting.value.as_deref() else { continue };
+        match (setting.section.as_str(), setting.key.as_str()) {
+            // The last one counts.
+            ("core", "hookspath") => hooks = resolve(base, Path::new(value)),
+            ("include" | "includeif", "path") if !value.starts_with('~') => {
+                places.extend(resolve(git, Path::new(value)).map(|path| (path, Kind::File)));
+            }
+            _ => {}
+        }
+    }
+    places.extend(hooks.map(|path| (path, Kind::Dir)));
+    // The workspace itself cannot be both.
+    places.retain(|(path, _)| path.file_name().is_some());
+    places.truncate(MOST_NAMED);
+    places
+}
+
+/// The settings of a git directory; nothing when there is no such file.
+fn settings(root: BorrowedFd<'_>, git: &Path) -> Option<Vec<Setting>> {
     let opened = open_folder(root, git).ok()?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file =
-        rustix::fs::openat(opened.as_fd(), OsStr::new("config"), flags, Mode::empty()).ok()?;
+    let file = rustix::fs::openat(&opened, "config", flags, Mode::empty()).ok()?;
     let found = rustix::fs::fstat(&file).ok()?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return None;
     }
     let mut bytes = Vec::new();
     std::fs::File::from(file).take(LARGEST).read_to_end(&mut bytes).ok()?;
-    let (settings, _) = parse(&String::from_utf8_lossy(&bytes));
-    // The last one counts.
-    let named = settings.into_iter().rev().find(|setting| {
-        setting.section == "core" && setting.subsection.is_none() && setting.key == "hookspath"
-    })?;
-    let named = PathBuf::from(named.value?);
-    let parts = named.components().filter(|part| *part != Component::CurDir);
-    let inside = parts.clone().all(|part| matches!(part, Component::Normal(_)));
-    let base = git.parent()?;
-    (inside && parts.clone().next().is_some()).then(|| base.join(parts.collect::<PathBuf>()))
+    Some(parse(&String::from_utf8_lossy(&bytes)).0)
+}
+
+/// Where a relative path leads from a folder of the workspace; nothing when that is outside.
+pub(super) fn resolve(folder: &Path, target: &Path) -> Option<PathBuf> {
+    let mut at = folder.to_owned();
+    for part in target.components() {
+        match part {
+            Component::CurDir => {}
+            Component::Normal(name) => at.push(name),
+            Component::ParentDir => {
+                if !at.pop() {
+                    return None;
+                }
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(at)
 }
 
 /// All settings in the order of the text, and whether the text made sense to its end.
@@ -182,27 +217,39 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::super::walk::open_root;
     use super::*;
 
     #[test]
-    fn the_folder_of_hooks_is_named_only_if_it_is_below_the_repository() {
+    fn what_settings_name_is_found_if_it_is_in_the_workspace() {
         let folder = tempfile::tempdir().expect("temp");
         let root = open_root(folder.path()).expect("open");
         std::fs::create_dir_all(folder.path().join("a/.git")).expect("make");
+        let named = |text: &str| {
+            std::fs::write(folder.path().join("a/.git/config"), text).expect("write");
+            named(root.as_fd(), Path::new("a/.git"))
+        };
         for (value, expected) in [
             (".githooks", Some("a/.githooks")),
             ("\"./x y/z\" ; why", Some("a/x y/z")),
-            ("../b", None),
+            ("../b", Some("b")),
+            ("../../b", None),
             ("/etc", None),
-            (".", None),
-            ("", None),
+            ("..", None),
         ] {
             let text = format!("[core]\n\thooksPath = first\n[Core]\n\tHooksPath = {value}\n");
-            std::fs::write(folder.path().join("a/.git/config"), text).expect("write");
-            let found = hooks_path(root.as_fd(), Path::new("a/.git"));
-            assert_eq!(found.as_deref(), expected.map(Path::new), "{value}");
+            let expected: Vec<_> =
+                expected.map(|path| (PathBuf::from(path), Kind::Dir)).into_iter().collect();
+            assert_eq!(named(&text), expected, "{value}");
         }
-        assert_eq!(hooks_path(root.as_fd(), Path::new("b/.git")), None);
+        let text =
+            "[include]\npath=../.gitconfig\n[includeIf \"gitdir:x\"]\npath = ~/x\npath = y\n";
+        let expected = ["a/.gitconfig", "a/.git/y"].map(|path| (PathBuf::from(path), Kind::File));
+        assert_eq!(named(text), expected);
+        let text = "[include]\npath=x\n".repeat(MOST_NAMED + 1);
+        assert_eq!(named(&text).len(), MOST_NAMED);
+        assert!(super::named(root.as_fd(), Path::new("b/.git")).is_empty());
     }
 }

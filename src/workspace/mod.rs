@@ -3,6 +3,16 @@
 //! This room knows paths. It must never know containers or agents. What lies in a workspace is
 //! hostile: nothing here follows a symbolic link, opens anything but folders and small regular
 //! files, or executes anything.
+//!
+//! # Guarding a workspace that a run may write to
+//!
+//! 1. [`WriterLock::try_lock`], held to the end of all this.
+//! 2. [`Placeholders::make`], so that absent protected places have something to mount on.
+//! 3. [`protected`], which finds those as well; its places are mounted read-only.
+//! 4. [`Before::take`] and [`Watch::start`]; [`Watch::look`] while the run goes on.
+//! 5. When the container is gone for certain: [`Placeholders::remove`], then [`Before::sweep`].
+//!    When that is not certain: [`Placeholders::leave`], and later, as after a crash,
+//!    [`Placeholders::remove_journaled`].
 
 mod changes;
 mod gitconfig;

@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
-use super::gitconfig::hooks_path;
+use super::gitconfig::named;
 use super::journal::{self, Journal, Made};
 use super::lock::WriterLock;
 use super::names::fold;
@@ -155,9 +155,12 @@ impl Drop for Placeholders {
 /// What is to be made, parents first.
 fn plan(root: BorrowedFd<'_>, extra: &[String]) -> Vec<(PathBuf, Kind)> {
     let mut plan: Vec<(PathBuf, Kind)> = Vec::new();
-    let hooks = hooks_path(root, Path::new(".git"));
+    // Of what the settings name only the hooks: an absent file of settings would have to be an
+    // empty one, and git would add that to a commit. It is left to the sweep.
+    let named = named(root, Path::new(".git"));
+    let hooks = named.iter().filter(|(_, kind)| *kind == Kind::Dir).map(|(path, _)| path.as_path());
     let places = DEFAULT.iter().copied().chain(extra.iter().map(String::as_str)).map(Path::new);
-    for place in places.chain(hooks.as_deref()) {
+    for place in places.chain(hooks) {
         let parts: Option<Vec<_>> = place
             .components()
             .filter(|part| *part != Component::CurDir)

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType};
 
-use super::gitconfig::hooks_path;
+use super::gitconfig::named;
 use super::linked::linked;
 use super::names::fold_path;
 use super::scan::Scan;
@@ -143,8 +143,8 @@ pub fn existing(workspace: &WorkspacePath, names: &[&str]) -> Protection {
 }
 
 /// The protected places that exist in the workspace: the default ones, `extra` ones, those of the
-/// repositories below, where a repository's settings say that its hooks are, and what tools on the
-/// host trust in folders below. Paths in `extra` that
+/// repositories below, what the settings of a repository name, and what tools on the host trust in
+/// folders below. Paths in `extra` that
 /// lead out of the workspace are passed over.
 pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
     let mut protection = Protection::default();
@@ -154,8 +154,8 @@ pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
         protection.add(root, Path::new(place), false);
     }
     protection.add_repository_file(root, Path::new(".git"), false);
-    if let Some(hooks) = hooks_path(root, Path::new(".git")) {
-        protection.add(root, &hooks, false);
+    for (place, _) in named(root, Path::new(".git")) {
+        protection.add(root, &place, false);
     }
 
     let mut scan = Scan::default();
@@ -165,8 +165,8 @@ pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
             protection.add(root, &repository.join(place), true);
         }
         protection.add_repository_file(root, repository, true);
-        if let Some(hooks) = hooks_path(root, repository) {
-            protection.add(root, &hooks, true);
+        for (place, _) in named(root, repository) {
+            protection.add(root, &place, true);
         }
     }
     for repository in &scan.bare {

@@ -236,6 +236,9 @@ fn hooks_are_protected_where_the_settings_say_that_they_are() {
     set("a/.git/config", "hooked");
     let found = protected(&workspace, &[]);
     assert_eq!(names(&found.places), [".git/config", "a/.git/config", "a/hooked", "tools/hooks"]);
+    set(".git/config", "tools/hooks\n[include]\npath = ../settings");
+    make(&workspace, &["settings"]);
+    assert!(names(&protected(&workspace, &[]).places).contains(&"settings"));
     set(".git/config", "/etc");
     assert!(!names(&protected(&workspace, &[]).places).contains(&"tools/hooks"));
 }

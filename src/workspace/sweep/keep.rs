@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::walk::{open_folder, open_root, step};
-use super::remove::open_anyway;
+use super::remove::{grant, open_anyway};
 
 const ENDING: &str = ".swept";
 
@@ -163,11 +163,8 @@ pub(super) fn open_file(parent: BorrowedFd<'_>, name: &OsStr) -> Result<File, Er
     let open = || rustix::fs::openat(parent, name, flags, Mode::empty());
     let opened = match open() {
         Err(Errno::ACCESS) => {
-            // Shut by the run; it is about to be removed anyway. See `open_anyway`.
-            let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile {
-                rustix::fs::chmodat(parent, name, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
-            }
+            // Shut by the run; it is about to be removed anyway.
+            grant(parent, name, FileType::RegularFile, 0o600)?;
             open()?
         }
         opened => opened?,

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WorkspacePath;
 use super::changes::{now, shown};
+use super::gitconfig::named;
 use super::names::fold_path;
 use super::walk::{BOTTOM, Limits, open_folder, open_root, walk_to};
 use crate::text::one_line;
@@ -112,6 +113,8 @@ impl Before {
         let mut before = Self { root: None, extra, known: Known::default(), portion: 10_000 };
         before.known.taken = now();
         if let Ok(root) = open_root(workspace.path()) {
+            let named = named(root.as_fd(), Path::new(".git")).into_iter();
+            before.extra.extend(named.filter_map(|(place, _)| fold_path(&place)));
             let mut look = Look::new(&before.extra, None, usize::MAX);
             before.known.complete = walk_to(BOTTOM, root.as_fd(), limits, &mut look);
             before.known.closed = look.closed.into_iter().collect();

@@ -1,10 +1,10 @@
 //! Removing what a run made, whatever it is.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, RenameFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::super::walk::step;
@@ -24,18 +24,31 @@ pub(super) fn open_anyway(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedF
     if !shut || rustix::process::geteuid().is_root() {
         return opened;
     }
-    let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
-        return Err(Errno::NOTDIR);
-    }
-    // By name, which is no race any more: whoever would exchange it is gone.
-    let mode = Mode::from_raw_mode((found.st_mode & 0o7777) | 0o700);
-    match (rustix::fs::chmodat(parent, name, mode, AtFlags::empty()), opened) {
+    match (grant(parent, name, FileType::Directory, 0o700), opened) {
         // Somebody else's; it may do as it is.
         (Err(_), Ok(opened)) => Ok(opened),
         (Err(errno), Err(_)) => Err(errno),
         (Ok(()), _) => step(parent, name),
     }
+}
+
+/// Gives the owner of a file or folder further rights to it, without following a link.
+pub(super) fn grant(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    kind: FileType,
+    rights: u32,
+) -> Result<(), Errno> {
+    // No mode forbids to open only the name, and what was opened cannot be exchanged any more. The
+    // kernel changes its mode by no other way than this one.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&opened)?;
+    if FileType::from_raw_mode(found.st_mode) != kind {
+        return Err(Errno::INVAL);
+    }
+    let mode = Mode::from_raw_mode((found.st_mode & 0o7777) | rights);
+    rustix::fs::chmod(format!("/proc/self/fd/{}", opened.as_raw_fd()), mode)
 }
 
 /// Removes one entry of a folder and all below it.

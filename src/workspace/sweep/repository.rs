@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::super::gitconfig::LARGEST;
+use super::super::gitconfig::{LARGEST, resolve};
 use super::super::names::{fold, is_called};
 use super::super::walk::open_folder;
 use super::harmless::{Harmless, harmless};
@@ -93,22 +93,4 @@ fn read_line(root: BorrowedFd<'_>, folder: &Path, name: &OsStr) -> Option<String
     file.take(LONGEST + 1).read_to_string(&mut text).ok()?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     (text.len() as u64 <= LONGEST && !text.chars().any(char::is_control)).then(|| text.to_owned())
-}
-
-/// Where a relative path leads from a folder of the workspace; nothing when that is outside.
-fn resolve(folder: &Path, target: &Path) -> Option<PathBuf> {
-    let mut at = folder.to_owned();
-    for part in target.components() {
-        match part {
-            Component::CurDir => {}
-            Component::Normal(name) => at.push(name),
-            Component::ParentDir => {
-                if !at.pop() {
-                    return None;
-                }
-            }
-            Component::RootDir | Component::Prefix(_) => return None,
-        }
-    }
-    Some(at)
 }

@@ -358,3 +358,58 @@ fn a_user_who_is_not_root_can_sweep_what_a_run_has_shut() {
     mode("always", 0o700);
     assert!(ground.at("always/.envrc").exists());
 }
+
+#[test]
+fn places_that_change_while_they_are_swept_lead_nowhere() {
+    let ground = Ground::new();
+    let outside = Ground::new();
+    for file in ["x", "deep/y", "config", "HEAD", "hooks/pre-commit"] {
+        outside.write(file, "theirs");
+    }
+    let names = ["a/.vscode", "b/.git", "c/.claude/sub", "d/.git/hooks"];
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Each of these may fail: the sweep takes things away in between.
+            while !done.load(relaxed) {
+                for name in names {
+                    let place = ground.at(name);
+                    let _ = fs::create_dir_all(place.join("deep"));
+                    let _ = fs::write(place.join("config"), "[core]\nfsmonitor = x\n");
+                    let _ = fs::write(place.join("deep/y"), "ours");
+                    let _ = fs::rename(&place, ground.at("aside"));
+                    let _ = symlink(outside.folder.path(), &place);
+                    let _ = fs::remove_file(&place);
+                    let _ = fs::rename(ground.at("aside"), &place);
+                }
+            }
+        });
+        for _ in 0..60 {
+            let before = Before::take(&ground.workspace, &[], Limits::default());
+            let _ = fs::create_dir_all(ground.at("a/.vscode/deep"));
+            before.sweep(&ground.kept(""), SweepLimits::default());
+        }
+        done.store(true, relaxed);
+    });
+    for file in ["x", "deep/y", "config", "HEAD", "hooks/pre-commit"] {
+        assert_eq!(fs::read_to_string(outside.at(file)).expect("there"), "theirs");
+    }
+    let mut theirs: Vec<_> = fs::read_dir(outside.folder.path()).expect("list").flatten().collect();
+    theirs.sort_by_key(std::fs::DirEntry::file_name);
+    assert_eq!(theirs.len(), 5, "{theirs:?}");
+}
+
+#[test]
+fn settings_that_the_users_own_include_are_swept_when_the_run_makes_them() {
+    let ground = Ground::new();
+    ground.git("", &["init", "-q"]);
+    ground.git("", &["config", "include.path", "../shared.gitconfig"]);
+    ground.git("", &["config", "core.hooksPath", "tools/hooks"]);
+    let swept = ground.after(|ground| {
+        ground.write("shared.gitconfig", "[core]\nfsmonitor = x\n");
+        ground.write("tools/hooks/pre-commit", "x");
+        ground.write("tools/other", "x");
+    });
+    assert_eq!(paths(&swept), ["shared.gitconfig", "tools/hooks/"]);
+}
