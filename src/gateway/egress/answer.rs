@@ -69,7 +69,8 @@ impl Refused<'_> {
         format!("sandbox-mcp: `{target}:{port}` {what}\n")
     }
 
-    /// The whole answer, after which the connection is closed.
+    /// The whole answer, after which the connection is closed. The reason stands in the first line
+    /// as well: of the answer to a `CONNECT` most clients show nothing else.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (status, reason, text) = (self.status(), self.reason.as_str(), self.text());
         let phrase = match status {
@@ -80,7 +81,7 @@ impl Refused<'_> {
             _ => "Forbidden",
         };
         format!(
-            "HTTP/1.1 {status} {phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n\
+            "HTTP/1.1 {status} {phrase} by sandbox-mcp: {reason}\r\ncontent-type: text/plain; charset=utf-8\r\n\
              x-sandbox-refused: {reason}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
             text.len()
         )

@@ -125,3 +125,50 @@ pub async fn connect(
     };
     timeout(bounds.connect_time, trying).await.unwrap_or(Err(Refusal::Unreachable))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether this machine's resolver knows these names or not, nothing of it may be reached.
+    #[tokio::test]
+    async fn the_real_resolver_leads_nowhere_near() {
+        let bounds = Bounds { resolve_time: Duration::from_secs(5), ..Bounds::default() };
+        for name in ["x.localhost", "localhost.localdomain", "nobody.invalid"] {
+            let name = Name::parse(name).expect("a name");
+            let refused = resolve(&Internet::default(), &name, &bounds).await.expect_err("refused");
+            assert!(matches!(refused, Refusal::Unresolvable | Refusal::PrivateAddress), "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_hangs_is_not_waited_for() {
+        #[derive(Debug)]
+        struct Silent;
+        impl Network for Silent {
+            fn resolve(&self, _: &Name) -> Pending<Vec<IpAddr>> {
+                Box::pin(std::future::pending())
+            }
+
+            fn judge(&self, _: IpAddr) -> Result<(), Refusal> {
+                Ok(())
+            }
+
+            fn dial(&self, _: SocketAddr) -> Pending<TcpStream> {
+                Box::pin(std::future::pending())
+            }
+
+            fn trust(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+                Err(rustls::Error::UnsupportedNameType)
+            }
+        }
+        let (name, bounds) = (Name::parse("a.example.com").expect("a name"), Bounds::default());
+        let started = tokio::time::Instant::now();
+        assert_eq!(resolve(&Silent, &name, &bounds).await, Err(Refusal::Unresolvable));
+        assert_eq!(started.elapsed(), bounds.resolve_time);
+        let many = [IpAddr::from([192, 0, 2, 1]); 100];
+        let connected = connect(&Silent, &many, 443, &bounds).await;
+        assert!(matches!(connected, Err(Refusal::Unreachable)));
+        assert_eq!(started.elapsed(), bounds.resolve_time + bounds.connect_time);
+    }
+}
