@@ -29,6 +29,10 @@ pub enum Error {
     Looking,
     #[error("`hooks.before_start` {why}")]
     Hook { why: String },
+    #[error(
+        "`egress.host_ports` has {port}, the model server's own port, which is reached through the relay alone; take it out"
+    )]
+    ModelPort { port: u16 },
     #[error("`egress.allow`: {0}")]
     Domain(#[from] crate::config::NotADomain),
     #[error("`mount` has {0}")]
@@ -69,7 +73,7 @@ impl Error {
                 "workspace"
             }
             Self::Hook { .. } => "hook",
-            Self::Domain(_) => "egress",
+            Self::Domain(_) | Self::ModelPort { .. } => "egress",
             Self::Material(_) => "mount",
             Self::Io { .. } => "io",
         }

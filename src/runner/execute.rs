@@ -27,7 +27,7 @@ use crate::gateway::{Gateway, Options};
 use crate::history::{self, Record};
 use crate::ids::RunId;
 use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
-use crate::workspace::{Kind, Mode, Swept, WriterLock};
+use crate::workspace::{Mode, Swept, WriterLock};
 
 /// A run to be.
 #[derive(Debug)]
@@ -225,9 +225,9 @@ async fn start(
         identity_mounts(gateway.folder(), prepared.user)
             .map_err(io("write the sandbox's passwd and group"))?,
     );
-    for mask in &prepared.masks {
+    for (mask, is_folder) in &prepared.masks {
         mounts.push(
-            mask_mount(gateway.folder(), mask.relative(), mask.kind() == Kind::Dir)
+            mask_mount(gateway.folder(), mask, *is_folder)
                 .map_err(io("write the sandbox's masks"))?,
         );
     }

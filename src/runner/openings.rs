@@ -10,6 +10,7 @@ use super::{Error, hook};
 use crate::config::Config;
 use crate::gateway::{Credential, Egress};
 use crate::ids::RunId;
+use crate::model::Endpoint;
 use crate::sandbox::{self, EGRESS_PORT, Mount};
 use crate::workspace::check_material;
 
@@ -25,6 +26,16 @@ pub struct Openings {
 }
 
 impl Openings {
+    /// Refuses an opened port of this machine behind which the model server is: the agent could ask
+    /// it for anything there, past the relay.
+    pub fn check_against(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let port = endpoint.base_url.parse::<http::Uri>().ok().and_then(|url| url.port_u16());
+        match port.filter(|port| self.egress.host_ports.contains(port)) {
+            Some(port) => Err(Error::ModelPort { port }),
+            None => Ok(()),
+        }
+    }
+
     /// Runs the hook, if there is one, and reads what the configuration names. What is missing is
     /// told and left out: the agent may do without.
     pub async fn find(task: &Checked, id: &RunId, story: &mut Story) -> Result<Self, Error> {

@@ -5,7 +5,7 @@ use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
 use super::{Error, deadlines, probe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::agent::{Abilities, Request, opencode};
 use crate::engine::{Engine, Facts};
@@ -15,7 +15,7 @@ use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, User, image::Inputs};
 use crate::workspace::{
-    Mode, Placeholders, Protected, WorkspacePath, WriterLock, existing, protected,
+    Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, protected, sockets,
 };
 
 /// All that a run starts from.
@@ -28,8 +28,8 @@ pub struct Prepared {
     pub abilities: Abilities,
     pub user: User,
     pub mounts: Vec<Mount>,
-    /// What the agent must not see of the workspace.
-    pub masks: Vec<Protected>,
+    /// What the agent must not see of the workspace, and whether it is a folder.
+    pub masks: Vec<(PathBuf, bool)>,
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,
     pub openings: Openings,
@@ -75,6 +75,7 @@ pub async fn prepare(
     let (host, endpoint) = tokio::join!(meet, discover);
     let (engine, facts) = host?.clone();
     let endpoint = endpoint?;
+    openings.check_against(&endpoint)?;
     for warning in &endpoint.warnings {
         story.remark(warning);
     }
@@ -100,9 +101,7 @@ pub async fn prepare(
     let mut mounts =
         workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
     // The engine takes one mount a place, and a mask is the stronger one.
-    mounts.retain(|mount| {
-        !masks.iter().any(|mask| mount.target.starts_with(inside(mask.relative())))
-    });
+    mounts.retain(|mount| !masks.iter().any(|(mask, _)| mount.target.starts_with(inside(mask))));
     mounts.extend(openings.mounts.iter().cloned());
     let labels = deadlines::labels(id, owner.clone(), std::time::Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
@@ -176,8 +175,8 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
 }
 
 /// The agent's settings in the workspace, to be hidden from it: they can run code at its start and
-/// lead its model requests elsewhere.
-fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<Protected>, Error> {
+/// lead its model requests elsewhere. And sockets, behind which there are programs of the host.
+fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<(PathBuf, bool)>, Error> {
     let found = existing(workspace, &opencode::SETTINGS);
     if let Some(obstacle) = found.obstacles.into_iter().next() {
         return Err(Error::Unprotectable(obstacle));
@@ -188,7 +187,19 @@ fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<Protected>,
             "{place} of the workspace is hidden from the agent: it could run code at its start"
         ));
     }
-    Ok(found.places)
+    let mut masks: Vec<_> = found
+        .places
+        .iter()
+        .map(|place| (place.relative().to_owned(), place.kind() == Kind::Dir))
+        .collect();
+    for socket in sockets(workspace) {
+        story.remark(&format!(
+            "the socket {} of the workspace is hidden from the agent",
+            socket.display()
+        ));
+        masks.push((socket, false));
+    }
+    Ok(masks)
 }
 
 fn inside(relative: &Path) -> String {

@@ -2,16 +2,10 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use rustix::fs::{FileType, Mode, OFlags};
 
 use super::refuse::{Ours, refusal};
-use super::walk::{Entry, Limits, Visitor, walk};
+use super::sockets::sockets_in;
 use crate::text::one_line;
-
-/// How far to look for sockets.
-const SCAN: Limits = Limits { entries: 100_000, time: Duration::from_millis(500) };
 
 /// Why a file or folder is not handed in. The messages complete "`mount` has …".
 #[derive(Debug, thiserror::Error)]
@@ -60,31 +54,12 @@ fn check(path: &Path, roots: &[PathBuf], ours: &Ours) -> Result<PathBuf, Materia
     rustix::fs::access(&real, rustix::fs::Access::READ_OK)
         .map_err(|errno| MaterialError::Unreadable { path: shown.clone(), source: errno.into() })?;
     if found.is_dir()
-        && let Some(socket) = first_socket(&real)
+        && let Some(socket) = sockets_in(&real).into_iter().next()
     {
         let socket = one_line(&socket.to_string_lossy(), 200);
         return Err(MaterialError::Socket { path: shown, socket });
     }
     Ok(real)
-}
-
-fn first_socket(folder: &Path) -> Option<PathBuf> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
-    let mut sockets = Sockets(None);
-    walk(std::os::fd::AsFd::as_fd(&root), SCAN, &mut sockets);
-    sockets.0
-}
-
-struct Sockets(Option<PathBuf>);
-
-impl Visitor for Sockets {
-    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
-        if entry.kind() == FileType::Socket {
-            self.0.get_or_insert_with(|| folder.join(entry.name));
-        }
-        self.0.is_none()
-    }
 }
 
 #[cfg(test)]

@@ -9,13 +9,21 @@ use std::path::{Component, Path};
 /// Read, opened or executed by tools on the host in any folder that somebody works in.
 const TRUSTED: &[&str] = &[
     ".claude",
+    ".codex",
     ".cursor",
+    ".devcontainer",
+    ".devcontainer.json",
     ".envrc",
+    ".gemini",
     ".husky",
     ".idea",
     ".mcp.json",
+    ".opencode",
     ".sandbox-mcp.toml",
     ".vscode",
+    ".zed",
+    "opencode.json",
+    "opencode.jsonc",
 ];
 
 /// Folders of what was installed and built. Packages bring editor settings by the hundred that

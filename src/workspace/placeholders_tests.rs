@@ -74,14 +74,20 @@ fn absent_places_are_made_protected_and_taken_away_again() {
     let placeholders = ground.make(&["deploy/keys", "../out", "/etc/x", "."]);
     let expected = [
         ".claude",
+        ".codex",
         ".cursor",
+        ".devcontainer",
+        ".devcontainer.json",
         ".envrc",
+        ".gemini",
         ".github",
         ".github/workflows",
         ".husky",
         ".idea",
         ".mcp.json",
+        ".opencode",
         ".sandbox-mcp.toml",
+        ".zed",
         "deploy",
         "deploy/keys",
     ];

@@ -24,8 +24,12 @@ use super::{Error, WorkspacePath};
 /// Protected in every workspace, relative to it.
 pub(super) const DEFAULT: &[&str] = &[
     ".claude",
+    ".codex",
     ".cursor",
+    ".devcontainer",
+    ".devcontainer.json",
     ".envrc",
+    ".gemini",
     ".git/config",
     ".git/config.worktree",
     ".git/hooks",
@@ -35,9 +39,14 @@ pub(super) const DEFAULT: &[&str] = &[
     ".husky",
     ".idea",
     ".mcp.json",
+    ".opencode",
     ".sandbox-mcp.toml",
     ".vscode",
+    ".zed",
 ];
+
+// `opencode.json` and `opencode.jsonc` are not among them: the agent does not start where a folder
+// stands in their place. Those that exist are hidden from it, new ones are swept.
 
 /// Protected in each repository below the workspace, relative to its `.git`.
 const OF_A_REPOSITORY: &[&str] = &["config", "config.worktree", "hooks", "modules", "worktrees"];

@@ -12,6 +12,7 @@ mod config_command;
 mod doctor;
 mod edits_files;
 mod files_belong_to_the_user;
+mod guards_the_workspace;
 mod hostile_task_text;
 mod keeps_the_key_out;
 mod leftovers_are_seen;

@@ -281,3 +281,40 @@ for line in sys.stdin:
     assert!(seen.contains("recalled ada"), "{seen}");
     product.check_nothing_left().await;
 }
+
+#[tokio::test]
+async fn a_socket_in_the_workspace_leads_nowhere_in_any_mode() {
+    for mode in ["direct", "read-only"] {
+        let workspace = Workspace::new();
+        let listener =
+            std::os::unix::net::UnixListener::bind(workspace.at("engine.sock")).expect("bound");
+        listener.set_nonblocking(true).expect("set");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(workspace.at("engine.sock"), open).expect("chmod");
+        let script =
+            "curl -sS -m 3 --unix-socket /workspace/engine.sock http://x/ 2>&1; echo code=$?";
+        let model =
+            Model::start(Script::bash(script).then(crate::common::Reply::say("Done."))).await;
+        let product = Product::with_model(&model).await;
+        let args = ["--json", "--mode", mode, "go"];
+        let report = product.run(&workspace, args).await.assert_status("completed");
+        assert!(model.step(2).await.said_by("tool").contains("code=7"));
+        assert!(report["remarks"].to_string().contains("engine.sock"), "{}", report["remarks"]);
+        let reached = listener.accept().map(drop).map_err(|error| error.kind());
+        assert_eq!(reached, Err(std::io::ErrorKind::WouldBlock), "{mode}: it was reached");
+        product.check_nothing_left().await;
+    }
+}
+
+#[tokio::test]
+async fn the_model_servers_own_port_is_not_opened_past_the_relay() {
+    let model = Model::start(Script::say("never")).await;
+    let port =
+        model.url().rsplit(':').next().and_then(|rest| rest.split('/').next()?.parse::<u16>().ok());
+    let config = format!("[egress]\nhost_ports = [{}]\n", port.expect("a port"));
+    let product = Product::with_model(&model).await.config(&config);
+    let workspace = Workspace::new();
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("sandbox_error");
+    assert_eq!(report["error"]["kind"], "egress");
+    product.check_nothing_left().await;
+}

@@ -1,0 +1,143 @@
+//! What a tool on the host would run or trust cannot be planted, whether it was there or not, and
+//! the workspace is left without a trace of ours.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace};
+
+async fn run(workspace: &Workspace, script: &str) -> (String, Value) {
+    let model = Model::start(Script::bash(script).then(Reply::say("Done."))).await;
+    let product = Product::with_model(&model).await;
+    let report = product.run(workspace, ["--json", "go"]).await.assert_status("completed");
+    product.check_nothing_left().await;
+    (model.step(2).await.said_by("tool"), report)
+}
+
+#[tokio::test]
+async fn absent_places_cannot_be_made_and_nothing_of_ours_stays() {
+    let workspace = Workspace::new();
+    let script = "
+        for place in .vscode/tasks.json .claude/settings.json .envrc .mcp.json .husky/pre-commit \\
+            .cursor/mcp.json .github/workflows/x.yml .opencode/plugin/x.js \\
+            .devcontainer/devcontainer.json .sandbox-mcp.toml
+        do
+            mkdir -p $(dirname $place) 2>/dev/null
+            echo evil 2>/dev/null >$place && echo made $place
+        done
+        mv .github gh 2>/dev/null && echo moved
+        rmdir .vscode 2>/dev/null && echo removed
+        mkdir -p src && echo fine >src/a.txt && echo wrote
+    ";
+    let (seen, report) = run(&workspace, script).await;
+    assert!(seen.contains("wrote"), "{seen}");
+    for bad in ["made", "moved", "removed"] {
+        assert!(!seen.contains(bad), "{seen}");
+    }
+    assert_eq!(workspace.names(), ["src", "src/a.txt"]);
+    assert_eq!(report["workspace"]["swept"]["moved"], serde_json::json!([]), "{report:#}");
+    assert_eq!(report["changes"]["files"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn what_was_planted_in_new_folders_is_swept_into_the_record() {
+    let workspace = Workspace::new();
+    let script = "
+        mkdir -p packages/a/.vscode && echo '{}' >packages/a/.vscode/tasks.json
+        git init -q tool && cd tool
+        git config core.fsmonitor 'touch /workspace/pwned'
+        printf '#!/bin/sh\\ntouch /workspace/pwned\\n' >.git/hooks/pre-commit
+        chmod +x .git/hooks/pre-commit
+        echo text >readme && cd ..
+        echo '{}' >opencode.json
+        mkfifo pipe; cp /bin/true suid && chmod u+s suid
+        echo planted
+    ";
+    let (seen, report) = run(&workspace, script).await;
+    assert!(seen.contains("planted"), "{seen}");
+    let git = Command::new("git")
+        .args(["-c", "safe.directory=*", "status", "--porcelain"])
+        .current_dir(workspace.at("tool"))
+        .output()
+        .expect("git on the host");
+    assert!(git.status.success(), "{git:?}");
+    assert!(String::from_utf8_lossy(&git.stdout).contains("readme"), "the repository is usable");
+    assert!(!workspace.has("pwned") && !workspace.has("packages/a/.vscode"));
+    assert!(!workspace.has("tool/.git/hooks/pre-commit"));
+    let swept = &report["workspace"]["swept"];
+    let moved = swept["moved"].to_string();
+    for place in
+        ["packages/a/.vscode", "opencode.json", "tool/.git/hooks/pre-commit", "tool/.git/config"]
+    {
+        assert!(moved.contains(place), "{swept:#}");
+    }
+    let odd = swept["odd"].to_string();
+    assert!(odd.contains("setuid") && odd.contains("fifo"), "{swept:#}");
+}
+
+#[tokio::test]
+async fn a_run_that_fills_the_workspace_is_stopped() {
+    let workspace = Workspace::new();
+    for (limits, script, word) in [
+        ("disk = \"64m\"", "head -c 300M /dev/zero >big; sleep 60", "MiB"),
+        ("files = 200", "for i in $(seq 1 3000); do : >f$i; done; sleep 60", "files"),
+    ] {
+        let model = Model::start(Script::bash(script).then(Reply::say("Done."))).await;
+        let product = Product::with_model(&model).await.config(&format!("[limits]\n{limits}\n"));
+        let finished = product.run(&workspace, ["--json", "fill"]).await;
+        let report = finished.assert_status("budget_exhausted");
+        assert_eq!(report["error"]["kind"], "workspace_growth");
+        assert!(report["error"]["message"].to_string().contains(word), "{report:#}");
+        assert!(report["timing"]["total_ms"].as_u64() < Some(45_000), "long before it would end");
+        product.check_nothing_left().await;
+    }
+}
+
+#[tokio::test]
+async fn one_run_at_a_time_writes_to_a_workspace_and_readers_do_not_wait() {
+    let gate = Gate::default();
+    let held = Answer::new([Part::Text("First.".into())]).behind(&gate);
+    let model = Model::start(Script::bash("echo one >>log").then(held)).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    let first = product.start_run(&workspace, ["--json", "go"]);
+    model.step(2).await;
+
+    let quick =
+        Model::start(Script::bash("cat log; echo two >>log").then(Reply::say("Second."))).await;
+    let url = quick.url();
+    let second = product.start_run(&workspace, ["--events", "--model-url", &url, "go"]);
+    second.stdout.says("waiting for another run").await;
+    assert!(quick.steps().is_empty(), "it has not begun");
+    let reader = Model::start(Script::say("Read.")).await;
+    let args = ["--json", "--mode", "read-only", "--model-url", &reader.url(), "look"];
+    product.run(&workspace, args).await.assert_status("completed");
+
+    gate.open();
+    first.wait().await.assert_status("completed");
+    second.wait().await.assert_code(0);
+    assert_eq!(workspace.read("log"), "one\ntwo\n");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_server_left_in_a_workspace_goes_with_the_next_start() {
+    let gate = Gate::default();
+    let held = Answer::new([Part::Text("Never.".into())]).behind(&gate);
+    let model = Model::start(Script::bash("true").then(held)).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    let run = product.start_run(&workspace, ["--json", "go"]);
+    model.step(2).await;
+    assert!(workspace.has(".vscode"), "a placeholder stands there");
+    run.signal(rustix::process::Signal::KILL);
+    run.wait().await;
+
+    let other = Workspace::new();
+    let next = Model::start(Script::say("Next.")).await;
+    let args = ["--json", "--model-url", &next.url(), "go"];
+    product.run(&other, args).await.assert_status("completed");
+    assert_eq!(workspace.names(), [] as [&str; 0]);
+    product.check_nothing_left().await;
+}
