@@ -56,6 +56,12 @@ impl Project {
         }
     }
 
+    /// As if it had been read; for fuzzing.
+    #[doc(hidden)]
+    pub fn of(text: &str) -> Self {
+        Self { path: PROJECT_FILE.into(), text: text.to_owned() }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -41,4 +41,9 @@ pub use ledger::{Record, Traffic};
 pub mod fuzzing {
     pub use super::egress::head::{Bad, Head, parse as proxy_head};
     pub use super::egress::hello::{Parsed, parse as client_hello};
+
+    /// The body of a request to the model, as it is passed on.
+    pub fn model_request(body: &[u8], model: &str) -> Option<bytes::Bytes> {
+        super::request::rebuild(body, model).ok().map(|rebuilt| rebuilt.body)
+    }
 }

@@ -46,3 +46,13 @@ pub use sockets::sockets;
 pub use sweep::{Before, Odd, SweepLimits, Swept, SweptItem};
 pub use walk::Limits;
 pub use watch::{Bounds, Exceeded, Watch, What};
+
+/// For fuzzing. Not an interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// What is put back of a repository's settings, and the names of what is dropped.
+    pub fn harmless(bytes: &[u8]) -> (String, Vec<String>) {
+        let harmless = super::sweep::harmless::harmless(bytes);
+        (harmless.text, harmless.dropped)
+    }
+}

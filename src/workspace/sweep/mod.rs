@@ -11,7 +11,7 @@
 //! is told as odd.
 
 mod find;
-mod harmless;
+pub(super) mod harmless;
 mod keep;
 mod remove;
 mod repository;
