@@ -205,6 +205,8 @@ fn host_config(policy: &Policy) -> HostConfig {
             format!("seccomp={}", super::policy::SECCOMP),
         ]),
         readonly_rootfs: Some(policy.read_only_root),
+        masked_paths: Some(strings(policy.masked_paths)),
+        readonly_paths: Some(strings(policy.read_only_paths)),
         runtime: policy.runtime.clone(),
         memory: amount(policy.memory),
         memory_swap: amount(policy.memory_and_swap),
@@ -241,6 +243,10 @@ fn host_config(policy: &Policy) -> HostConfig {
         oom_score_adj: Some(500),
         ..Default::default()
     }
+}
+
+fn strings(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|&path| path.to_owned()).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "processor counts are small")]

@@ -11,6 +11,10 @@ mod common;
 
 mod inside;
 
+mod host_reach;
+mod identity;
+mod kernel_files;
+mod privileges;
 mod seccomp_profile;
 mod system_calls;
 mod tools_still_work;
