@@ -17,9 +17,14 @@ pub struct Seen {
     pub run: Finished,
 }
 
-/// The script that runs `command` in the workspace and keeps what it prints.
+/// The agent runs `command` in the workspace and keeps what it prints.
+pub fn probes(command: &str) -> Script {
+    Script::bash(&format!("(\n{command}\n) > {TOLD} 2>&1"))
+}
+
+/// The same, and then it ends.
 pub fn script(command: &str) -> Script {
-    Script::bash(&format!("(\n{command}\n) > {TOLD} 2>&1")).then_say("Tried.")
+    probes(command).then_say("Tried.")
 }
 
 /// Has the real agent run `command` in the workspace, in a sandbox of its own.
