@@ -11,12 +11,15 @@ mod common;
 
 mod inside;
 
+mod dead_mans_switch;
 mod host_reach;
 mod identity;
 mod kernel_files;
 mod neighbours;
 mod privileges;
+mod protected_places;
 mod seccomp_profile;
 mod secrets;
+mod symlink_races;
 mod system_calls;
 mod tools_still_work;
