@@ -107,7 +107,8 @@ impl Sandbox {
                 Line::TooLong { .. } => {}
             }
         };
-        let wrong = receipt.mismatches(policy);
+        let mut wrong = receipt.mismatches(policy);
+        wrong.extend(receipt.misplaced(policy));
         if wrong.is_empty() { Ok(receipt) } else { Err(Error::Mismatch(wrong)) }
     }
 

@@ -124,8 +124,8 @@ async fn the_report_and_the_host_stay_intact() {
     product.check_nothing_left().await;
 }
 
-/// While one run swaps places that get protected, others start in the same folder: what the engine
-/// mounts for them is looked up by path.
+/// While one run swaps a place that gets protected, others start in the same folder: what the engine
+/// mounts for them is looked up by name.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_later_run_gets_the_host_mounted() {
     let canary = Canary::new();
@@ -145,18 +145,17 @@ async fn no_later_run_gets_the_host_mounted() {
     let swapping = product.start_run(&home, ["--json", "--timeout", "100", &rounds[0]]);
     eventually("the swapping", Duration::from_secs(60), || home.has("swapping").then_some(())).await;
 
-    let mut looked = 0;
     for round in &rounds[1..] {
         let run = product.run(&home, ["--json", "--timeout", "30", round]).await;
         let report = run.report();
         assert_clean(&format!("{} {report}", run.stderr));
         assert_eq!(canary.picture(), before, "round {round}");
         match report["status"].as_str() {
-            Some("completed") => looked += 1,
+            Some("completed") => {}
             // Refused: it is a link, or it changed while it was looked at.
             Some("sandbox_error" | "failed") => {
                 let message = report["error"]["message"].as_str().expect("a message");
-                assert!(message.contains("link") || message.contains("replaced"), "{message}");
+                assert!(["link", "replaced"].iter().any(|word| message.contains(word)), "{message}");
             }
             _ => panic!("{report:#}\n{}", run.stderr),
         }
@@ -164,10 +163,8 @@ async fn no_later_run_gets_the_host_mounted() {
     for step in model.steps() {
         assert_clean(&step.said_by("tool"));
     }
-    std::fs::write("/tmp/looked", format!("{looked}\n{}", model.steps().iter().map(|s| s.said_by("tool")).collect::<Vec<_>>().join("\n--\n"))).unwrap();
     swapping.signal(rustix::process::Signal::INT);
     swapping.wait().await.assert_status("cancelled");
     assert_eq!(canary.picture(), before);
-    assert!(looked <= 6);
     product.check_nothing_left().await;
 }
