@@ -1,5 +1,6 @@
 //! What the guest saw of its own isolation, held against the policy before the agent starts.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -181,7 +182,6 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
             Err(_) => return None,
         }
     }
-    use std::os::unix::fs::MetadataExt;
     let real = path.canonicalize().is_ok_and(|real| real == path);
     let meta = path.symlink_metadata().ok().filter(|meta| real && !meta.is_symlink())?;
     Some((meta.dev(), meta.ino()))
@@ -241,7 +241,6 @@ mod tests {
     /// The engine mounts by name; what is there must be what has that name, and no link.
     #[test]
     fn a_mount_of_something_else_is_seen() {
-        use std::os::unix::fs::MetadataExt;
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().canonicalize().expect("a path");
         let (meant, other) = (root.join("meant"), root.join("other"));

@@ -22,7 +22,11 @@ async fn cannot_be_stopped_or_read() {
     assert_lines(&seen.told, include_str!("expected/switch.txt"));
 }
 
-async fn besieged(product: &Product, home: &Workspace, timeout: Duration) -> (crate::common::Running, String) {
+async fn besieged(
+    product: &Product,
+    home: &Workspace,
+    timeout: Duration,
+) -> (crate::common::Running, String) {
     home.write("switch.py", include_str!("inside/switch.py"));
     let seconds = timeout.as_secs().to_string();
     let run = product.start_run(home, ["--events", "--timeout", &seconds, "besiege"]);

@@ -128,7 +128,7 @@ impl Canaries {
 
 fn answer(mut stream: TcpStream) {
     stream.set_read_timeout(Some(Duration::from_millis(200))).ok();
-    stream.read(&mut [0; 64]).ok();
+    stream.read_exact(&mut [0; 1]).ok();
     stream.write_all(b"seen").ok();
 }
 
@@ -179,9 +179,9 @@ async fn the_host_is_not_there() {
     assert_eq!(canaries.seen.take(), [] as [String; 0], "what the canaries saw");
     let told: Vec<&str> = seen.told.lines().collect();
     let line = |start: &str| -> &str {
-        told.iter().find(|line| line.starts_with(start)).unwrap_or_else(|| {
-            panic!("{start} was not tried: {}", seen.told)
-        })
+        told.iter()
+            .find(|line| line.starts_with(start))
+            .unwrap_or_else(|| panic!("{start} was not tried: {}", seen.told))
     };
     for control in ["own tcp", "own udp", "own abstract", "the model relay"] {
         assert!(line(&format!("control {control}:")).contains("REACHED"), "{}", seen.told);
@@ -215,10 +215,17 @@ async fn the_host_is_not_there() {
     ] {
         let told = line(start);
         // A UDP socket that is not connected may only time out.
-        let silent = told.replace("TimeoutError", "ECONNREFUSED").replace("ETIMEDOUT", "ECONNREFUSED");
+        let silent =
+            told.replace("TimeoutError", "ECONNREFUSED").replace("ETIMEDOUT", "ECONNREFUSED");
         assert!(told == expected || silent == expected, "{told}");
     }
-    for start in ["name host.docker.internal:", "name example.com:", "socket 17 3 768:", "socket 40 1 0:", "multicast 6:"] {
+    for start in [
+        "name host.docker.internal:",
+        "name example.com:",
+        "socket 17 3 768:",
+        "socket 40 1 0:",
+        "multicast 6:",
+    ] {
         assert!(line(start).contains(": no "), "{}", line(start));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::common::{Finished, Model, Product, Script, Workspace};
+use crate::common::{Model, Product, Script, Workspace};
 
 /// Where an attack's probes write their lines.
 const TOLD: &str = "probes.txt";
@@ -14,7 +14,6 @@ pub struct Seen {
     /// Lines of the probes.
     pub told: String,
     pub report: Value,
-    pub run: Finished,
 }
 
 /// The agent runs `command` in the workspace and keeps what it prints.
@@ -34,7 +33,7 @@ pub async fn attack(workspace: &Workspace, command: &str) -> Seen {
     let run = product.run(workspace, ["--json", "--timeout", "120", "attack"]).await;
     let report = run.assert_status("completed");
     product.check_nothing_left().await;
-    Seen { told: told(workspace), report, run }
+    Seen { told: told(workspace), report }
 }
 
 /// What the probes have printed.

@@ -18,6 +18,7 @@ mod kernel_files;
 mod neighbours;
 mod privileges;
 mod protected_places;
+mod resources;
 mod seccomp_profile;
 mod secrets;
 mod symlink_races;

@@ -25,8 +25,16 @@ async fn do_not_see_each_other() {
     product.check_nothing_left().await;
 
     let things = [
-        "file in /tmp", "file in shared memory", "file at home", "port", "abstract socket",
-        "abstract socket listed", "port listed", "System V memory", "message queue", "process",
+        "file in /tmp",
+        "file in shared memory",
+        "file at home",
+        "port",
+        "abstract socket",
+        "abstract socket listed",
+        "port listed",
+        "System V memory",
+        "message queue",
+        "process",
     ];
     for (home, name, seen) in [(&one, "own", "SEEN"), (&other, "other", "unseen")] {
         let mut expected: Vec<String> =

@@ -11,8 +11,19 @@ use crate::common::{Workspace, workspace};
 use crate::inside::{assert_lines, attack};
 
 const PROTECTED: [&str; 13] = [
-    ".git/config", ".git/hooks", ".git/modules", ".envrc", ".mcp.json", ".vscode", ".idea",
-    ".claude", ".cursor", ".husky", ".github/workflows", "sub/.git/config", "sub/.git/hooks",
+    ".git/config",
+    ".git/hooks",
+    ".git/modules",
+    ".envrc",
+    ".mcp.json",
+    ".vscode",
+    ".idea",
+    ".claude",
+    ".cursor",
+    ".husky",
+    ".github/workflows",
+    "sub/.git/config",
+    "sub/.git/hooks",
 ];
 
 /// The host's own git, as the workspace's owner would call it.
@@ -20,10 +31,14 @@ fn git(home: &Path, args: &[&str]) -> String {
     let mut command = Command::new("git");
     command.args(args).current_dir(home).env("HOME", "/nonexistent");
     for (key, value) in [
-        ("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_COUNT", "1"),
-        ("GIT_CONFIG_KEY_0", "safe.directory"), ("GIT_CONFIG_VALUE_0", "*"),
-        ("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@example.com"),
-        ("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@example.com"),
+        ("GIT_CONFIG_NOSYSTEM", "1"),
+        ("GIT_CONFIG_COUNT", "1"),
+        ("GIT_CONFIG_KEY_0", "safe.directory"),
+        ("GIT_CONFIG_VALUE_0", "*"),
+        ("GIT_AUTHOR_NAME", "t"),
+        ("GIT_AUTHOR_EMAIL", "t@example.com"),
+        ("GIT_COMMITTER_NAME", "t"),
+        ("GIT_COMMITTER_EMAIL", "t@example.com"),
     ] {
         command.env(key, value);
     }
@@ -34,8 +49,14 @@ fn git(home: &Path, args: &[&str]) -> String {
 /// Everything that makes git execute what a repository asks for.
 fn use_git(home: &Path) {
     for args in [
-        &["status"][..], &["diff"], &["add", "-A", "."], &["commit", "--allow-empty", "-m", "host"],
-        &["log", "-1"], &["checkout", "-b", "side"], &["stash"], &["gc", "--quiet"],
+        &["status"][..],
+        &["diff"],
+        &["add", "-A", "."],
+        &["commit", "--allow-empty", "-m", "host"],
+        &["log", "-1"],
+        &["checkout", "-b", "side"],
+        &["stash"],
+        &["gc", "--quiet"],
     ] {
         git(home, args);
     }
@@ -75,7 +96,8 @@ async fn stay_as_they_are() {
         std::fs::create_dir_all(&repository).expect("a folder");
         git(&repository, &["init", "-q", "-b", "main"]);
         std::fs::create_dir_all(repository.join(".git/hooks")).expect("hooks");
-        std::fs::write(repository.join(".git/hooks/pre-commit.sample"), "#!/bin/sh\n").expect("a file");
+        std::fs::write(repository.join(".git/hooks/pre-commit.sample"), "#!/bin/sh\n")
+            .expect("a file");
     }
     home.write(".git/modules/m/config", "[core]\n\tbare = false\n");
     home.write(".git/hooks/pre-commit", "#!/bin/sh\nexit 0\n");
@@ -118,7 +140,10 @@ async fn stay_as_they_are() {
 
     // The same use of git notices a planted hook and a planted setting.
     for plant in [
-        format!("printf '#!/bin/sh\\ntouch {}\\n' > .git/hooks/post-commit; chmod 755 .git/hooks/post-commit", executed.display()),
+        format!(
+            "printf '#!/bin/sh\\ntouch {}\\n' > .git/hooks/post-commit; chmod 755 .git/hooks/post-commit",
+            executed.display()
+        ),
         format!("git -c safe.directory='*' config core.fsmonitor 'touch {} #'", executed.display()),
     ] {
         let mut shell = Command::new("sh");

@@ -61,7 +61,11 @@ impl Profile {
     /// Every name that some arguments are allowed for.
     fn allowed_names(&self) -> BTreeSet<&str> {
         let allows = |rules: &[Rule]| rules.iter().any(|rule| rule.verdict == Verdict::Allow);
-        self.rules.iter().filter(|(_, rules)| allows(rules)).map(|(name, _)| name.as_str()).collect()
+        self.rules
+            .iter()
+            .filter(|(_, rules)| allows(rules))
+            .map(|(name, _)| name.as_str())
+            .collect()
     }
 
     /// The verdict on one call. Rules with conditions count where all of them hold.
@@ -198,18 +202,74 @@ fn what_the_default_allows_and_no_agent_needs_is_denied() {
     let allowed = ours.allowed_names();
     for name in [
         // the default allows these
-        "ptrace", "process_vm_readv", "process_vm_writev", "adjtimex", "clock_adjtime",
-        "fanotify_mark", "name_to_handle_at", "memfd_secret", "modify_ldt", "process_mrelease",
-        "remap_file_pages", "statmount", "listmount", "cachestat",
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "adjtimex",
+        "clock_adjtime",
+        "fanotify_mark",
+        "name_to_handle_at",
+        "memfd_secret",
+        "modify_ldt",
+        "process_mrelease",
+        "remap_file_pages",
+        "statmount",
+        "listmount",
+        "cachestat",
         // these it gives with a capability, or never
-        "acct", "add_key", "bpf", "chroot", "clock_settime", "delete_module", "fanotify_init",
-        "finit_module", "fsconfig", "fsmount", "fsopen", "fspick", "init_module", "ioperm", "iopl",
-        "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mbind",
-        "migrate_pages", "mount", "mount_setattr", "move_mount", "move_pages", "nfsservctl",
-        "open_by_handle_at", "open_tree", "perf_event_open", "pidfd_getfd", "pivot_root",
-        "process_madvise", "quotactl", "quotactl_fd", "reboot", "request_key", "setdomainname",
-        "sethostname", "setns", "settimeofday", "swapoff", "swapon", "syslog", "umount", "umount2",
-        "unshare", "userfaultfd", "uselib", "ustat", "vhangup", "vm86", "vm86old",
+        "acct",
+        "add_key",
+        "bpf",
+        "chroot",
+        "clock_settime",
+        "delete_module",
+        "fanotify_init",
+        "finit_module",
+        "fsconfig",
+        "fsmount",
+        "fsopen",
+        "fspick",
+        "init_module",
+        "ioperm",
+        "iopl",
+        "kcmp",
+        "kexec_file_load",
+        "kexec_load",
+        "keyctl",
+        "lookup_dcookie",
+        "mbind",
+        "migrate_pages",
+        "mount",
+        "mount_setattr",
+        "move_mount",
+        "move_pages",
+        "nfsservctl",
+        "open_by_handle_at",
+        "open_tree",
+        "perf_event_open",
+        "pidfd_getfd",
+        "pivot_root",
+        "process_madvise",
+        "quotactl",
+        "quotactl_fd",
+        "reboot",
+        "request_key",
+        "setdomainname",
+        "sethostname",
+        "setns",
+        "settimeofday",
+        "swapoff",
+        "swapon",
+        "syslog",
+        "umount",
+        "umount2",
+        "unshare",
+        "userfaultfd",
+        "uselib",
+        "ustat",
+        "vhangup",
+        "vm86",
+        "vm86old",
     ] {
         assert!(!allowed.contains(name), "{name}");
         assert_ne!(ours.verdict(name, [0; 6]), Verdict::Allow, "{name}");
@@ -240,9 +300,20 @@ fn what_the_default_allows_and_no_agent_needs_is_denied() {
 fn what_libraries_probe_looks_absent_and_the_rest_is_refused() {
     let ours = Profile::ours();
     let absent = Verdict::Errno(38);
-    for name in ["clone3", "io_uring_setup", "io_uring_enter", "io_uring_register",
-        "get_mempolicy", "mbind", "set_mempolicy", "memfd_secret", "cachestat", "statmount",
-        "listmount", "name_to_handle_at"] {
+    for name in [
+        "clone3",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "get_mempolicy",
+        "mbind",
+        "set_mempolicy",
+        "memfd_secret",
+        "cachestat",
+        "statmount",
+        "listmount",
+        "name_to_handle_at",
+    ] {
         assert_eq!(ours.verdict(name, [0; 6]), absent, "{name}");
     }
     for name in ["mount", "ptrace", "bpf", "keyctl", "a_call_of_the_future"] {

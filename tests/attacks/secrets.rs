@@ -19,8 +19,14 @@ async fn are_nowhere_inside() {
     let model = Model::with(options, [("", probes(&hunt).then(last))]).await;
     let mut product = Product::with_model(&model).await.env("SANDBOX_MCP_API_KEY", &word);
     for name in [
-        "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY",
-        "SSH_AUTH_SOCK", "HTTPS_PROXY_PASSWORD", "OPENCODE_SERVER_PASSWORD", "LC_CANARY",
+        "AWS_SECRET_ACCESS_KEY",
+        "GITHUB_TOKEN",
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "SSH_AUTH_SOCK",
+        "HTTPS_PROXY_PASSWORD",
+        "OPENCODE_SERVER_PASSWORD",
+        "LC_CANARY",
     ] {
         product = product.env(name, &format!("{name}={word}"));
     }

@@ -135,7 +135,8 @@ async fn no_later_run_gets_the_host_mounted() {
     let look = "grep -rl word-of-the-hos[t] . 2>/dev/null; cat .vscode/settings.json .claude/settings.json;
         echo evil > .vscode/evil; ls -d .vscode .claude; grep -c . /proc/self/mountinfo";
     let swap = format!("python swap.py {} 100 .vscode", canary.path());
-    let rounds = ["swap", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"].map(|name| format!("task {name}."));
+    let rounds = ["swap", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
+        .map(|name| format!("task {name}."));
     let model = Model::routed(rounds.each_ref().map(|task| {
         let looks = Script::bash(look).then_say("Looked.");
         (task.as_str(), if task == "task swap." { probes(&swap) } else { looks })
@@ -143,7 +144,8 @@ async fn no_later_run_gets_the_host_mounted() {
     .await;
     let product = Product::with_model(&model).await;
     let swapping = product.start_run(&home, ["--json", "--timeout", "100", &rounds[0]]);
-    eventually("the swapping", Duration::from_secs(60), || home.has("swapping").then_some(())).await;
+    eventually("the swapping", Duration::from_secs(60), || home.has("swapping").then_some(()))
+        .await;
 
     for round in &rounds[1..] {
         let run = product.run(&home, ["--json", "--timeout", "30", round]).await;
@@ -155,7 +157,10 @@ async fn no_later_run_gets_the_host_mounted() {
             // Refused: it is a link, or it changed while it was looked at.
             Some("sandbox_error" | "failed") => {
                 let message = report["error"]["message"].as_str().expect("a message");
-                assert!(["link", "replaced"].iter().any(|word| message.contains(word)), "{message}");
+                assert!(
+                    ["link", "replaced"].iter().any(|word| message.contains(word)),
+                    "{message}"
+                );
             }
             _ => panic!("{report:#}\n{}", run.stderr),
         }
