@@ -2,11 +2,12 @@
 //! workspace, and for the engine that mounts what we name.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::workspace::walk;
-use crate::common::{Model, Product, Script, Workspace, eventually};
-use crate::inside::{probes, script};
+use crate::common::{Model, Product, Script, Workspace};
+use crate::inside::script;
 
 const WORD: &str = "word-of-the-host-83f1";
 
@@ -124,52 +125,54 @@ async fn the_report_and_the_host_stay_intact() {
     product.check_nothing_left().await;
 }
 
-/// While one run swaps a place that gets protected, others start in the same folder: what the engine
-/// mounts for them is looked up by name.
+/// Somebody who may write to the workspace swaps a place that gets protected, while runs start in
+/// it: what the engine mounts for them is looked up by name, after we looked.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_later_run_gets_the_host_mounted() {
+async fn no_run_gets_the_host_mounted() {
     let canary = Canary::new();
     let before = canary.picture();
     let home = Workspace::new();
-    home.write("swap.py", SWAP);
-    let look = "grep -rl word-of-the-hos[t] . 2>/dev/null; cat .vscode/settings.json .claude/settings.json;
-        echo evil > .vscode/evil; ls -d .vscode .claude; grep -c . /proc/self/mountinfo";
-    let swap = format!("python swap.py {} 100 .vscode", canary.path());
-    let rounds = ["swap", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
-        .map(|name| format!("task {name}."));
-    let model = Model::routed(rounds.each_ref().map(|task| {
-        let looks = Script::bash(look).then_say("Looked.");
-        (task.as_str(), if task == "task swap." { probes(&swap) } else { looks })
-    }))
-    .await;
+    home.write(".vscode/settings.json", "ours");
+    std::os::unix::fs::symlink(canary.path(), home.at("link")).expect("a link");
+    let look = "cat .vscode/settings.json; grep -rl word-of-the-hos[t] .; echo evil > .vscode/evil";
+    let script = Script::bash(look).then_say("Looked.");
+    let rounds = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| format!("task {name}."));
+    let model = Model::routed(rounds.each_ref().map(|task| (task.as_str(), script.clone()))).await;
     let product = Product::with_model(&model).await;
-    let swapping = product.start_run(&home, ["--json", "--timeout", "100", &rounds[0]]);
-    eventually("the swapping", Duration::from_secs(60), || home.has("swapping").then_some(()))
-        .await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let swapping = swap(home.at(".vscode"), home.at("link"), stop.clone());
 
-    for round in &rounds[1..] {
+    for round in &rounds {
         let run = product.run(&home, ["--json", "--timeout", "30", round]).await;
         let report = run.report();
         assert_clean(&format!("{} {report}", run.stderr));
-        assert_eq!(canary.picture(), before, "round {round}");
-        match report["status"].as_str() {
-            Some("completed") => {}
-            // Refused: it is a link, or it changed while it was looked at.
-            Some("sandbox_error" | "failed") => {
-                let message = report["error"]["message"].as_str().expect("a message");
-                assert!(
-                    ["link", "replaced"].iter().any(|word| message.contains(word)),
-                    "{message}"
-                );
-            }
-            _ => panic!("{report:#}\n{}", run.stderr),
+        assert_eq!(canary.picture(), before, "{round}");
+        if report["status"] != "completed" {
+            // Refused: it is a link, or it changed while it was looked at or mounted.
+            let message = report["error"]["message"].as_str().expect("a message");
+            let known = ["link", "replaced"].iter().any(|word| message.contains(word));
+            assert!(known, "{report:#}\n{}", run.stderr);
         }
     }
     for step in model.steps() {
         assert_clean(&step.said_by("tool"));
     }
-    swapping.signal(rustix::process::Signal::INT);
-    swapping.wait().await.assert_status("cancelled");
+    stop.store(true, Ordering::Relaxed);
+    let swaps = swapping.join().expect("it swapped");
+    assert!(swaps > 1000, "{swaps}");
     assert_eq!(canary.picture(), before);
     product.check_nothing_left().await;
+}
+
+/// Exchanges the two until told to stop, and ends with each at its own place.
+fn swap(one: PathBuf, other: PathBuf, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    std::thread::spawn(move || {
+        let mut swaps = 0;
+        while !stop.load(Ordering::Relaxed) || swaps % 2 == 1 {
+            swaps +=
+                u64::from(renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).is_ok());
+        }
+        swaps
+    })
 }
