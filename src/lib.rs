@@ -41,6 +41,8 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod history;
 pub mod ids;

@@ -5,6 +5,10 @@
 mod conversation;
 pub mod opencode;
 
+use std::collections::BTreeMap;
+
+use crate::config::McpServer;
+
 pub use conversation::{Conversation, Ending, ToolCount};
 
 /// What an agent is asked to do.
@@ -23,6 +27,10 @@ pub struct Request<'a> {
     pub instructions: &'a [String],
     /// Milliseconds after which the agent may give up on one answer.
     pub answer_timeout_ms: u64,
+    /// Whether there is anything but the model to be reached.
+    pub web: bool,
+    /// MCP servers of its own.
+    pub mcp: &'a BTreeMap<String, McpServer>,
 }
 
 /// What the agent in an image can do, asked of the agent itself.

@@ -3,10 +3,13 @@
 //! `run --format json` is used with the task on standard input, because arguments are limited,
 //! visible and quoted. Everything that could make it wait or reach out is decided here.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Abilities, AgentEvent, Request};
+use crate::config::McpServer;
 use crate::text::{clean, one_line};
 
 /// Where the agent lies in the image.
@@ -108,11 +111,29 @@ fn configuration(request: &Request<'_>) -> serde_json::Value {
             "external_directory": "allow",
             "question": "deny",
             "doom_loop": "deny",
-            // Without a network each call costs ten seconds to fail.
-            "webfetch": "deny",
+            // Where nothing can be reached, each call would only cost time to fail.
+            "webfetch": if request.web { "allow" } else { "deny" },
+            // It asks a service of others, whatever may be reached.
             "websearch": "deny",
         },
+        "mcp": servers(request.mcp),
     })
+}
+
+/// MCP servers in the agent's own words.
+fn servers(servers: &BTreeMap<String, McpServer>) -> serde_json::Value {
+    let server = |server: &McpServer| match &server.url {
+        Some(url) => json!({
+            "type": "remote", "url": url, "headers": server.headers, "enabled": true,
+        }),
+        None => json!({
+            "type": "local",
+            "command": server.command,
+            "environment": server.env,
+            "enabled": true,
+        }),
+    };
+    servers.iter().map(|(name, settings)| (name.clone(), server(settings))).collect()
 }
 
 /// Reads one line of output. Lines that are not events (some versions print such) are none.
@@ -289,6 +310,8 @@ mod tests {
             model_port: 1,
             instructions: &[],
             answer_timeout_ms: 1,
+            web: false,
+            mcp: &BTreeMap::new(),
         };
         let old = argv(&request, &abilities(old).expect("an agent"));
         assert!(old.contains(&"--dangerously-skip-permissions".to_owned()));

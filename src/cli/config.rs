@@ -28,7 +28,7 @@ fn as_toml(effective: &Effective, out: &mut impl Write) -> Result<()> {
     }
     let values = serde_json::to_value(&effective.config)?;
     let lines: Vec<_> =
-        keys().iter().map(|key| (key, setting(key, &values[key.section()][key.name()]))).collect();
+        keys().iter().map(|key| (key, setting(key, key.value_in(&values)))).collect();
     // Comments stand in one column, but one long value does not push them all off the screen.
     let width = lines.iter().map(|(_, line)| line.chars().count()).filter(|n| *n <= 48).max();
     let width = width.unwrap_or_default();

@@ -5,17 +5,21 @@
 mod build;
 mod config;
 mod doctor;
+mod egress;
+mod init;
 mod policy;
 mod run;
+mod trust;
 mod view;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Effective, LoadOptions, Override, load};
+use crate::config::{Effective, LoadOptions, Override, Trust, load, load_at, state_dir};
 use crate::runner::Runner;
 
 /// Hand a coding task to a local agent in a fresh hardened container.
@@ -69,12 +73,28 @@ enum Command {
     Policy {
         #[arg(long)]
         json: bool,
+        /// With the settings of this folder's project
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
     },
     /// Print the settings in force and where each came from
     Config {
         #[arg(long)]
         json: bool,
+        /// With the settings of this folder's project
+        #[arg(long, value_name = "DIR")]
+        workspace: Option<PathBuf>,
     },
+    /// What sandboxes may reach besides the model
+    #[command(subcommand)]
+    Egress(egress::EgressCommand),
+    /// Write a `.sandbox-mcp.toml`, the settings of one project, to edit
+    Init {
+        /// Folder of the project [default: the current folder]
+        workspace: Option<PathBuf>,
+    },
+    /// Show what a project's `.sandbox-mcp.toml` asks for, and put it in force
+    Trust(trust::TrustArgs),
 }
 
 #[derive(Debug, Args)]
@@ -148,7 +168,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         None | Some(Command::Serve) => {
             drop(stdout);
-            let runner = Runner::new(effective()?.config)?;
+            let runner = Runner::new(effective()?.config, load_options(cli))?;
             block_on(async {
                 runner.look_around();
                 crate::mcp::serve_stdio(runner).await
@@ -157,7 +177,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         }
         Some(Command::Run(args)) => {
             drop(stdout);
-            run::run(effective()?.config, args, cli.quiet)
+            run::run(effective()?.config, load_options(cli), args, cli.quiet)
         }
         Some(Command::Doctor { json, deep, workspace }) => {
             let options =
@@ -170,19 +190,43 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             block_on(build::run(&config, tag.as_deref(), cli.quiet, &mut stdout))?;
             Ok(0)
         }
-        Some(Command::Policy { json }) => {
-            policy::run(&effective()?.config, *json, &mut stdout)?;
+        Some(Command::Policy { json, workspace }) => {
+            let effective = project_settings(cli, workspace.as_deref())?;
+            policy::run(&effective.config, *json, &mut stdout)?;
             Ok(0)
         }
-        Some(Command::Config { json }) => {
-            config::run(&effective()?, *json, &mut stdout)?;
+        Some(Command::Config { json, workspace }) => {
+            let effective = project_settings(cli, workspace.as_deref())?;
+            config::run(&effective, *json, &mut stdout)?;
             Ok(0)
         }
+        Some(Command::Egress(command)) => egress::run(&load_options(cli), command, &mut stdout),
+        Some(Command::Init { workspace }) => {
+            init::run(workspace.as_deref(), &mut stdout)?;
+            Ok(0)
+        }
+        Some(Command::Trust(args)) => trust::run(&load_options(cli), args, &mut stdout),
     }
 }
 
 fn settings(cli: &Cli) -> anyhow::Result<Effective> {
     load(&load_options(cli)).map_err(|error| anyhow::Error::new(Usage(error.to_string())))
+}
+
+/// The settings that a run in this folder would have.
+fn project_settings(cli: &Cli, workspace: Option<&Path>) -> anyhow::Result<Effective> {
+    let Some(workspace) = workspace else { return settings(cli) };
+    let workspace = workspace
+        .canonicalize()
+        .with_context(|| format!("failed to find the folder {}", workspace.display()))?;
+    let trust = Trust::new(&state_dir()?);
+    let found = load_at(&load_options(cli), &workspace, &trust)
+        .map_err(|error| anyhow::Error::new(Usage(error.to_string())))?;
+    let Some(effective) = found else { return settings(cli) };
+    if let Some(remark) = &effective.remark {
+        complain(remark);
+    }
+    Ok(effective)
 }
 
 fn load_options(cli: &Cli) -> LoadOptions {

@@ -2,15 +2,20 @@
 
 use std::io::Write;
 
-use crate::config::{Config, Size};
-use crate::sandbox::{Policy, User};
+use crate::config::{Config, Credential, Size};
+use crate::sandbox::{Mount, Policy, User};
 
 pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let user = match &config.sandbox.user {
         Some(user) => user.parse()?,
         None => User::nobody_in_particular(),
     };
-    let policy = Policy::new(config, user, Policy::usual_mounts());
+    let mut mounts = Policy::usual_mounts();
+    mounts.extend(config.mount.iter().filter_map(|mount| {
+        let what = format!("shared material {}", mount.path.display());
+        Some(Mount { what, source: mount.path.clone(), target: mount.target()?, read_only: true })
+    }));
+    let policy = Policy::new(config, user, mounts);
     if json {
         serde_json::to_writer_pretty(&mut *out, &policy)?;
         writeln!(out)?;
@@ -27,7 +32,25 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
     };
     row("user", format!("{user}, umask {}", policy.umask));
     row("network", format!("{} (loopback only: no route, no resolver, no LAN)", policy.network));
-    row("doors", policy.doors.join(", "));
+    for door in &policy.doors {
+        row(&format!("127.0.0.1:{}", door.port), door.what.clone());
+    }
+    for (inside, outside) in &config.env.pass {
+        row("variable", format!("{inside}, from this machine's {outside}"));
+    }
+    for name in config.env.set.keys() {
+        row("variable", format!("{name}, from the configuration"));
+    }
+    for credential in &config.credential {
+        let Credential { host, header, value_env, .. } = credential;
+        row("credential", format!("{header} from {value_env}, for {host} alone, never inside"));
+    }
+    for name in config.agent.mcp.keys() {
+        row("MCP server inside", name.clone());
+    }
+    if config.hooks.before_start.is_some() {
+        row("hook", "runs on this machine before each sandbox".into());
+    }
     row("capabilities", "none; nothing is added back".into());
     row("new privileges", "never (no_new_privs)".into());
     row("system calls", policy.seccomp.clone());

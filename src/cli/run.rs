@@ -8,13 +8,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::view::View;
 use super::{RunArgs, Usage, complain};
-use crate::config::Config;
+use crate::config::{Config, LoadOptions};
 use crate::runner::{CancelReason, Report, Run, Runner, Status, Task};
 
 /// How long clean-up may take after the last run has ended.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-pub fn run(mut config: Config, args: &RunArgs, quiet: bool) -> anyhow::Result<u8> {
+pub fn run(
+    mut config: Config,
+    options: LoadOptions,
+    args: &RunArgs,
+    quiet: bool,
+) -> anyhow::Result<u8> {
     // A person who names a folder means it; what no agent gets is refused all the same.
     config.workspace.roots.extend(args.workspace.as_ref().and_then(|dir| dir.canonicalize().ok()));
     let task = Task {
@@ -26,7 +31,7 @@ pub fn run(mut config: Config, args: &RunArgs, quiet: bool) -> anyhow::Result<u8
         command: args.command.clone(),
     };
     super::block_on(async {
-        let runner = Runner::new(config)?;
+        let runner = Runner::new(config, options)?;
         let run = runner.start(task).map_err(|error| Usage(error.to_string()))?;
         let report = watch(run, args, quiet).await?;
         runner.shutdown(CLEAN_UP).await;

@@ -54,6 +54,10 @@ impl View {
                 self.now("thinking");
             }
             EventKind::Text { text } => self.line(&format!("» {text}")),
+            EventKind::Egress { refused: None, host, port } => self.now(&format!("{host}:{port}")),
+            EventKind::Egress { refused: Some(why), host, port } => {
+                self.line(&format!("! {host}:{port} is not reached ({why})"));
+            }
             EventKind::Trouble { message } => self.line(&format!("! {message}")),
         }
     }

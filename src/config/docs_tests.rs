@@ -75,8 +75,11 @@ fn the_example_changes_nothing_until_a_line_is_uncommented() {
     load_text(&uncommented.join("\n"));
     for key in keys() {
         let start = format!("#{} = ", key.name());
-        let section = format!("[{}]", key.section());
-        let body = EXAMPLE.split(&section).nth(1).expect(&section);
+        let section = format!("\n[{}]\n", key.section());
+        let body = match key.section() {
+            "" => EXAMPLE,
+            _ => EXAMPLE.split(&section).nth(1).expect(&section),
+        };
         let body = body.split("\n[").next().unwrap_or(body);
         assert!(body.lines().any(|line| line.starts_with(&start)), "{} is missing", key.path);
     }

@@ -56,7 +56,7 @@ impl Environment {
         })
     }
 
-    pub(super) fn user_file(&self) -> Option<PathBuf> {
+    pub(crate) fn user_file(&self) -> Option<PathBuf> {
         self.folder("XDG_CONFIG_HOME")
             .or_else(|| Some(self.home()?.join(".config")))
             .map(|folder| folder.join("sandbox-mcp/config.toml"))

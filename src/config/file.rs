@@ -33,6 +33,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Setting>, Error> {
 
     let mut settings = Vec::new();
     for (section, content) in spans.get_ref() {
+        // A list of tables is a setting and a section in one.
+        if let Some(key) = keys::find(section.get_ref()) {
+            let (line, column) = places.locate(section.span().start);
+            if let Some(value) = values.get(section.get_ref().as_ref()).cloned() {
+                settings.push(Setting { key, value, line, column });
+            }
+            continue;
+        }
         let names = names(&places, section, content)?;
         for (name, value) in names {
             let at = name.span().start;

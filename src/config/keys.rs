@@ -10,7 +10,7 @@ use super::Config;
 /// One setting.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// Dotted, such as `limits.timeout`.
+    /// Dotted, such as `limits.timeout`, but for the lists that are sections themselves.
     pub path: String,
     pub kind: Kind,
     /// The comment of its field.
@@ -26,19 +26,34 @@ pub struct Key {
 pub enum Kind {
     Whole,
     Number,
+    YesNo,
     Text,
     Size,
     Texts,
+    Wholes,
+    /// Texts by name.
+    Table,
+    /// Tables, by name or in a list.
+    Tables,
     Choice(Vec<String>),
 }
 
 impl Key {
+    /// Empty where the setting is a section itself.
     pub fn section(&self) -> &str {
         self.path.split_once('.').map_or("", |(section, _)| section)
     }
 
     pub fn name(&self) -> &str {
         self.path.rsplit_once('.').map_or(&self.path, |(_, name)| name)
+    }
+
+    /// Its value in a whole configuration.
+    pub fn value_in<'a>(&self, config: &'a Value) -> &'a Value {
+        match self.section() {
+            "" => &config[self.name()],
+            section => &config[section][self.name()],
+        }
     }
 }
 
@@ -49,7 +64,11 @@ impl std::fmt::Display for Kind {
             Self::Number => f.write_str("number"),
             Self::Text => f.write_str("text"),
             Self::Size => f.write_str("size"),
+            Self::YesNo => f.write_str("yes or no"),
             Self::Texts => f.write_str("list of texts"),
+            Self::Wholes => f.write_str("list of whole numbers"),
+            Self::Table => f.write_str("texts by name"),
+            Self::Tables => f.write_str("tables"),
             Self::Choice(values) => write!(f, "one of {}", values.join(", ")),
         }
     }
@@ -68,6 +87,7 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 /// The names of the sections, in the order of the schema.
 pub(super) fn sections() -> Vec<&'static str> {
     let mut sections: Vec<_> = keys().iter().map(Key::section).collect();
+    sections.retain(|section| !section.is_empty());
     sections.dedup();
     sections
 }
@@ -126,17 +146,22 @@ fn read_schema() -> Vec<Key> {
     let schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
     let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
     let mut keys = Vec::new();
+    let mut add = |path: String, schema: &Value, default: &Value| {
+        let kind = kind(schema);
+        keys.push(Key {
+            path,
+            meaning: unwrap_lines(schema["description"].as_str().unwrap_or_default()),
+            example: example(schema, &kind, default),
+            kind,
+            default: default.clone(),
+        });
+    };
     for (section, schema) in properties(&schema) {
+        if schema["type"] == "array" {
+            add(section.clone(), schema, &defaults[section]);
+        }
         for (name, schema) in properties(schema) {
-            let default = defaults[section][name].clone();
-            let kind = kind(schema);
-            keys.push(Key {
-                path: format!("{section}.{name}"),
-                meaning: unwrap_lines(schema["description"].as_str().unwrap_or_default()),
-                example: example(schema, &kind, &default),
-                kind,
-                default,
-            });
+            add(format!("{section}.{name}"), schema, &defaults[section][name]);
         }
     }
     keys
@@ -159,7 +184,16 @@ fn kind(schema: &Value) -> Kind {
     match () {
         () if is("integer") => Kind::Whole,
         () if is("number") => Kind::Number,
-        () if is("array") => Kind::Texts,
+        () if is("boolean") => Kind::YesNo,
+        () if is("array") => match schema["items"]["type"].as_str() {
+            Some("integer") => Kind::Wholes,
+            Some("object") => Kind::Tables,
+            _ => Kind::Texts,
+        },
+        () if is("object") => match schema["additionalProperties"]["type"].as_str() {
+            Some("object") => Kind::Tables,
+            _ => Kind::Table,
+        },
         () if schema["format"] == "size" => Kind::Size,
         () => Kind::Text,
     }
@@ -201,8 +235,11 @@ mod tests {
         let defaults = serde_json::to_value(Config::default()).expect("json");
         let mut expected = Vec::new();
         for (section, values) in defaults.as_object().expect("sections") {
-            for name in values.as_object().expect("settings").keys() {
-                expected.push(format!("{section}.{name}"));
+            match values.as_object() {
+                Some(values) => {
+                    expected.extend(values.keys().map(|name| format!("{section}.{name}")));
+                }
+                None => expected.push(section.clone()),
             }
         }
         let mut known: Vec<_> = keys().iter().map(|key| key.path.clone()).collect();
@@ -223,6 +260,11 @@ mod tests {
         assert_eq!(kind("limits.concurrency"), Some(Kind::Whole));
         assert_eq!(kind("workspace.roots"), Some(Kind::Texts));
         assert_eq!(kind("engine.host"), Some(Kind::Text));
+        assert_eq!(kind("egress.open"), Some(Kind::YesNo));
+        assert_eq!(kind("egress.host_ports"), Some(Kind::Wholes));
+        assert_eq!(kind("env.pass"), Some(Kind::Table));
+        assert_eq!(kind("agent.mcp"), Some(Kind::Tables));
+        assert_eq!(kind("credential"), Some(Kind::Tables));
         let profiles = ["lean", "standard", "full"].map(String::from).to_vec();
         assert_eq!(kind("image.profile"), Some(Kind::Choice(profiles)));
         let Some(Kind::Choice(sources)) = kind("model.source") else { panic!("a choice") };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::keys::{self, Key, Kind};
+use super::project::{self, Effect, Project};
 use super::{Config, Environment, Error, file, validate};
 use crate::text::one_line;
 
@@ -42,16 +43,30 @@ impl Override {
 #[serde(tag = "from", rename_all = "snake_case")]
 pub enum Origin {
     Default,
-    File { path: PathBuf, line: usize },
-    Environment { variable: &'static str },
-    CommandLine { flag: &'static str },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    /// The project's file in the workspace.
+    Project {
+        path: PathBuf,
+        line: usize,
+    },
+    Environment {
+        variable: &'static str,
+    },
+    CommandLine {
+        flag: &'static str,
+    },
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::File { path, line } | Self::Project { path, line } => {
+                write!(f, "{}, line {line}", path.display())
+            }
             Self::Environment { variable } => write!(f, "environment variable {variable}"),
             Self::CommandLine { flag } => write!(f, "command line, {flag}"),
         }
@@ -66,6 +81,10 @@ pub struct Effective {
     pub file: Option<PathBuf>,
     /// For each key that is not at its default.
     origins: BTreeMap<String, Origin>,
+    /// Settings of the project's file that are not in force.
+    pub inert: Vec<String>,
+    /// What a person should know about the project's file, in one line.
+    pub remark: Option<String>,
 }
 
 impl Effective {
@@ -76,8 +95,19 @@ impl Effective {
 
 /// Puts the layers on top of each other and checks the result.
 pub fn load(options: &LoadOptions) -> Result<Effective, Error> {
+    load_for(options, None, false)
+}
+
+/// As [`load`], with the file of a project between the user's own and the environment. Without
+/// trust, only what narrows is taken from it.
+pub fn load_for(
+    options: &LoadOptions,
+    project: Option<&Project>,
+    trusted: bool,
+) -> Result<Effective, Error> {
     let environment = &options.environment;
     let mut layers = Layers::default();
+    let mut inert = Vec::new();
     let file = user_file(options)?;
     if let Some((path, text)) = &file {
         for setting in file::parse(path, text)? {
@@ -86,6 +116,9 @@ pub fn load(options: &LoadOptions) -> Result<Effective, Error> {
             let origin = Origin::File { path: path.clone(), line: setting.line };
             layers.set(setting.key, setting.value, &origin, &place)?;
         }
+    }
+    if let Some(project) = project {
+        inert = layers.set_project(project, trusted)?;
     }
     for (variable, key) in
         [("SANDBOX_MCP_MODEL_URL", "model.url"), ("SANDBOX_MCP_MODEL", "model.model")]
@@ -104,7 +137,9 @@ pub fn load(options: &LoadOptions) -> Result<Effective, Error> {
         message: error.message().to_owned(),
     })?;
     expand_home(&mut config, environment.home().as_deref());
-    let effective = Effective { config, file: file.map(|(path, _)| path), origins: layers.origins };
+    let origins = layers.origins;
+    let effective =
+        Effective { config, file: file.map(|(path, _)| path), origins, inert, remark: None };
     validate::check(&effective)?;
     Ok(effective)
 }
@@ -148,20 +183,35 @@ impl Layers {
             return Err(Error::Unknown { place, key: key.to_owned(), suggestion });
         };
         let value = match key.kind {
-            Kind::Whole | Kind::Number | Kind::Texts => text.parse().unwrap_or(Value::String(text)),
+            Kind::Whole
+            | Kind::Number
+            | Kind::YesNo
+            | Kind::Texts
+            | Kind::Wholes
+            | Kind::Table
+            | Kind::Tables => text.parse().unwrap_or(Value::String(text)),
             Kind::Text | Kind::Size | Kind::Choice(_) => Value::String(text),
         };
         self.set(key, value, origin, &place)
     }
 
     fn set(&mut self, key: &Key, value: Value, origin: &Origin, place: &str) -> Result<(), Error> {
-        let alone = Table::from_iter([(
-            key.section().to_owned(),
-            Value::Table(Table::from_iter([(key.name().to_owned(), value.clone())])),
-        )]);
+        let mut alone = Table::from_iter([(key.name().to_owned(), value.clone())]);
+        if !key.section().is_empty() {
+            alone = Table::from_iter([(key.section().to_owned(), Value::Table(alone))]);
+        }
         // Each value is read alone first, so that a wrong one is reported with its own place.
-        if Config::deserialize(alone).is_err() {
-            return Err(wrong_type(key, &value, place));
+        if let Err(error) = Config::deserialize(alone) {
+            return Err(match key.kind {
+                // What is wrong is further inside.
+                Kind::Tables | Kind::Table => Error::Inside {
+                    place: place.to_owned(),
+                    key: key.path.clone(),
+                    message: one_line(error.message(), 300),
+                    example: key.example.to_string(),
+                },
+                _ => wrong_type(key, &value, place),
+            });
         }
         if key.path == "model.url" {
             self.settle_source(value.as_str() == Some(REHEARSAL), origin);
@@ -171,6 +221,37 @@ impl Layers {
         }
         self.put(key, value, origin);
         Ok(())
+    }
+
+    /// Takes from a project's file what may be taken, and returns the names of what may not.
+    fn set_project(&mut self, project: &Project, trusted: bool) -> Result<Vec<String>, Error> {
+        let below: Config = Config::deserialize(self.values.clone()).unwrap_or_default();
+        let mut inert = Vec::new();
+        for mut setting in project.settings()? {
+            let key = setting.key;
+            let effect = project::effect(key, &setting.value, &below);
+            let place = format!("{}, line {}", project.path().display(), setting.line);
+            match effect {
+                Effect::Never if trusted => {
+                    return Err(Error::NotAProjects { place, key: key.path.clone() });
+                }
+                Effect::Asks if trusted => {}
+                Effect::Narrows => {}
+                Effect::Asks | Effect::Never => {
+                    inert.push(key.path.clone());
+                    continue;
+                }
+            }
+            // What the user protects stays protected.
+            if let ("workspace.protected", Value::Array(places)) =
+                (key.path.as_str(), &mut setting.value)
+            {
+                places.extend(below.workspace.protected.iter().cloned().map(Value::String));
+            }
+            let origin = Origin::Project { path: project.path().to_owned(), line: setting.line };
+            self.set(key, setting.value, &origin, &place)?;
+        }
+        Ok(inert)
     }
 
     /// A URL and the rehearsal exclude one another: the later layer decides between them. Within
@@ -191,9 +272,11 @@ impl Layers {
     }
 
     fn put(&mut self, key: &Key, value: Value, origin: &Origin) {
-        let section =
-            self.values.entry(key.section()).or_insert_with(|| Value::Table(Table::new()));
-        if let Value::Table(section) = section {
+        if key.section().is_empty() {
+            self.values.insert(key.name().to_owned(), value);
+        } else if let Value::Table(section) =
+            self.values.entry(key.section()).or_insert_with(|| Value::Table(Table::new()))
+        {
             section.insert(key.name().to_owned(), value);
         }
         self.origins.insert(key.path.clone(), origin.clone());
@@ -222,6 +305,10 @@ fn wrong_type(key: &Key, value: &Value, place: &str) -> Error {
     let expected = match &key.kind {
         Kind::Whole => "a whole number that is not negative".into(),
         Kind::Number => "a number".into(),
+        Kind::YesNo => "true or false".into(),
+        Kind::Wholes => "a list of whole numbers that are not negative".into(),
+        Kind::Table => "a table of texts".into(),
+        Kind::Tables => "a table of tables, or a list of them".into(),
         Kind::Text => "a text in quotes".into(),
         Kind::Size => "a size in bytes, or with k, m or g".into(),
         Kind::Texts => "a list of texts".into(),
@@ -245,7 +332,8 @@ fn wrong_type(key: &Key, value: &Value, place: &str) -> Error {
 /// `~/` is what people write for their home; no shell expands it here.
 fn expand_home(config: &mut Config, home: Option<&Path>) {
     let Some(home) = home else { return };
-    for path in config.workspace.roots.iter_mut().chain(&mut config.image.ca_bundle) {
+    let mounts = config.mount.iter_mut().map(|mount| &mut mount.path);
+    for path in config.workspace.roots.iter_mut().chain(&mut config.image.ca_bundle).chain(mounts) {
         if let Ok(below) = path.strip_prefix("~") {
             *path = home.join(below);
         }

@@ -10,19 +10,47 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
+use super::openings::{Agent, Credential, Egress, Env, Git, Hooks, Mount};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    // The two lists come first: printed as TOML, they must stand before every section.
+    /// Keys that are put into requests to one host outside of the sandbox, which never sees them.
+    /// Each has `host`, `header`, `value_env` and, if need be, `prefix`.
+    #[schemars(example = example_credential())]
+    pub credential: Vec<Credential>,
+    /// Files and folders of this machine that the agent may read, each with `path` and, if need
+    /// be, a `target` below `/mnt`.
+    #[schemars(example = example_mount())]
+    pub mount: Vec<Mount>,
     pub model: Model,
     pub engine: Engine,
     pub image: Image,
     pub sandbox: Sandbox,
     pub limits: Limits,
     pub workspace: Workspace,
+    pub egress: Egress,
+    pub env: Env,
+    pub git: Git,
+    pub agent: Agent,
+    pub hooks: Hooks,
     pub mcp: Mcp,
     pub history: History,
+}
+
+fn example_credential() -> serde_json::Value {
+    serde_json::json!([{
+        "host": "api.github.com",
+        "header": "Authorization",
+        "value_env": "GH_TOKEN",
+        "prefix": "Bearer ",
+    }])
+}
+
+fn example_mount() -> serde_json::Value {
+    serde_json::json!([{ "path": "~/reference", "target": "/mnt/reference" }])
 }
 
 /// Which kind of model server to talk to.
@@ -173,6 +201,10 @@ pub struct Limits {
     pub task: Size,
     /// Most bytes of agent output that are kept of one run; the rest is drained and dropped.
     pub output: Size,
+    /// How much a run may add to its workspace before it is stopped.
+    pub disk: Size,
+    /// How many files and folders it may add.
+    pub files: u64,
 }
 
 impl Default for Limits {
@@ -189,6 +221,8 @@ impl Default for Limits {
             max_requests: 200,
             task: Size::mebibytes(8),
             output: Size::mebibytes(64),
+            disk: Size::mebibytes(10 << 10),
+            files: 500_000,
         }
     }
 }

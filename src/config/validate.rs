@@ -1,6 +1,6 @@
 //! What values are allowed, one rule per line.
 
-use super::{Config, Effective, Error, Origin, Size};
+use super::{Config, Domain, Effective, Error, Name, Origin, Size};
 use crate::text::one_line;
 
 /// A setting that is refused unless the rule holds.
@@ -100,6 +100,68 @@ const RULES: &[Rule] = &[
         "paths inside the workspace, without `..` and not starting with `/`",
         |c| c.workspace.protected.iter().all(|path| is_inside(path)),
     ),
+    rule("limits.disk", "\"1m\" to \"16t\"", |c| within(c.limits.disk, 1 << 20, 16 << 40)),
+    rule("limits.files", "at least 100 files", |c| c.limits.files >= 100),
+    rule(
+        "egress.allow",
+        "domains: `api.example.com`, or `.example.com` for it and all below",
+        |c| c.egress.allow.iter().all(|domain| domain.parse::<Domain>().is_ok()),
+    ),
+    rule("egress.ports", "1 to 65535, but not 80 or 443, which belong to every domain", |c| {
+        c.egress.ports.iter().all(|port| ![0, 80, 443].contains(port))
+    }),
+    rule("egress.host_ports", "1 to 65535, but not 4141 or 4142, and not more than 32", |c| {
+        let ports = &c.egress.host_ports;
+        ports.len() <= 32 && ports.iter().all(|port| ![0, 4141, 4142].contains(port))
+    }),
+    rule("env.pass", "names of variables on both sides, none of those that are set by us", |c| {
+        c.env.pass.iter().all(|(inside, outside)| is_passable(inside) && is_variable(outside))
+    }),
+    rule("env.set", "names of variables, none of those that are set by us, and plain text", |c| {
+        c.env.set.iter().all(|(name, value)| is_passable(name) && !value.contains('\0'))
+    }),
+    rule("git.name", "one line of text", |c| c.git.name.as_deref().is_none_or(is_line)),
+    rule("git.email", "one line of text", |c| c.git.email.as_deref().is_none_or(is_line)),
+    rule("hooks.before_start", "shell lines, up to 64 KiB, without NUL", |c| {
+        c.hooks.before_start.as_deref().is_none_or(|lines| {
+            !lines.trim().is_empty() && lines.len() <= 64 << 10 && !lines.contains('\0')
+        })
+    }),
+    rule("hooks.timeout", "1 to 3600 seconds", |c| (1..=3600).contains(&c.hooks.timeout)),
+    rule("credential", "a `header` that HTTP knows and no hop or proxy header", |c| {
+        c.credential.iter().all(|credential| is_header(&credential.header))
+    }),
+    rule("credential", "one `host` by its name", |c| {
+        c.credential.iter().all(|credential| Name::parse(&credential.host).is_ok())
+    }),
+    rule(
+        "credential",
+        "`value_env` as the name of an environment variable, never the key itself",
+        |c| c.credential.iter().all(|credential| is_variable(&credential.value_env)),
+    ),
+    rule("credential", "a `prefix` in one line", |c| {
+        c.credential.iter().all(|credential| !credential.prefix.contains(|c: char| c.is_control()))
+    }),
+    rule("mount", "`read_only` true: nothing but the workspace can be written", |c| {
+        c.mount.iter().all(|mount| mount.read_only)
+    }),
+    rule("mount", "whole paths, or such that start with `~/`", |c| {
+        c.mount.iter().all(|mount| mount.path.is_absolute() && mount.path.parent().is_some())
+    }),
+    rule("mount", "a `target` that is `/mnt/` and one name, each of them once", |c| {
+        let targets: Vec<_> = c.mount.iter().map(super::Mount::target).collect();
+        targets.iter().all(Option::is_some)
+            && (1..targets.len()).all(|at| !targets[..at].contains(&targets[at]))
+    }),
+    rule("agent.mcp", "names of letters, digits, `-` and `_`, up to 32", |c| {
+        c.agent.mcp.keys().all(|name| is_name(name, "-_") && name.len() <= 32)
+    }),
+    rule("agent.mcp", "either a `command` or a `url` (http:// or https://) for each", |c| {
+        c.agent.mcp.values().all(|server| match &server.url {
+            Some(url) => server.command.is_empty() && is_server_url(url),
+            None => server.command.first().is_some_and(|program| !program.is_empty()),
+        })
+    }),
     rule("mcp.heartbeat", "1 to 10 seconds", |c| (1..=10).contains(&c.mcp.heartbeat)),
     rule("history.keep", "1 to 1000000 runs", |c| (1..=1_000_000).contains(&c.history.keep)),
 ];
@@ -132,12 +194,14 @@ pub(super) fn check(effective: &Effective) -> Result<(), Error> {
 fn shown(key: &str, config: &Config) -> String {
     match key {
         "model.api_key_env" => "not such a name".to_owned(),
+        // Values that may be secret, or a key where only its variable's name belongs.
+        "env.set" | "env.pass" | "credential" | "agent.mcp" => "something else".to_owned(),
         "model.url" => format!("\"{}\"", without_secrets(config.model.url.as_deref())),
         "engine.host" => format!("\"{}\"", without_secrets(config.engine.host.as_deref())),
         _ => {
             let values = serde_json::to_value(config).unwrap_or_default();
-            let (section, name) = key.split_once('.').unwrap_or(("", key));
-            one_line(&values[section][name].to_string(), 120)
+            let value = super::keys::find(key).map(|key| key.value_in(&values).to_string());
+            one_line(&value.unwrap_or_default(), 120)
         }
     }
 }
@@ -176,6 +240,36 @@ fn is_variable(name: &str) -> bool {
     !name.starts_with(|c: char| c.is_ascii_digit())
         && !name.is_empty()
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Whether a variable may be handed to the agent. Ours decide what it is configured by and how it
+/// reaches the gateway; programs read them in both spellings.
+fn is_passable(name: &str) -> bool {
+    const OURS: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "HOME"];
+    let upper = name.to_ascii_uppercase();
+    is_variable(name) && !upper.starts_with("OPENCODE") && !OURS.contains(&upper.as_str())
+}
+
+fn is_line(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 256 && !text.contains(|c: char| c.is_control())
+}
+
+/// A header that can carry a credential: not one that means something to the connection itself.
+fn is_header(name: &str) -> bool {
+    const CONNECTION: [&str; 9] = [
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    http::HeaderName::try_from(name).is_ok_and(|name| {
+        !CONNECTION.contains(&name.as_str()) && !name.as_str().starts_with("proxy-")
+    })
 }
 
 /// Package names end up in a shell line of the image's build.

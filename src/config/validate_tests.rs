@@ -34,7 +34,8 @@ fn the_defaults_are_allowed_and_each_rule_names_a_key() {
 #[test]
 fn each_key_has_a_rule_unless_its_type_is_one() {
     for key in crate::config::keys() {
-        let choice = matches!(key.kind, crate::config::Kind::Choice(_));
+        use crate::config::Kind::{Choice, YesNo};
+        let choice = matches!(key.kind, Choice(_) | YesNo);
         assert!(choice || allowed(&key.path).next().is_some(), "{} is not checked", key.path);
     }
 }

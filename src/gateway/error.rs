@@ -19,6 +19,12 @@ pub enum Error {
     PathTooLong { path: PathBuf, length: usize, most: usize },
     #[error("open the socket {path}: {source}")]
     Bind { path: PathBuf, source: io::Error },
+    #[error("use the credential for {host:?}: {why}")]
+    Credential { host: String, why: &'static str },
+    #[error("make the certificates of this run: {why}")]
+    Authority { why: String },
+    #[error("open host port 0: ports are 1 to 65535")]
+    HostPort,
     #[error("remove {path}: {source}; remove it by hand")]
     Remove { path: PathBuf, source: io::Error },
     #[error(transparent)]

@@ -6,8 +6,8 @@
 //! away (as root), and else is open to whoever can reach it: that is only the sandbox, into which
 //! it is mounted directly.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -93,6 +93,16 @@ impl PrivateFolder {
             .map_err(|source| Error::Bind { path: path.clone(), source })?;
         self.hand_over(&path, 0o600, 0o666)?;
         Ok(listener)
+    }
+
+    /// Puts a file there for the sandbox to read.
+    pub fn write(&self, name: &str, content: &str) -> Result<PathBuf, Error> {
+        let path = self.inner.join(name);
+        let written =
+            File::create_new(&path).and_then(|mut file| file.write_all(content.as_bytes()));
+        written.map_err(|source| Error::Folder { path: path.clone(), source })?;
+        self.hand_over(&path, 0o400, 0o444)?;
+        Ok(path)
     }
 
     fn hand_over(&self, path: &Path, private: u32, open: u32) -> Result<(), Error> {

@@ -1,13 +1,16 @@
 //! One run's gateway, from the making of its folder to its removal.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::UnixListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::egress::{Bounds, Egress, HostPort, Interceptor, Internet, Network, Proxy};
 use super::folder::PrivateFolder;
 use super::ledger::{Ledger, Record, Traffic};
 use super::relay::Relay;
@@ -17,6 +20,10 @@ use crate::model::Endpoint;
 
 /// The name of the model relay's socket, in the folder that the sandbox sees.
 const MODEL_SOCKET: &str = "model.sock";
+/// The name of the egress proxy's.
+const EGRESS_SOCKET: &str = "egress.sock";
+/// The file with the certificate of the run's authority.
+const AUTHORITY_FILE: &str = "authority.pem";
 
 /// What a gateway is opened with.
 #[derive(Debug)]
@@ -27,6 +34,7 @@ pub struct Options {
     pub owner: Option<(u32, u32)>,
     pub endpoint: Endpoint,
     pub limits: Limits,
+    pub egress: Egress,
 }
 
 /// How much a sandbox may ask for.
@@ -48,6 +56,8 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Until a connection has sent the head of its (next) request.
     pub header_time: Duration,
+    /// For all that is not the model.
+    pub egress: Bounds,
 }
 
 impl Default for Limits {
@@ -62,6 +72,7 @@ impl Default for Limits {
             max_headers: 64,
             max_header_bytes: 32 * 1024,
             header_time: Duration::from_secs(30),
+            egress: Bounds::default(),
         }
     }
 }
@@ -82,8 +93,9 @@ impl Limits {
 #[derive(Debug)]
 pub struct Gateway {
     // Fields are dropped in this order: first nobody serves, then the folder goes.
-    server: AbortOnDropHandle<()>,
+    servers: Vec<AbortOnDropHandle<()>>,
     folder: PrivateFolder,
+    authority: Option<PathBuf>,
     stop: CancellationToken,
     ledger: Arc<Ledger>,
     traffic: UnboundedReceiver<Traffic>,
@@ -94,23 +106,50 @@ impl Gateway {
     // Async because what is to come (resolving, sidecars) is, and it needs a runtime to spawn on.
     #[expect(clippy::unused_async)]
     pub async fn open(options: Options) -> Result<Self, Error> {
-        let Options { folder, owner, endpoint, limits } = options;
+        Self::open_on(options, Arc::new(Internet::default()))
+    }
+
+    pub(super) fn open_on(options: Options, network: Arc<dyn Network>) -> Result<Self, Error> {
+        let Options { folder, owner, endpoint, limits, egress } = options;
         let (ledger, traffic) = Ledger::new();
         let ledger = Arc::new(ledger);
         let relay = Arc::new(Relay::new(endpoint, limits, ledger.clone())?);
         let folder = PrivateFolder::create(&folder, owner)?;
         let socket = folder.bind(MODEL_SOCKET)?;
+        let egress_socket = folder.bind(EGRESS_SOCKET)?;
+        let ports = host_ports(&folder, &egress.host_ports)?;
+        let (interceptor, authority) = Interceptor::new(&egress.credentials, &*network)?.unzip();
+        let authority = authority.map(|pem| folder.write(AUTHORITY_FILE, &pem)).transpose()?;
         let stop = CancellationToken::new();
         let server = listener::serve(socket, limits, stop.clone(), move |request| {
             relay.clone().serve(request)
         });
-        let server = AbortOnDropHandle::new(tokio::spawn(server));
-        Ok(Self { server, folder, stop, ledger, traffic })
+        let mut servers = vec![AbortOnDropHandle::new(tokio::spawn(server))];
+        let bounds = limits.egress;
+        for (port, socket) in ports {
+            let (network, ledger) = (network.clone(), ledger.clone());
+            let port = Arc::new(HostPort { port, network, bounds, ledger });
+            let handle = move |stream| port.clone().serve(stream);
+            let server = listener::accept(socket, bounds.host_port_clients, stop.clone(), handle);
+            servers.push(AbortOnDropHandle::new(tokio::spawn(server)));
+        }
+        let proxy = Arc::new(Proxy::new(egress, interceptor, network, bounds, ledger.clone()));
+        let handle = move |stream| proxy.clone().serve(stream);
+        let server = listener::accept(egress_socket, bounds.clients, stop.clone(), handle);
+        servers.push(AbortOnDropHandle::new(tokio::spawn(server)));
+        Ok(Self { servers, folder, authority, stop, ledger, traffic })
     }
 
-    /// The folder to show to the sandbox (at `/run/sandbox`); it holds `model.sock`.
+    /// The folder to show to the sandbox (at `/run/sandbox`); it holds `model.sock`,
+    /// `egress.sock` and a `port-<number>.sock` for each host port.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// If credentials are lent: the certificate (PEM, in [`Gateway::folder`]) that the sandbox has to
+    /// trust, besides those it trusts anyway, to reach their hosts.
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// What happens next. Nothing is lost if the future is dropped before it is ready.
@@ -130,12 +169,23 @@ impl Gateway {
 
     /// Stops serving, dropping requests where they stand, and removes the folder.
     pub async fn close(self) -> Result<Record, Error> {
-        let Self { server, mut folder, stop, ledger, .. } = self;
+        let Self { servers, mut folder, stop, ledger, .. } = self;
         stop.cancel();
-        if let Err(error) = server.await {
-            tracing::warn!(%error, "the gateway's listener broke down");
+        for server in servers {
+            if let Err(error) = server.await {
+                tracing::warn!(%error, "one of the gateway's listeners broke down");
+            }
         }
         folder.remove()?;
         Ok(ledger.record())
     }
+}
+
+/// A socket for each port, once.
+fn host_ports(folder: &PrivateFolder, ports: &[u16]) -> Result<Vec<(u16, UnixListener)>, Error> {
+    let ports: BTreeSet<_> = ports.iter().copied().collect();
+    if ports.contains(&0) {
+        return Err(Error::HostPort);
+    }
+    ports.into_iter().map(|port| Ok((port, folder.bind(&format!("port-{port}.sock"))?))).collect()
 }

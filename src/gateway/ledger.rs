@@ -7,9 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::egress::{Attempt, EgressRecord};
 use crate::model::{Answer, Fault, FaultKind, ToolCall, Usage};
 
-/// One thing that happened between the agent and the model.
+/// One thing that happened between the sandbox and what is outside.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Traffic {
     RequestStarted {
@@ -35,6 +36,8 @@ pub enum Traffic {
         reasoning_tokens: u64,
     },
     Faulted(Fault),
+    /// The sandbox tried to reach something other than its model.
+    Egress(Attempt),
 }
 
 /// Everything that passed, summed up. Tokens are the server's own counts; zero where it has none.
@@ -60,6 +63,8 @@ pub struct Record {
     pub last_fault: Option<Fault>,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// What was reached, or wanted, besides the model.
+    pub egress: EgressRecord,
 }
 
 /// Where all connections of one gateway write.
@@ -70,8 +75,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The channel is unbounded, but what flows in is not: `max_requests` bounds the requests, and
-    /// each has a bounded number of tool calls.
+    /// The channel is unbounded, but what flows in is not: `max_requests` bounds the requests,
+    /// each has a bounded number of tool calls, and only so many attempts are told.
     pub fn new() -> (Self, UnboundedReceiver<Traffic>) {
         let (traffic, receiver) = unbounded_channel();
         (Self { record: Mutex::default(), traffic }, receiver)
@@ -153,6 +158,21 @@ impl Ledger {
     pub fn fault(&self, fault: &Fault) {
         Self::note(&mut self.lock(), fault);
         let _ = self.traffic.send(Traffic::Faulted(fault.clone()));
+    }
+
+    pub fn attempt(&self, attempt: Attempt) {
+        tracing::debug!(?attempt, "egress");
+        if self.lock().egress.count(&attempt) {
+            let _ = self.traffic.send(Traffic::Egress(attempt));
+        }
+    }
+
+    /// Counts bytes of the sandbox's own traffic, and returns how many there have been.
+    pub fn egress_moved(&self, sent: u64, received: u64) -> u64 {
+        let egress = &mut self.lock().egress;
+        egress.bytes_sent += sent;
+        egress.bytes_received += received;
+        egress.bytes_sent + egress.bytes_received
     }
 
     fn note(record: &mut Record, fault: &Fault) {

@@ -1,5 +1,5 @@
-//! Serves HTTP on a unix socket to a client that may be hostile: everything it can open, send or
-//! leave undone is bounded.
+//! Serves a unix socket to a client that may be hostile: everything it can open, send or leave
+//! undone is bounded.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,14 +19,39 @@ use tokio_util::sync::CancellationToken;
 use super::Limits;
 use super::respond::Body;
 
-/// Serves until `stop`; then connections are dropped where they stand, and it returns when they
-/// are gone.
+/// Serves HTTP until `stop`.
 pub async fn serve<H, F>(listener: UnixListener, limits: Limits, stop: CancellationToken, handle: H)
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(limits.max_connections));
+    let connection = move |stream| {
+        let handle = handle.clone();
+        async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.header_time)
+                .max_headers(limits.max_headers)
+                .max_header_size(limits.max_header_bytes)
+                .max_buf_size(limits.max_header_bytes.max(64 * 1024))
+                .serve_connection(TokioIo::new(stream), service_fn(handle))
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection from the sandbox ended");
+            }
+        }
+    };
+    accept(listener, limits.max_connections, stop, connection).await;
+}
+
+/// Gives each connection to `handle`, so many at a time, until `stop`; then connections are dropped
+/// where they stand, and it returns when they are gone.
+pub async fn accept<H, F>(listener: UnixListener, most: usize, stop: CancellationToken, handle: H)
+where
+    H: Fn(UnixStream) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     loop {
         // Without a free place nothing is accepted: the rest waits in the kernel's short queue and
@@ -40,19 +65,9 @@ where
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             (place, accepted) = accepting => match accepted {
                 Ok((stream, _)) => {
-                    let handle = handle.clone();
+                    let connection = handle(stream);
                     connections.spawn(async move {
-                        let served = http1::Builder::new()
-                            .timer(TokioTimer::new())
-                            .header_read_timeout(limits.header_time)
-                            .max_headers(limits.max_headers)
-                            .max_header_size(limits.max_header_bytes)
-                            .max_buf_size(limits.max_header_bytes.max(64 * 1024))
-                            .serve_connection(TokioIo::new(stream), service_fn(handle))
-                            .await;
-                        if let Err(error) = served {
-                            tracing::debug!(%error, "connection from the sandbox ended");
-                        }
+                        connection.await;
                         drop(place);
                     });
                 }

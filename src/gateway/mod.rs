@@ -8,12 +8,12 @@
 //!                                            └─▶ ledger ─▶ Traffic, Record
 //! ```
 //!
-//! The model relay is the only peer so far. An egress proxy and host ports are siblings of
-//! `relay.rs`: each binds its own socket in the same folder, is served by the same `listener`, and
-//! writes into the same `ledger`.
+//! The egress proxy and the host ports (`egress/`) are siblings of the relay: each has its own
+//! socket in the same folder, is served by the same `listener`, and writes into the same `ledger`.
 //!
 //! This room knows who may pass and counts what passed. It must never know containers.
 
+mod egress;
 mod error;
 mod folder;
 mod gate;
@@ -29,6 +29,16 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use egress::{
+    Attempt, Bounds, Credential, Egress, EgressRecord, Kind, Outcome, Refusal, TargetRecord,
+};
 pub use error::Error;
 pub use gate::{Gateway, Limits, Options};
 pub use ledger::{Record, Traffic};
+
+/// The parsers that read a sandbox's own bytes, for fuzzing. Not an interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::egress::head::{Bad, Head, parse as proxy_head};
+    pub use super::egress::hello::{Parsed, parse as client_hello};
+}

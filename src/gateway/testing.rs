@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::{Gateway, Limits, Options, Traffic};
+use super::{Egress, Gateway, Limits, Options, Traffic};
 use crate::config::Source;
 use crate::model::{Endpoint, Fault, Secret};
 
@@ -49,7 +49,7 @@ impl Bench {
     pub async fn with(endpoint: Endpoint, limits: Limits) -> Self {
         let place = tempfile::tempdir().expect("a temporary folder");
         let folder = place.path().join("run");
-        let options = Options { folder, owner: None, endpoint, limits };
+        let options = Options { folder, owner: None, endpoint, limits, egress: Egress::default() };
         let gateway = Gateway::open(options).await.expect("a gateway");
         let client = crate::model::testing::client_on(&gateway.folder().join("model.sock"));
         Self { gateway, place, client }

@@ -1,4 +1,4 @@
-//! Runs on disk, written as they happen: `runs/<id>/{events.jsonl, agent.log, run.json}` below the
+//! Runs on disk, written as they happen: `runs/<id>/{events.jsonl, agent.log, egress.jsonl, run.json}` below the
 //! state folder.
 //!
 //! This room knows files and records. It must never know what a record means.
@@ -12,9 +12,12 @@ use serde::Serialize;
 
 use crate::ids::RunId;
 
+/// The audit log of what a sandbox tried to reach.
+const EGRESS: &str = "egress.jsonl";
+
 /// Why something of a run is not on disk.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to write {}: {source}", path.display())]
+#[error("failed to keep or read {}: {source}", path.display())]
 pub struct Error {
     path: PathBuf,
     source: std::io::Error,
@@ -27,6 +30,8 @@ pub struct Record {
     folder: PathBuf,
     events: BufWriter<File>,
     log: BufWriter<File>,
+    /// Made when there is something to write.
+    egress: Option<BufWriter<File>>,
     failed: bool,
 }
 
@@ -43,7 +48,13 @@ impl Record {
             let path = folder.join(name);
             private_file(&path).map(BufWriter::new).map_err(|source| Error { path, source })
         };
-        Ok(Self { events: open("events.jsonl")?, log: open("agent.log")?, folder, failed: false })
+        Ok(Self {
+            events: open("events.jsonl")?,
+            log: open("agent.log")?,
+            egress: None,
+            folder,
+            failed: false,
+        })
     }
 
     /// Path of the file with every event.
@@ -64,6 +75,23 @@ impl Record {
     pub fn log(&mut self, line: &str) {
         let written = self.log.write_all(line.as_bytes()).and_then(|()| self.log.write_all(b"\n"));
         self.note(written, "agent.log");
+    }
+
+    /// Adds an attempt to reach something, at once as well.
+    pub fn egress(&mut self, attempt: &impl Serialize) {
+        let mut file = match self.egress.take() {
+            Some(file) => file,
+            None => match private_file(&self.folder.join(EGRESS)) {
+                Ok(file) => BufWriter::new(file),
+                Err(error) => return self.note(Err(error), EGRESS),
+            },
+        };
+        let written = serde_json::to_writer(&mut file, attempt)
+            .map_err(std::io::Error::from)
+            .and_then(|()| file.write_all(b"\n"))
+            .and_then(|()| file.flush());
+        self.egress = Some(file);
+        self.note(written, EGRESS);
     }
 
     /// Writes the closing report, whole or not at all.
@@ -89,6 +117,31 @@ impl Record {
             tracing::warn!("{} is no longer written: {error}", self.folder.join(name).display());
         }
     }
+}
+
+/// A folder in a run's record for what was taken out of the workspace. Made by who writes there.
+pub fn swept(state: &Path, run: &RunId) -> PathBuf {
+    state.join("runs").join(run.as_str()).join("swept")
+}
+
+/// The lines of one run's audit log, the oldest first; none where nothing was tried.
+pub fn egress(state: &Path, run: &RunId) -> Result<Vec<String>, Error> {
+    let path = state.join("runs").join(run.as_str()).join(EGRESS);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(Error { path, source }),
+    }
+}
+
+/// The runs on record, the newest first.
+pub fn runs(state: &Path) -> Vec<RunId> {
+    let entries = fs::read_dir(state.join("runs")).into_iter().flatten();
+    let mut runs: Vec<_> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok())
+        .collect();
+    runs.sort_by(|a: &RunId, b| b.as_str().cmp(a.as_str()));
+    runs
 }
 
 /// Removes the oldest records beyond `keep`. Ids sort by time.

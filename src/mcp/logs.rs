@@ -135,7 +135,9 @@ async fn tell(
 
 fn level_of(event: &EventKind) -> LoggingLevel {
     match event {
-        EventKind::Trouble { .. } => LoggingLevel::Warning,
+        EventKind::Trouble { .. } | EventKind::Egress { refused: Some(_), .. } => {
+            LoggingLevel::Warning
+        }
         EventKind::Notice { .. } => LoggingLevel::Notice,
         EventKind::Queued { .. } | EventKind::Phase { .. } | EventKind::ToolFinished { .. } => {
             LoggingLevel::Info
@@ -143,6 +145,7 @@ fn level_of(event: &EventKind) -> LoggingLevel {
         EventKind::Step { .. }
         | EventKind::ToolStarted { .. }
         | EventKind::Text { .. }
+        | EventKind::Egress { refused: None, .. }
         | EventKind::ModelAnswer { .. } => LoggingLevel::Debug,
     }
 }

@@ -108,7 +108,10 @@ pub(super) fn describe(event: &EventKind) -> Option<String> {
             format!("{}: failed{exit}", short(&tool(name, title)))
         }
         EventKind::Text { text } => format!("says: {text}"),
-        EventKind::ModelAnswer { .. } => return None,
+        EventKind::ModelAnswer { .. } | EventKind::Egress { refused: None, .. } => return None,
+        EventKind::Egress { refused: Some(why), host, port } => {
+            format!("{host}:{port} refused: {why}")
+        }
         EventKind::Trouble { message } => format!("trouble: {message}"),
     })
 }

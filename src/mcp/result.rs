@@ -22,6 +22,9 @@ const FILES: usize = 2048;
 const TOOLS: usize = 16;
 const MESSAGE: usize = 1000;
 const NAME: usize = 64;
+const REMARKS: usize = 6;
+const REMARK: usize = 240;
+const TARGETS: usize = 8;
 
 /// Stands before `answer` in every result. A model reads it there, and `answer` itself stays
 /// usable as it is.
@@ -125,6 +128,14 @@ fn shorten(mut report: Report) -> JsonObject {
     report.tools.truncate(TOOLS);
     for tool in &mut report.tools {
         tool.name = text::one_line(&tool.name, NAME);
+    }
+    report.remarks.truncate(REMARKS);
+    for remark in &mut report.remarks {
+        *remark = text::one_line(remark, REMARK);
+    }
+    report.egress.targets.truncate(TARGETS);
+    for target in &mut report.egress.targets {
+        target.host = text::one_line(&target.host, NAME);
     }
     shorten_files(&mut report);
     let whole =
@@ -269,6 +280,8 @@ mod tests {
                 "error",
                 "workspace",
                 "changes",
+                "remarks",
+                "egress",
                 "usage",
                 "tools",
                 "timing",

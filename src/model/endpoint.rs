@@ -93,7 +93,7 @@ impl Secret {
 
     /// Local servers are often given words such as `none` or `lm-studio` for a key. Those are no
     /// secrets, and taking them out of an answer would garble it.
-    pub(super) fn is_recognisable(&self) -> bool {
+    pub(crate) fn is_recognisable(&self) -> bool {
         self.0.len() >= 12
     }
 }

@@ -23,6 +23,16 @@ pub enum Error {
     Workspace(#[from] workspace::Error),
     #[error(transparent)]
     Unprotectable(workspace::Obstacle),
+    #[error("failed to {0}")]
+    Guard(workspace::GuardError),
+    #[error("failed to look at the workspace; this is a fault of sandbox-mcp, please report it")]
+    Looking,
+    #[error("`hooks.before_start` {why}")]
+    Hook { why: String },
+    #[error("`egress.allow`: {0}")]
+    Domain(#[from] crate::config::NotADomain),
+    #[error("`mount` has {0}")]
+    Material(#[from] workspace::MaterialError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
 }
@@ -55,7 +65,12 @@ impl Error {
             }
             Self::Model(_) => "model_settings",
             Self::OtherKernel { .. } => "other_kernel",
-            Self::Workspace(_) | Self::Unprotectable(_) => "workspace",
+            Self::Workspace(_) | Self::Unprotectable(_) | Self::Guard(_) | Self::Looking => {
+                "workspace"
+            }
+            Self::Hook { .. } => "hook",
+            Self::Domain(_) => "egress",
+            Self::Material(_) => "mount",
             Self::Io { .. } => "io",
         }
     }
@@ -75,6 +90,12 @@ impl Error {
             }
             Self::OtherKernel { .. } => {
                 "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)"
+            }
+            Self::Hook { .. } => {
+                "run the lines by hand in your home folder, and mend or remove them"
+            }
+            Self::Domain(_) | Self::Material(_) => {
+                "`sandbox-mcp config` shows where the setting comes from"
             }
             _ => "`sandbox-mcp doctor` checks engine, image and model server",
         }

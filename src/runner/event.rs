@@ -31,6 +31,8 @@ pub enum EventKind {
     Text { text: String },
     /// One answer of the model has ended.
     ModelAnswer { finish_reason: Option<String>, input_tokens: u64, output_tokens: u64 },
+    /// The sandbox tried to reach something besides its model; `refused` says why it may not.
+    Egress { host: String, port: u16, refused: Option<String> },
     /// Trouble, as the agent or the gateway reports it.
     Trouble { message: String },
 }

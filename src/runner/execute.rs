@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{SemaphorePermit, mpsc};
 
 use super::cancel::Canceller;
+use super::custody::{self, Custody, Overseer, Remains};
 use super::deadlines::labels;
-use super::follow::{End, follow};
+use super::follow::{Bounds, End, follow};
 use super::prepare::{Prepared, prepare};
 use super::room::{Room, remove_all};
 use super::shared::Shared;
@@ -18,15 +19,15 @@ use super::story::{Story, millis};
 use super::task::Checked;
 use super::verdict::{self, Evidence, judge};
 use super::{
-    ChangeSummary, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport, Timing, ToolUse,
-    Usage, WorkspaceReport,
+    ChangeSummary, EgressReport, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport,
+    Timing, ToolUse, Usage, WorkspaceReport,
 };
 use crate::agent::opencode;
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Record};
-use crate::ids::{Owner, RunId};
-use crate::sandbox::{Policy, RunFolder, Sandbox, Spec, identity_mounts, mask_mount};
-use crate::workspace::{Baseline, Kind, Mode};
+use crate::ids::RunId;
+use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
+use crate::workspace::{Kind, Mode, Swept, WriterLock};
 
 /// A run to be.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ struct Findings {
     image: String,
     user: String,
     receipt: Option<Receipt>,
-    baseline: Option<Baseline>,
+    remains: Option<Remains>,
 }
 
 /// [`execute`], with a report even when it breaks down in a way that nobody thought of.
@@ -71,7 +72,7 @@ async fn execute(job: Job) -> Report {
         .inspect_err(|error| tracing::warn!("this run leaves no record: {error}"))
         .ok();
     let transcript = record.as_ref().map(|record| record.transcript().display().to_string());
-    let output = job.shared.config.limits.output.bytes();
+    let output = job.task.config.limits.output.bytes();
     let mut story = Story::new(job.asked, job.events.clone(), record, output);
     let mut room = Room::default();
     let mut found = Findings {
@@ -81,19 +82,23 @@ async fn execute(job: Job) -> Report {
         image: String::new(),
         user: String::new(),
         receipt: None,
-        baseline: None,
+        remains: None,
     };
 
-    let place = tokio::select! {
-        biased;
-        reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
-        place = job.shared.queue.enter(|ahead| story.tell(EventKind::Queued { ahead })) => Ok(place),
+    // First the lock, so that who waits for a workspace takes no place from others.
+    let lock = custody::lock(&job.shared, &job.task, &job.canceller, &mut story).await;
+    let place = match &lock {
+        Ok(_) => wait(&job, &mut story).await.map(Some),
+        Err(_) => Ok(None),
     };
     found.timing.queued_ms = found.lap.next();
-    // The place is kept until everything is gone again.
-    let (end, _place) = match place {
-        Ok(place) => (live(&job, &mut story, &mut room, &mut found).await, Some(place)),
-        Err(end) => (end, None),
+    // Lock and place are kept until everything is gone again.
+    let (end, _place, _lock) = match (lock, place) {
+        (Ok(lock), Ok(place)) => {
+            let end = live(&job, lock.as_ref(), &mut story, &mut room, &mut found).await;
+            (end, place, lock)
+        }
+        (Err(end), _) | (_, Err(end)) => (end, None, None),
     };
 
     story.phase(Phase::Cleaning);
@@ -101,9 +106,9 @@ async fn execute(job: Job) -> Report {
     let traffic = traffic.unwrap_or_default();
     story.phase(Phase::Collecting);
     // After the container is gone, so that nothing changes any more.
-    let changes = match found.baseline.take() {
-        Some(baseline) => collect(baseline).await,
-        None => ChangeSummary::default(),
+    let (changes, swept) = match found.remains.take() {
+        Some(remains) => remains.close(history::swept(&job.shared.state, &job.id)).await,
+        None => (ChangeSummary::default(), Swept { complete: true, ..Swept::default() }),
     };
     found.timing.cleanup_ms = found.lap.next();
     found.timing.total_ms = millis(job.asked.elapsed());
@@ -121,15 +126,18 @@ async fn execute(job: Job) -> Report {
         (status, error) = (worse, Some(failure));
     }
     let report = Report {
-        run_id: job.id,
+        run_id: job.id.clone(),
         status,
         answer: verdict::answer(status, &story.conversation, &traffic),
         error,
         workspace: WorkspaceReport {
             path: job.task.workspace.path().display().to_string(),
             mode: job.task.mode,
+            swept,
         },
         changes,
+        remarks: std::mem::take(&mut story.remarks),
+        egress: EgressReport::of(&traffic.egress),
         usage: Usage::of(&traffic, &story.conversation),
         tools: story.conversation.tools().iter().map(ToolUse::of).collect(),
         timing: found.timing,
@@ -145,13 +153,27 @@ async fn execute(job: Job) -> Report {
     report
 }
 
+async fn wait<'a>(job: &'a Job, story: &mut Story) -> Result<SemaphorePermit<'a>, End> {
+    tokio::select! {
+        biased;
+        reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
+        place = job.shared.queue.enter(|ahead| story.tell(EventKind::Queued { ahead })) => Ok(place),
+    }
+}
+
 /// From having a place to the end of the work. Leaves the undoing to its caller.
-async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Findings) -> End {
+async fn live(
+    job: &Job,
+    lock: Option<&WriterLock>,
+    story: &mut Story,
+    room: &mut Room,
+    found: &mut Findings,
+) -> End {
     story.phase(Phase::Preparing);
     let prepared = tokio::select! {
         biased;
         reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
-        prepared = prepare(&job.shared, &job.id, &job.task, story, room) => {
+        prepared = prepare(&job.shared, &job.id, &job.task, lock, story, room) => {
             prepared.map_err(End::Broken)
         }
     };
@@ -164,7 +186,7 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
     let started = start(job, &prepared, room, found).await;
     found.timing.boot_ms = found.lap.next();
     let end = match started {
-        Ok(()) => work(&job.task, &prepared, room, story, &job.canceller).await,
+        Ok(overseer) => work(job, &prepared, room, story, overseer).await,
         Err(error) => End::Broken(error),
     };
     found.timing.agent_ms = found.lap.next();
@@ -178,24 +200,22 @@ async fn start(
     prepared: &Prepared,
     room: &mut Room,
     found: &mut Findings,
-) -> Result<(), Error> {
-    let Job { shared, id, task, .. } = job;
+) -> Result<Option<Overseer>, Error> {
+    let Job { id, task, .. } = job;
     let io = |what| move |source| Error::Io { what, source };
     found.engine = format!("{} {}", prepared.facts.name, prepared.facts.version);
     found.image.clone_from(&prepared.image);
     found.user = prepared.user.to_string();
 
-    let owner = Owner::current().map_err(io("read our own start time"))?;
-    let folder = RunFolder::create(&shared.runtime, id, &owner)
-        .map_err(io("make the run's socket folder"))?;
-    let folder = room.folder.insert(folder);
+    let Some(folder) = &room.folder else { unreachable!("a prepared run has its folder") };
     let user = (prepared.user.uid(), prepared.user.gid());
-    let limits = crate::gateway::Limits::new(&shared.config);
+    let limits = crate::gateway::Limits::new(&task.config);
     let gateway = Gateway::open(Options {
         folder: folder.path().join("run"),
         owner: Some(user),
         endpoint: prepared.endpoint.clone(),
         limits,
+        egress: prepared.openings.egress.clone(),
     })
     .await?;
     let gateway = room.gateway.insert(gateway);
@@ -211,41 +231,45 @@ async fn start(
                 .map_err(io("write the sandbox's masks"))?,
         );
     }
-    let policy = Policy::new(&shared.config, prepared.user, mounts);
+    let policy = Policy::new(&task.config, prepared.user, mounts);
 
-    let baseline = (task.mode == Mode::Direct).then(|| {
-        let workspace = task.workspace.clone();
-        tokio::task::spawn_blocking(move || {
-            Baseline::take(&workspace, crate::workspace::Limits::default())
-        })
-    });
     let argv = opencode::argv(&prepared.request(task), &prepared.abilities);
-    let labels = labels(id, owner, task.timeout);
+    let labels = labels(id, prepared.owner.clone(), task.timeout);
     let spec = Spec { image: &prepared.image, argv: &argv, labels: &labels };
-    let sandbox = Sandbox::start(&prepared.engine, &policy, &spec).await?;
-    let sandbox = room.sandbox.insert(sandbox);
+    // The agent must not begin before its folder has been looked at; the engine takes its time.
+    let looking = async {
+        match task.mode {
+            Mode::Direct => Custody::take(task).await.map(Some),
+            Mode::ReadOnly | Mode::Isolated => Ok(None),
+        }
+    };
+    let starting = Sandbox::start(&prepared.engine, &policy, &spec);
+    let (sandbox, custody) = tokio::join!(starting, looking);
+    let sandbox = room.sandbox.insert(sandbox?);
     found.receipt = Some(sandbox.receipt(&policy).await?);
-    // The agent must not begin before its folder has been looked at.
-    if let Some(baseline) = baseline {
-        found.baseline = baseline.await.ok();
-    }
-    Ok(())
+    Ok(custody?.map(|custody| {
+        let (remains, overseer) = custody.watch();
+        found.remains = Some(remains);
+        overseer
+    }))
 }
 
 /// Gives the agent its task and follows it to its end.
 async fn work(
-    task: &Checked,
+    job: &Job,
     prepared: &Prepared,
     room: &mut Room,
     story: &mut Story,
-    canceller: &Canceller,
+    overseer: Option<Overseer>,
 ) -> End {
     let (Some(sandbox), Some(gateway)) = (&mut room.sandbox, &mut room.gateway) else {
         unreachable!("a started run has a sandbox and a gateway");
     };
+    let Job { task, canceller, .. } = job;
     story.phase(Phase::Working);
     let deadline = tokio::time::Instant::now() + task.timeout;
-    let environment = opencode::environment(&prepared.request(task));
+    let mut environment = prepared.openings.environment.clone();
+    environment.extend(opencode::environment(&prepared.request(task)));
     tokio::select! {
         biased;
         reason = canceller.cancelled() => return End::Cancelled(reason),
@@ -255,14 +279,8 @@ async fn work(
             }
         }
     }
-    follow(sandbox, gateway, story, canceller, deadline).await
-}
-
-async fn collect(baseline: Baseline) -> ChangeSummary {
-    tokio::task::spawn_blocking(move || baseline.changes()).await.unwrap_or_else(|error| {
-        tracing::error!("the changes could not be collected: {error}");
-        ChangeSummary { truncated: true, ..ChangeSummary::default() }
-    })
+    let mut bounds = Bounds { canceller, deadline, overseer };
+    follow(sandbox, gateway, story, &mut bounds).await
 }
 
 /// Writes the closing report and makes room for the next.

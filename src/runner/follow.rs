@@ -4,11 +4,13 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::cancel::{CancelReason, Canceller};
+use super::custody::Overseer;
 use super::story::Story;
 use crate::engine::Exit;
 use crate::gateway::Gateway;
 use crate::model::Fault;
 use crate::sandbox::{Line, Sandbox};
+use crate::workspace::Exceeded;
 
 /// Why the work ended.
 #[derive(Debug)]
@@ -19,9 +21,27 @@ pub enum End {
     Cancelled(CancelReason),
     /// The model server failed; waiting for the agent to notice would only cost time.
     ModelFault(Fault),
+    /// The workspace has grown more than it may.
+    Overgrown(Exceeded),
     /// The agent asks again and again without getting anywhere.
     Endless,
     Broken(Error),
+}
+
+/// What ends the work from outside.
+#[derive(Debug)]
+pub struct Bounds<'a> {
+    pub canceller: &'a Canceller,
+    pub deadline: Instant,
+    /// Of the workspace, if it can be written.
+    pub overseer: Option<Overseer>,
+}
+
+async fn exceeded(overseer: &mut Option<Overseer>) -> Exceeded {
+    match overseer {
+        Some(overseer) => overseer.exceeded().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Follows both witnesses, the agent's output and the gateway's traffic, until the first reason
@@ -30,9 +50,9 @@ pub async fn follow(
     sandbox: &mut Sandbox,
     gateway: &mut Gateway,
     story: &mut Story,
-    canceller: &Canceller,
-    deadline: Instant,
+    bounds: &mut Bounds<'_>,
 ) -> End {
+    let Bounds { canceller, deadline, overseer } = bounds;
     let stop = canceller.cancelled();
     tokio::pin!(stop);
     loop {
@@ -40,7 +60,8 @@ pub async fn follow(
             // In this order, so that a flood of output cannot hold off a cancel or the deadline.
             biased;
             reason = &mut stop => return End::Cancelled(reason),
-            () = tokio::time::sleep_until(deadline) => return End::TimedOut,
+            () = tokio::time::sleep_until(*deadline) => return End::TimedOut,
+            much = exceeded(overseer) => return End::Overgrown(much),
             Some(traffic) = gateway.next_event() => {
                 story.traffic(&traffic);
                 if let crate::gateway::Traffic::Faulted(fault) = traffic {

@@ -4,9 +4,13 @@ use std::path::Path;
 
 use tokio::sync::OnceCell;
 
-use super::Error;
+use super::{Error, custody};
 use crate::engine::{Engine, Facts};
 use crate::sandbox;
+use crate::workspace::{Placeholders, Reaped};
+
+/// The file in a run's private folder that tells of what was made in the workspace.
+pub const JOURNAL: &str = "placeholders";
 
 /// The engine, once it has been found.
 #[derive(Debug, Default)]
@@ -41,9 +45,29 @@ impl Host {
 /// What cannot be removed now is somebody's to see, but no reason to refuse work.
 async fn clean_up_after_others(engine: &Engine, runtime: &Path) {
     if let Err(error) = sandbox::reap(engine).await {
+        // Their folders may tell of mounts in a container that still runs.
         tracing::warn!("containers of dead owners may remain: {error}");
+        return;
     }
-    if let Err(error) = sandbox::reap_folders(runtime) {
+    let locks = custody::locks(runtime);
+    if let Err(error) = sandbox::reap_folders(runtime, |folder| settle(folder, &locks)) {
         tracing::warn!("socket folders of dead owners may remain: {error}");
+    }
+}
+
+/// Takes a dead run's placeholders out of its workspace. False when that has to wait.
+fn settle(folder: &Path, locks: &Path) -> bool {
+    match Placeholders::remove_journaled(&folder.join(JOURNAL), locks) {
+        Ok(Reaped::Done(left)) => {
+            for left in left {
+                tracing::warn!("{} stays in a workspace: {}", left.path.display(), left.why);
+            }
+            true
+        }
+        Ok(Reaped::Busy) => false,
+        Err(error) => {
+            tracing::warn!("what a dead run left in its workspace may remain: failed to {error}");
+            false
+        }
     }
 }

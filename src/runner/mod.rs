@@ -5,12 +5,15 @@
 //! Docker's API or any host's protocol.
 
 mod cancel;
+mod custody;
 mod deadlines;
 mod error;
 mod event;
 mod execute;
 mod follow;
+mod hook;
 mod host;
+mod openings;
 mod prepare;
 mod probe;
 mod queue;
@@ -27,8 +30,8 @@ pub use error::Error;
 pub use event::{Event, EventKind, Phase};
 pub use probe::noted as noted_agent;
 pub use report::{
-    ChangeSummary, Failure, Receipt, Report, SandboxReport, Status, Timing, ToolUse, Usage,
-    WorkspaceReport,
+    ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,
+    Timing, ToolUse, Usage, WorkspaceReport,
 };
 pub use run::{Run, Runner, StartError};
 pub use task::{Task, TaskError};

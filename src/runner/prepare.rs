@@ -1,5 +1,6 @@
 //! Finding everything that a run needs, before anything is made for it.
 
+use super::openings::Openings;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
@@ -10,9 +11,12 @@ use crate::agent::{Abilities, Request, opencode};
 use crate::engine::{Engine, Facts};
 use crate::ids::{Owner, RunId};
 use crate::model::{self, Endpoint};
+use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
-use crate::sandbox::{self, MODEL_PORT, Mount, Policy, User, image::Inputs};
-use crate::workspace::{Mode, Protected, WorkspacePath, existing, protected};
+use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, User, image::Inputs};
+use crate::workspace::{
+    Mode, Placeholders, Protected, WorkspacePath, WriterLock, existing, protected,
+};
 
 /// All that a run starts from.
 #[derive(Debug)]
@@ -28,6 +32,9 @@ pub struct Prepared {
     pub masks: Vec<Protected>,
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,
+    pub openings: Openings,
+    /// This process.
+    pub owner: Owner,
 }
 
 impl Prepared {
@@ -42,6 +49,8 @@ impl Prepared {
             instructions: &self.instructions,
             // The gateway and our own deadline decide; the agent must not give up before them.
             answer_timeout_ms: super::story::millis(task.timeout) + 60_000,
+            web: self.openings.web,
+            mcp: &task.config.agent.mcp,
         }
     }
 }
@@ -50,10 +59,15 @@ pub async fn prepare(
     shared: &Shared,
     id: &RunId,
     task: &Checked,
+    lock: Option<&WriterLock>,
     story: &mut Story,
     room: &mut Room,
 ) -> Result<Prepared, Error> {
-    let config = &shared.config;
+    let config = &task.config;
+    if let Some(remark) = &task.remark {
+        story.remark(remark);
+    }
+    let openings = Openings::find(task, id, story).await?;
     let discover =
         async { model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from) };
     let meet = shared.host.meet(config.engine.host.as_deref(), &shared.runtime);
@@ -62,7 +76,7 @@ pub async fn prepare(
     let (engine, facts) = host?.clone();
     let endpoint = endpoint?;
     for warning in &endpoint.warnings {
-        story.notice(warning);
+        story.remark(warning);
     }
     if !facts.same_kernel {
         return Err(Error::OtherKernel { host: facts.host });
@@ -71,22 +85,44 @@ pub async fn prepare(
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
+    // Before the placeholders, which are nothing of the agent's.
     let masks = masks(&task.workspace, story)?;
+    let owner =
+        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
+    let folder = RunFolder::create(&shared.runtime, id, &owner)
+        .map_err(|source| Error::Io { what: "make the run's private folder", source })?;
+    let folder = room.folder.insert(folder);
+    if let Some(lock) = lock {
+        let journal = folder.path().join(JOURNAL);
+        let extra = &config.workspace.protected;
+        room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
+    }
     let mut mounts =
         workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
     // The engine takes one mount a place, and a mask is the stronger one.
     mounts.retain(|mount| {
         !masks.iter().any(|mask| mount.target.starts_with(inside(mask.relative())))
     });
-    let owner =
-        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
-    let labels = deadlines::labels(id, owner, std::time::Duration::from_secs(60));
+    mounts.extend(openings.mounts.iter().cloned());
+    let labels = deadlines::labels(id, owner.clone(), std::time::Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
     let instructions = existing(&task.workspace, &opencode::INSTRUCTIONS).places;
     // Where both are there, they say the same or the first one counts, as with the agent itself.
     let instructions = instructions.iter().take(1).map(|file| inside(file.relative())).collect();
-    Ok(Prepared { engine, facts, endpoint, image, abilities, user, mounts, masks, instructions })
+    Ok(Prepared {
+        engine,
+        facts,
+        endpoint,
+        image,
+        abilities,
+        user,
+        mounts,
+        masks,
+        instructions,
+        openings,
+        owner,
+    })
 }
 
 /// The image, with the lines of its build told as they come.
@@ -148,7 +184,7 @@ fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<Protected>,
     }
     for place in &found.places {
         let place = place.relative().display();
-        story.notice(&format!(
+        story.remark(&format!(
             "{place} of the workspace is hidden from the agent: it could run code at its start"
         ));
     }
@@ -177,10 +213,16 @@ fn workspace_mounts(
         if !obstacle.nested {
             return Err(Error::Unprotectable(obstacle));
         }
-        story.notice(&obstacle.to_string());
+        story.remark(&obstacle.to_string());
+    }
+    for linked in &protection.linked {
+        story.remark(&format!(
+            "{} has another name (a hard link), through which it could be changed",
+            linked.display()
+        ));
     }
     if !protection.complete {
-        story.notice("the workspace is too large to look for every repository in it; those deep below are not protected");
+        story.remark("the workspace is too large to look for every repository in it; those deep below are not protected");
     }
     let mut mounts = vec![Policy::workspace_mount(root.to_owned(), false)];
     for (places, read_only) in [(&protection.anchors, false), (&protection.places, true)] {

@@ -4,11 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Conversation, ToolCount};
-use crate::gateway::Record as Traffic;
+use crate::gateway::{EgressRecord, Record as Traffic, TargetRecord};
 use crate::ids::RunId;
 
 pub use crate::sandbox::Receipt;
-pub use crate::workspace::{ChangeSummary, Mode};
+pub use crate::workspace::{ChangeSummary, Mode, Swept};
 
 /// Our own verdict on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,8 @@ pub enum Status {
     NoOutput,
     /// The answer was cut at the model's output limit.
     Truncated,
+    /// The run used up what it may: model requests, or room in the workspace.
+    BudgetExhausted,
     /// The sandbox could not be made, or was not what the policy says.
     SandboxError,
 }
@@ -44,6 +46,7 @@ impl Status {
             Self::ModelError => "model error",
             Self::NoOutput => "no output",
             Self::Truncated => "truncated",
+            Self::BudgetExhausted => "budget exhausted",
             Self::SandboxError => "sandbox error",
         }
     }
@@ -60,6 +63,12 @@ pub struct Report {
     pub error: Option<Failure>,
     pub workspace: WorkspaceReport,
     pub changes: ChangeSummary,
+    /// What a person should know besides: settings that are not in force, places that were hidden
+    /// or could not be protected.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+    #[serde(default)]
+    pub egress: EgressReport,
     pub usage: Usage,
     pub tools: Vec<ToolUse>,
     pub timing: Timing,
@@ -82,6 +91,10 @@ pub struct Failure {
 pub struct WorkspaceReport {
     pub path: String,
     pub mode: Mode,
+    /// What the run left that tools on the host would run or trust: taken out of the workspace and
+    /// kept in the run's record. And what is odd, such as setuid bits, devices and sockets.
+    #[serde(default)]
+    pub swept: Swept,
 }
 
 /// As the gateway counted it, not as the agent claims it.
@@ -103,6 +116,54 @@ impl Usage {
             input_tokens: traffic.input_tokens,
             output_tokens: traffic.output_tokens,
             reasoning_tokens: traffic.reasoning_tokens,
+        }
+    }
+}
+
+/// What the sandbox tried to reach besides its model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EgressReport {
+    pub allowed: u64,
+    pub refused: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// Those that were refused first; not all where there are many.
+    pub targets: Vec<EgressTarget>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EgressTarget {
+    /// As the sandbox named it. Untrusted.
+    pub host: String,
+    pub port: u16,
+    pub allowed: u64,
+    pub refused: u64,
+    /// Why it was refused the last time, such as `not_allowed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Most targets in a report; the run's `egress.jsonl` has every attempt.
+const TARGETS: usize = 20;
+
+impl EgressReport {
+    pub(super) fn of(record: &EgressRecord) -> Self {
+        let mut targets: Vec<_> = record.targets.iter().collect();
+        targets.sort_by_key(|target| std::cmp::Reverse(target.refused > 0));
+        let target = |target: &TargetRecord| EgressTarget {
+            host: target.host.clone(),
+            port: target.port,
+            allowed: target.allowed,
+            refused: target.refused,
+            reason: target.last_refusal.map(|reason| reason.as_str().to_owned()),
+        };
+        Self {
+            allowed: record.allowed,
+            refused: record.refused,
+            bytes_sent: record.bytes_sent,
+            bytes_received: record.bytes_received,
+            targets: targets.into_iter().take(TARGETS).map(target).collect(),
         }
     }
 }
@@ -154,8 +215,14 @@ impl Report {
                 message: message.into(),
                 hint: Some("see the log on standard error".into()),
             }),
-            workspace: WorkspaceReport { path: String::new(), mode: Mode::Direct },
+            workspace: WorkspaceReport {
+                path: String::new(),
+                mode: Mode::Direct,
+                swept: Swept::default(),
+            },
             changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
+            remarks: Vec::new(),
+            egress: EgressReport::default(),
             usage: Usage::default(),
             tools: Vec::new(),
             timing: Timing::default(),

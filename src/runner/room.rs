@@ -1,10 +1,12 @@
-//! What a run has made outside itself, and the undoing of it: socket folder, gateway, container.
+//! What a run has made outside itself, and the undoing of it: socket folder, gateway, container,
+//! placeholders in the workspace.
 
 use super::Error;
 use crate::engine::Engine;
 use crate::gateway::{Gateway, Record as Traffic};
 use crate::ids::RunId;
 use crate::sandbox::{RUN_LABEL, RunFolder, Sandbox};
+use crate::workspace::Placeholders;
 
 /// Everything that has to be gone when the run is over. Each part also undoes itself when it is
 /// dropped, as far as that is possible without waiting.
@@ -13,6 +15,7 @@ pub struct Room {
     pub folder: Option<RunFolder>,
     pub gateway: Option<Gateway>,
     pub sandbox: Option<Sandbox>,
+    pub placeholders: Option<Placeholders>,
     /// Whether the engine was asked to make anything.
     pub engine: Option<Engine>,
 }
@@ -21,20 +24,39 @@ impl Room {
     /// Undoes everything, the container first, and returns what passed through the gateway.
     /// The first failure is returned after all was tried.
     pub async fn clear(mut self, run: &RunId) -> (Option<Traffic>, Result<(), Error>) {
-        let mut failed = None;
+        let mut failed = Ok(());
         let mut note = |result: Result<(), Error>| {
+            let succeeded = result.is_ok();
             if let Err(error) = result {
                 tracing::error!("clean-up of run {run}: {error}");
-                failed.get_or_insert(error);
+                if failed.is_ok() {
+                    failed = Err(error);
+                }
             }
+            succeeded
         };
+        let mut gone = true;
         let had_sandbox = self.sandbox.is_some();
         if let Some(sandbox) = self.sandbox.take() {
-            note(sandbox.remove().await.map_err(Error::from));
+            gone &= note(sandbox.remove().await.map_err(Error::from));
         }
         // A container whose making was interrupted is known by its label alone.
         if let (false, Some(engine)) = (had_sandbox, &self.engine) {
-            note(remove_all(engine, run).await);
+            gone &= note(remove_all(engine, run).await);
+        }
+        // Only when the container is gone for certain: taking away what something is mounted over
+        // takes the mount away as well.
+        if let Some(placeholders) = self.placeholders.take() {
+            if gone {
+                for left in placeholders.remove() {
+                    tracing::warn!("{} stays in the workspace: {}", left.path.display(), left.why);
+                }
+            } else {
+                placeholders.leave();
+                if let Some(folder) = self.folder.take() {
+                    folder.leave();
+                }
+            }
         }
         let mut traffic = None;
         if let Some(gateway) = self.gateway.take() {
@@ -42,7 +64,7 @@ impl Room {
             note(gateway.close().await.map(drop).map_err(Error::from));
         }
         drop(self.folder.take());
-        (traffic, failed.map_or(Ok(()), Err))
+        (traffic, failed)
     }
 }
 

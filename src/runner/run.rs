@@ -11,7 +11,7 @@ use super::host::Host;
 use super::queue::Queue;
 use super::shared::Shared;
 use super::{Event, Report, Task, TaskError, execute, task};
-use crate::config::{self, Config};
+use crate::config::{self, Config, LoadOptions, Trust};
 use crate::ids::RunId;
 
 /// Starts runs and waits for their ends. Cheap to clone; clones share one queue.
@@ -42,18 +42,23 @@ pub struct Run {
 }
 
 impl Runner {
-    pub fn new(config: Config) -> Result<Self, StartError> {
+    /// `options` are what `config` was loaded with; with the file of a run's project, they give
+    /// that run its settings.
+    pub fn new(config: Config, options: LoadOptions) -> Result<Self, StartError> {
         let places = config.limits.concurrency.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         });
+        let state = config::state_dir()?;
         Ok(Self {
             shared: Arc::new(Shared {
-                state: config::state_dir()?,
+                trust: Trust::new(&state),
+                state,
+                options,
                 runtime: config::runtime_dir()?,
                 folder: std::env::current_dir().map_err(StartError::Folder)?,
                 host: Host::default(),
                 queue: Queue::new(places),
-                config,
+                config: Arc::new(config),
             }),
             live: Arc::default(),
             tracker: TaskTracker::new(),

@@ -1,14 +1,18 @@
 //! What all runs of one process share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::host::Host;
 use super::queue::Queue;
-use crate::config::Config;
+use crate::config::{Config, LoadOptions, Trust};
 
 #[derive(Debug)]
 pub struct Shared {
-    pub config: Config,
+    /// Of the program; a run in a project has its own.
+    pub config: Arc<Config>,
+    pub options: LoadOptions,
+    pub trust: Trust,
     /// Where records are kept.
     pub state: PathBuf,
     /// Where sockets are kept.

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{Event, EventKind, Phase};
 use crate::agent::{AgentEvent, Conversation, opencode};
-use crate::gateway::Traffic;
+use crate::gateway::{Outcome, Traffic};
 use crate::history::Record;
 use crate::text::{clean, one_line};
 
@@ -22,7 +22,12 @@ pub struct Story {
     room: u64,
     /// Lines of the agent beside its events, for a failure's message.
     last_words: Option<String>,
+    /// What a person should know besides the result.
+    pub remarks: Vec<String>,
 }
+
+/// Most remarks of one run.
+const REMARKS: usize = 16;
 
 impl Story {
     pub fn new(
@@ -39,6 +44,7 @@ impl Story {
             conversation: Conversation::default(),
             room,
             last_words: None,
+            remarks: Vec::new(),
         }
     }
 
@@ -58,6 +64,15 @@ impl Story {
 
     pub fn notice(&mut self, message: &str) {
         self.tell(EventKind::Notice { message: one_line(message, 400) });
+    }
+
+    /// A notice that the report repeats: hosts show their model nothing else.
+    pub fn remark(&mut self, message: &str) {
+        self.notice(message);
+        let line = one_line(message, 400);
+        if self.remarks.len() < REMARKS && !self.remarks.contains(&line) {
+            self.remarks.push(line);
+        }
     }
 
     /// A line that the agent printed on its standard output.
@@ -121,6 +136,20 @@ impl Story {
             }
             Traffic::Faulted(fault) => {
                 self.tell(EventKind::Trouble { message: fault.message.clone() });
+            }
+            Traffic::Egress(attempt) => {
+                if let Some(record) = &mut self.record {
+                    record.egress(attempt);
+                }
+                let refused = match attempt.outcome {
+                    Outcome::Allowed => None,
+                    Outcome::Refused { reason } => Some(reason.as_str().to_owned()),
+                };
+                self.tell(EventKind::Egress {
+                    host: attempt.target.clone(),
+                    port: attempt.port,
+                    refused,
+                });
             }
             Traffic::RequestStarted { .. } | Traffic::FirstByte { .. } => {}
         }

@@ -1,9 +1,11 @@
 //! What was asked.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
+use crate::config::{Config, load_at};
 use crate::workspace::{Mode, WorkspacePath};
 
 /// A task as a face understood it; [`super::Runner::start`] checks it against the configuration.
@@ -52,11 +54,17 @@ pub enum TaskError {
     Mode,
     #[error(transparent)]
     Workspace(#[from] crate::workspace::Error),
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
 }
 
 /// A task that may run.
 #[derive(Debug)]
 pub(super) struct Checked {
+    /// The settings in force for this run.
+    pub config: Arc<Config>,
+    /// What is to be said about the project's own settings.
+    pub remark: Option<String>,
     pub text: String,
     pub workspace: WorkspacePath,
     pub mode: Mode,
@@ -67,13 +75,23 @@ pub(super) struct Checked {
 
 /// Checks everything that can be checked without waiting.
 pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
-    let limits = &shared.config.limits;
     if task.text.trim().is_empty() && task.command.is_none() {
         return Err(TaskError::Empty);
     }
     if let Some(at) = task.text.find('\0') {
         return Err(TaskError::Nul { at });
     }
+    let workspace = WorkspacePath::check(
+        task.workspace.as_deref(),
+        &shared.folder,
+        &shared.config.workspace.roots,
+    )?;
+    let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
+    let (config, remark) = match project {
+        Some(effective) => (Arc::new(effective.config), effective.remark),
+        None => (shared.config.clone(), None),
+    };
+    let limits = &config.limits;
     if task.text.len() as u64 > limits.task.bytes() {
         let (bytes, allowed) = (task.text.len(), limits.task.bytes());
         return Err(TaskError::TooLong { bytes, allowed });
@@ -91,14 +109,9 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     if task.mode == Mode::Isolated {
         return Err(TaskError::Mode);
     }
-    let workspace = WorkspacePath::check(
-        task.workspace.as_deref(),
-        &shared.folder,
-        &shared.config.workspace.roots,
-    )?;
     if task.mode != Mode::ReadOnly {
         workspace.require_writable()?;
     }
     let Task { text, mode, model, command, .. } = task;
-    Ok(Checked { text, workspace, mode, timeout, model, command })
+    Ok(Checked { config, remark, text, workspace, mode, timeout, model, command })
 }

@@ -28,12 +28,18 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
             let status = if fault.kind.is_unreachable() {
                 Status::ModelUnreachable
             } else if fault.kind == crate::model::FaultKind::BudgetExhausted {
-                Status::Failed
+                Status::BudgetExhausted
             } else {
                 Status::ModelError
             };
             let kind = fault.kind.as_str();
             (status, Some(failure(kind, &fault.message, fault.hint.as_deref().unwrap_or(LOOK))))
+        }
+        End::Overgrown(exceeded) => {
+            let hint = "look for what it wrote before you run it again, or raise `limits.disk` and \
+                        `limits.files`";
+            let message = exceeded.to_string();
+            (Status::BudgetExhausted, Some(failure("workspace_growth", &message, hint)))
         }
         End::Endless => {
             let message = "the model's answers ended without a reason several times in a row";

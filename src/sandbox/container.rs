@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 use super::guest::{self, Lines};
-use super::{Error, Labels, Line, MODEL_PORT, Policy, Receipt, SOCKETS, WORKSPACE};
+use super::{AUTHORITIES, Error, Labels, Line, Policy, Receipt, SOCKETS, WORKSPACE};
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
     ResourcesUlimits,
@@ -150,17 +150,23 @@ fn quote(said: &[String]) -> String {
     if said.is_empty() { String::new() } else { format!(": {}", one_line(&said.join(" "), 600)) }
 }
 
-/// The guest's command line: its forwarder, its deadline, and the agent.
+/// The guest's command line: its forwarders, its deadline, and the agent.
 fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
-    let mut command = vec![
-        "--forward".into(),
-        format!("127.0.0.1:{MODEL_PORT}={SOCKETS}/model.sock"),
+    let mut command = Vec::new();
+    for door in &policy.doors {
+        command.push("--forward".into());
+        command.push(format!("127.0.0.1:{}={SOCKETS}/{}", door.port, door.socket));
+    }
+    if let Some(authority) = policy.authority {
+        command.extend(["--authority".into(), format!("{SOCKETS}/{authority}={AUTHORITIES}")]);
+    }
+    command.extend([
         "--deadline".into(),
         spec.labels.container_deadline.to_string(),
         "--umask".into(),
         policy.umask.clone(),
         "--".into(),
-    ];
+    ]);
     command.extend(spec.argv.iter().cloned());
     command
 }

@@ -15,7 +15,7 @@ pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
 pub use generated::{identity_mounts, mask_mount};
 pub use guest::{AGENT_KILLED, DEADLINE, Line, OWNER_GONE};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
-pub use policy::{Mount, Policy, Tmpfs, User};
+pub use policy::{Door, Mount, Policy, Tmpfs, User};
 pub use reaper::{RunFolder, reap, reap_folders};
 pub use receipt::Receipt;
 
@@ -25,6 +25,11 @@ pub const WORKSPACE: &str = "/workspace";
 pub const SOCKETS: &str = "/run/sandbox";
 /// The port on the sandbox's own loopback behind which the model is.
 pub const MODEL_PORT: u16 = 4141;
+/// The port behind which the egress proxy is.
+pub const EGRESS_PORT: u16 = 4142;
+/// Where programs inside find the certificate authorities to trust, when one of ours is among
+/// them. In the home folder, which is made anew for each run.
+pub const AUTHORITIES: &str = "/home/agent/.authorities.pem";
 
 /// Why there is no sandbox, or none that may be used.
 #[derive(Debug, thiserror::Error)]

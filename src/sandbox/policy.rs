@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::{Error, SOCKETS, WORKSPACE};
+use super::{EGRESS_PORT, Error, MODEL_PORT, SOCKETS, WORKSPACE};
 use crate::config::{Config, Size};
 
 /// The profile that we ship; see `config/seccomp.json` for what it denies and why.
@@ -119,7 +119,9 @@ pub struct Policy {
     /// Always `none`: no interface but loopback, no route, no resolver.
     pub network: &'static str,
     /// Unix sockets under /run/sandbox, the only ways out.
-    pub doors: Vec<String>,
+    pub doors: Vec<Door>,
+    /// A certificate authority of ours, among the sockets, that programs inside are to trust.
+    pub authority: Option<&'static str>,
     /// Always empty: nothing is added back.
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
@@ -143,6 +145,15 @@ pub struct Policy {
     pub host_access: bool,
     pub log_driver: &'static str,
     pub hostname: &'static str,
+}
+
+/// A port on the sandbox's own loopback, and the socket behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Door {
+    /// What is behind it, as a person knows it.
+    pub what: String,
+    pub port: u16,
+    pub socket: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -181,7 +192,8 @@ impl Policy {
             user,
             umask: config.sandbox.umask.clone(),
             network: "none",
-            doors: vec!["model server".into()],
+            doors: doors(config),
+            authority: (!config.credential.is_empty()).then_some("authority.pem"),
             capabilities: Vec::new(),
             no_new_privileges: true,
             read_only_root: true,
@@ -253,9 +265,50 @@ impl Policy {
     }
 }
 
+/// What a sandbox can reach. The proxy is there even where it refuses everything: a clear answer
+/// is better for an agent than a name that does not resolve, and a person sees what was wanted.
+fn doors(config: &Config) -> Vec<Door> {
+    let egress = &config.egress;
+    let mut allowed = egress.allow.clone();
+    allowed.extend(config.credential.iter().map(|credential| credential.host.clone()));
+    let proxy = if egress.open {
+        "proxy to EVERY public name".to_owned()
+    } else if allowed.is_empty() {
+        "proxy that refuses everything".to_owned()
+    } else {
+        format!("proxy to {}", allowed.join(", "))
+    };
+    let door = |what: String, port, socket: String| Door { what, port, socket };
+    let mut doors = vec![
+        door("model server".into(), MODEL_PORT, "model.sock".into()),
+        door(proxy, EGRESS_PORT, "egress.sock".into()),
+    ];
+    for port in &egress.host_ports {
+        let what = format!("port {port} of this machine's loopback");
+        doors.push(door(what, *port, format!("port-{port}.sock")));
+    }
+    doors
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_opening_is_a_door_and_by_default_there_is_the_model_alone() {
+        let said = |config: &Config| -> Vec<_> {
+            doors(config).into_iter().map(|door| (door.port, door.what)).collect()
+        };
+        let mut config = Config::default();
+        let refusing = (EGRESS_PORT, "proxy that refuses everything".to_owned());
+        assert_eq!(said(&config), [(MODEL_PORT, "model server".to_owned()), refusing]);
+        config.egress.allow = vec![".github.com".into()];
+        config.egress.host_ports = vec![5432];
+        assert_eq!(said(&config)[1].1, "proxy to .github.com");
+        assert_eq!(said(&config)[2], (5432, "port 5432 of this machine's loopback".to_owned()));
+        config.egress.open = true;
+        assert_eq!(said(&config)[1].1, "proxy to EVERY public name");
+    }
 
     #[test]
     fn root_is_not_a_user() {

@@ -28,6 +28,7 @@ pub async fn reap(engine: &Engine) -> Result<usize, Error> {
 #[derive(Debug)]
 pub struct RunFolder {
     path: std::path::PathBuf,
+    left: bool,
 }
 
 impl RunFolder {
@@ -36,7 +37,7 @@ impl RunFolder {
         use std::os::unix::fs::DirBuilderExt;
         let path = runtime.join(run.as_str());
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let folder = Self { path };
+        let folder = Self { path, left: false };
         std::fs::write(folder.path.join(OWNER_FILE), owner.to_string())?;
         Ok(folder)
     }
@@ -44,25 +45,34 @@ impl RunFolder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Leaves it to the reaper, because it tells of something that could not be undone.
+    pub fn leave(mut self) {
+        self.left = true;
+    }
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.path) {
             tracing::warn!("{} was not removed: {error}", self.path.display());
         }
     }
 }
 
-/// Removes the private folders of dead owners. Folders that do not say whose they are stay.
-pub fn reap_folders(runtime: &Path) -> std::io::Result<usize> {
+/// Removes the private folders of dead owners. Folders that do not say whose they are stay, and
+/// so do those that `settle` cannot bring to an end.
+pub fn reap_folders(runtime: &Path, settle: impl Fn(&Path) -> bool) -> std::io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(runtime)? {
         let path = entry?.path();
         let owner = std::fs::read_to_string(path.join(OWNER_FILE))
             .ok()
             .and_then(|owner| owner.trim().parse::<Owner>().ok());
-        if owner.is_some_and(|owner| !owner.is_alive()) {
+        if owner.is_some_and(|owner| !owner.is_alive()) && settle(&path) {
             std::fs::remove_dir_all(&path)?;
             removed += 1;
         }
@@ -85,7 +95,8 @@ mod tests {
             .expect("owner");
         let foreign = runtime.path().join("foreign");
         std::fs::create_dir(&foreign).expect("folder");
-        assert_eq!(reap_folders(runtime.path()).expect("reaped"), 1);
+        assert_eq!(reap_folders(runtime.path(), |_| false).expect("looked"), 0);
+        assert_eq!(reap_folders(runtime.path(), |_| true).expect("reaped"), 1);
         assert!(live.path().exists() && foreign.exists() && !dead.exists());
         let path = live.path().to_owned();
         drop(live);

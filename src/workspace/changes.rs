@@ -297,7 +297,7 @@ impl Visitor for After<'_> {
 
 /// A path as one line of plain text. It was made up by an agent: a newline in it must not look
 /// like the end of an entry.
-fn shown(path: &Path, is_folder: bool) -> String {
+pub(super) fn shown(path: &Path, is_folder: bool) -> String {
     const LONGEST: usize = 500;
     let lossy = path.to_string_lossy().replace('\n', "\\n").replace('\r', "\\r");
     let clean = text::clean(&lossy).replace('\t', "\\t");
@@ -311,7 +311,7 @@ fn shown(path: &Path, is_folder: bool) -> String {
     shown
 }
 
-fn now() -> i128 {
+pub(super) fn now() -> i128 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()

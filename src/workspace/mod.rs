@@ -3,17 +3,44 @@
 //! This room knows paths. It must never know containers or agents. What lies in a workspace is
 //! hostile: nothing here follows a symbolic link, opens anything but folders and small regular
 //! files, or executes anything.
+//!
+//! # Guarding a workspace that a run may write to
+//!
+//! 1. [`WriterLock::try_lock`], held to the end of all this.
+//! 2. [`Placeholders::make`], so that absent protected places have something to mount on.
+//! 3. [`protected`], which finds those as well; its places are mounted read-only.
+//! 4. [`Before::take`] and [`Watch::start`]; [`Watch::look`] while the run goes on.
+//! 5. When the container is gone for certain: [`Placeholders::remove`], then [`Before::sweep`].
+//!    When that is not certain: [`Placeholders::leave`], and later, as after a crash,
+//!    [`Placeholders::remove_journaled`].
 
 mod changes;
+mod gitconfig;
+mod guard;
 mod ignores;
+mod journal;
+mod linked;
+mod lock;
+mod material;
 mod mode;
+mod names;
 mod path;
+mod placeholders;
 mod protect;
 mod refuse;
+mod scan;
+mod sweep;
 mod walk;
+mod watch;
 
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
+pub use guard::GuardError;
+pub use lock::WriterLock;
+pub use material::{MaterialError, check_material};
 pub use mode::{Mode, NotAMode};
 pub use path::{Error, Owner, WorkspacePath};
+pub use placeholders::{Leftover, Placeholders, Reaped};
 pub use protect::{Kind, Obstacle, Protected, Protection, existing, protected};
+pub use sweep::{Before, Odd, SweepLimits, Swept, SweptItem};
 pub use walk::Limits;
+pub use watch::{Bounds, Exceeded, Watch, What};

@@ -120,6 +120,11 @@ impl WorkspacePath {
         self.owner
     }
 
+    /// Device and inode of the folder that was checked.
+    pub(super) fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
     /// Whether this user may write here. If not, a container must not do so on their behalf.
     pub fn is_writable(&self) -> bool {
         rustix::fs::access(&self.path, Access::WRITE_OK | Access::EXEC_OK).is_ok()

@@ -7,13 +7,18 @@
 //! and with the engine's rights, so a link in such a place is never a [`Protected`]: it comes as
 //! an [`Obstacle`], which knows no path to mount.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType};
 
-use super::walk::{Entry, Limits, Visitor, open_folder, walk};
+use super::gitconfig::named;
+use super::linked::linked;
+use super::names::fold_path;
+use super::scan::Scan;
+use super::walk::{Limits, open_folder, open_root, walk};
 use super::{Error, WorkspacePath};
 
 /// Protected in every workspace, relative to it.
@@ -34,15 +39,21 @@ pub(super) const DEFAULT: &[&str] = &[
     ".vscode",
 ];
 
-/// Protected in each repository below the workspace, relative to that repository.
-const OF_A_REPOSITORY: &[&str] =
-    &[".git/config", ".git/config.worktree", ".git/hooks", ".git/modules", ".git/worktrees"];
+/// Protected in each repository below the workspace, relative to its `.git`.
+const OF_A_REPOSITORY: &[&str] = &["config", "config.worktree", "hooks", "modules", "worktrees"];
+
+/// Protected in a git directory that is not called `.git`: git uses it when somebody stands in it.
+const OF_A_BARE_REPOSITORY: &[&str] = &["config", "config.worktree", "hooks"];
 
 /// How far to look for repositories below the workspace, at the cost of a run's start.
 const SCAN: Limits = Limits { entries: 100_000, time: Duration::from_millis(500) };
 
-/// Each repository costs mounts; nobody works in more at once.
-const MOST_REPOSITORIES: usize = 64;
+/// Each place costs a mount and a run's start some milliseconds. Repositories and the workspace's
+/// own places come first and have their own bounds.
+const MOST_PLACES: usize = 128;
+
+/// Links in places that are not the workspace's own are only told about.
+const MOST_NESTED_OBSTACLES: usize = 16;
 
 /// What to do about the protected places of a workspace, as they are now.
 #[derive(Clone, Debug, Default)]
@@ -54,13 +65,15 @@ pub struct Protection {
     pub anchors: Vec<Protected>,
     /// What cannot be mounted safely.
     pub obstacles: Vec<Obstacle>,
-    /// False when there may be more repositories below than were found.
+    /// Protected files that have further names. A mount protects one name only; if another one is
+    /// in the workspace too, the agent can write through it.
+    pub linked: Vec<PathBuf>,
+    /// False when there may be more repositories or places below than were found.
     pub complete: bool,
 }
 
-// Places that do not exist yet, and folders made during the run, are not this function's: nothing
-// can be mounted over them without leaving litter. They are for issue 3's masks and closing sweep,
-// which will want `DEFAULT`, `.git/commondir`, and every nested repository's list.
+// The workspace's own places that do not exist yet are `Placeholders`', to be made before; what a
+// run makes elsewhere is `Before`'s, to be swept after it.
 
 /// A file or folder that is what it seems: it was reached without passing any symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +99,7 @@ pub enum Kind {
 pub struct Obstacle {
     pub relative: PathBuf,
     pub what: &'static str,
-    /// Whether it belongs to a repository below the workspace and not to the workspace itself.
+    /// Whether it belongs to something below the workspace and not to the workspace itself.
     pub nested: bool,
 }
 
@@ -105,7 +118,7 @@ impl Protected {
     pub fn source(&self, workspace: &WorkspacePath) -> Result<PathBuf, Error> {
         let path = workspace.path().join(&self.relative);
         workspace.recheck()?;
-        let now = open_root(workspace).map(|root| look(root.as_fd(), &self.relative));
+        let now = open_root(workspace.path()).ok().map(|root| look(root.as_fd(), &self.relative));
         match now {
             Some(Found::Real(kind, identity)) if (kind, identity) == (self.kind, self.identity) => {
                 Ok(path)
@@ -121,7 +134,7 @@ impl Protected {
 /// seem.
 pub fn existing(workspace: &WorkspacePath, names: &[&str]) -> Protection {
     let mut found = Protection { complete: true, ..Protection::default() };
-    if let Some(root) = open_root(workspace) {
+    if let Ok(root) = open_root(workspace.path()) {
         for name in names {
             found.add(root.as_fd(), Path::new(name), false);
         }
@@ -129,26 +142,52 @@ pub fn existing(workspace: &WorkspacePath, names: &[&str]) -> Protection {
     found
 }
 
-/// The protected places that exist in the workspace: the default ones, `extra` ones, and those of
-/// the repositories below. Paths in `extra` that lead out of the workspace are passed over.
+/// The protected places that exist in the workspace: the default ones, `extra` ones, those of the
+/// repositories below, what the settings of a repository name, and what tools on the host trust in
+/// folders below. Paths in `extra` that
+/// lead out of the workspace are passed over.
 pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
     let mut protection = Protection::default();
-    let Some(root) = open_root(workspace) else { return protection };
+    let Ok(root) = open_root(workspace.path()) else { return protection };
     let root = root.as_fd();
     for place in DEFAULT.iter().copied().chain(extra.iter().map(String::as_str)) {
         protection.add(root, Path::new(place), false);
     }
-    protection.add_repository_file(root, Path::new(""));
+    protection.add_repository_file(root, Path::new(".git"), false);
+    for (place, _) in named(root, Path::new(".git")) {
+        protection.add(root, &place, false);
+    }
 
-    let mut repositories = Repositories::default();
-    protection.complete = walk(root, SCAN, &mut repositories) && !repositories.too_many;
-    for repository in &repositories.found {
+    let mut scan = Scan::default();
+    protection.complete = walk(root, SCAN, &mut scan) && !scan.too_many;
+    for repository in &scan.repositories {
         for place in OF_A_REPOSITORY {
             protection.add(root, &repository.join(place), true);
         }
-        protection.add_repository_file(root, repository);
+        protection.add_repository_file(root, repository, true);
+        for (place, _) in named(root, repository) {
+            protection.add(root, &place, true);
+        }
     }
-    protection.tidy(root);
+    for repository in &scan.bare {
+        for place in OF_A_BARE_REPOSITORY {
+            protection.add(root, &repository.join(place), !repository.as_os_str().is_empty());
+        }
+    }
+    protection.tidy();
+    for place in &scan.places {
+        if protection.covers(place) {
+            continue;
+        }
+        if protection.places.len() < MOST_PLACES {
+            protection.add(root, place, true);
+        } else {
+            protection.complete = false;
+        }
+    }
+    protection.tidy();
+    protection.anchor(root);
+    protection.linked = linked(root, &protection.places);
     protection
 }
 
@@ -166,19 +205,36 @@ impl Protection {
     }
 
     /// The `.git` of a linked worktree or a submodule is a file that names the true one.
-    fn add_repository_file(&mut self, root: BorrowedFd<'_>, repository: &Path) {
-        let place = repository.join(".git");
-        if !matches!(look(root, &place), Found::Real(Kind::Dir, _)) {
-            self.add(root, &place, !repository.as_os_str().is_empty());
+    fn add_repository_file(&mut self, root: BorrowedFd<'_>, place: &Path, nested: bool) {
+        if !matches!(look(root, place), Found::Real(Kind::Dir, _)) {
+            self.add(root, place, nested);
         }
     }
 
-    fn tidy(&mut self, root: BorrowedFd<'_>) {
+    fn covers(&self, path: &Path) -> bool {
+        self.places.iter().any(|place| path.starts_with(&place.relative))
+            || self.obstacles.iter().any(|obstacle| obstacle.relative == path)
+    }
+
+    fn tidy(&mut self) {
         self.places.sort();
         // A parent sorts in front of its children.
         self.places.dedup_by(|later, kept| later.relative.starts_with(&kept.relative));
+        // Two spellings are one place where the file system folds case. Another name of the same
+        // file is not: it needs a mount of its own.
+        let mut seen = HashSet::new();
+        self.places.retain(|place| seen.insert((place.identity, fold_path(&place.relative))));
         self.obstacles.sort();
         self.obstacles.dedup_by(|later, kept| later.relative == kept.relative);
+        let mut nested = 0;
+        self.obstacles.retain(|obstacle| {
+            nested += usize::from(obstacle.nested);
+            !obstacle.nested || nested <= MOST_NESTED_OBSTACLES
+        });
+        self.complete &= nested <= MOST_NESTED_OBSTACLES;
+    }
+
+    fn anchor(&mut self, root: BorrowedFd<'_>) {
         let mut parents: Vec<_> = self
             .places
             .iter()
@@ -200,37 +256,14 @@ impl Protection {
     }
 }
 
-/// Repositories below the workspace, not the workspace's own.
-#[derive(Default)]
-struct Repositories {
-    found: Vec<PathBuf>,
-    too_many: bool,
-}
-
-impl Visitor for Repositories {
-    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
-        if !entry.name.eq_ignore_ascii_case(".git") {
-            return true;
-        }
-        if !folder.as_os_str().is_empty() {
-            if self.found.len() < MOST_REPOSITORIES {
-                self.found.push(folder.to_owned());
-            } else {
-                self.too_many = true;
-            }
-        }
-        false
-    }
-}
-
-enum Found {
+pub(super) enum Found {
     Nothing,
     Real(Kind, (u64, u64)),
     Odd { at: PathBuf, what: &'static str },
 }
 
 /// What is at a relative path, without following any link on the way.
-fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
+pub(super) fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
     let mut at = PathBuf::new();
     let mut found = Found::Nothing;
     for part in relative.components() {
@@ -248,11 +281,6 @@ fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
         };
     }
     found
-}
-
-fn open_root(workspace: &WorkspacePath) -> Option<std::os::fd::OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(workspace.path(), flags, Mode::empty()).ok()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use rustix::fs::Mode;
 use tempfile::TempDir;
 
+use super::super::scan::MOST_REPOSITORIES;
 use super::*;
 
 fn workspace() -> (TempDir, WorkspacePath) {
@@ -136,4 +138,107 @@ fn odd_files_and_crowds_are_told() {
     assert_eq!(found.obstacles[0].what, "neither a file nor a folder");
     assert_eq!(found.places.len(), MOST_REPOSITORIES);
     assert!(!found.complete);
+}
+
+#[test]
+fn what_tools_trust_in_folders_below_is_protected_in_any_spelling() {
+    let (_keep, workspace) = workspace();
+    make(
+        &workspace,
+        &[
+            "a/.envrc",
+            "a/b/.vscode/tasks.json",
+            "a/b/.mcp.json",
+            "a/.github/workflows/ci.yml",
+            "a/.github/CODEOWNERS",
+            "workflows/x",
+            ".VSCODE/x",
+            "c/.GIT/config",
+            "c/.GIT/hooks/x",
+            "node_modules/p/.vscode/x",
+            "node_modules/p/.git/config",
+            "target/.idea/x",
+        ],
+    );
+    let found = protected(&workspace, &[]);
+    assert_eq!(
+        names(&found.places),
+        [
+            ".VSCODE",
+            "a/.envrc",
+            "a/.github/workflows",
+            "a/b/.mcp.json",
+            "a/b/.vscode",
+            "c/.GIT/config",
+            "c/.GIT/hooks",
+            "node_modules/p/.git/config",
+        ]
+    );
+    assert_eq!(names(&found.anchors), ["a/.github", "c/.GIT", "node_modules/p/.git"]);
+    assert!(found.complete && found.linked.is_empty() && found.obstacles.is_empty());
+}
+
+#[test]
+fn bare_repositories_are_protected_too() {
+    let (_keep, workspace) = workspace();
+    make(&workspace, &["x/HEAD", "x/objects/a", "x/refs/a", "x/config", "x/hooks/a", "x/src/a"]);
+    make(&workspace, &["linked/HEAD", "linked/commondir", "linked/config.worktree"]);
+    make(&workspace, &["none/HEAD", "none/objects/a", "none/config"]);
+    let found = protected(&workspace, &[]);
+    assert_eq!(names(&found.places), ["linked/config.worktree", "x/config", "x/hooks"]);
+    assert!(found.anchors.is_empty());
+    // The workspace itself can be one.
+    make(&workspace, &["HEAD", "objects/a", "refs/a", "config"]);
+    assert!(names(&protected(&workspace, &[]).places).contains(&"config"));
+}
+
+#[test]
+fn a_crowd_of_places_is_cut_and_told_and_costs_no_repository_its_protection() {
+    let (_keep, workspace) = workspace();
+    for number in 0..MOST_PLACES + 5 {
+        make(&workspace, &[&format!("d{number}/.envrc")]);
+    }
+    make(&workspace, &["z/.git/config", ".idea/x"]);
+    let found = protected(&workspace, &[]);
+    assert_eq!(found.places.len(), MOST_PLACES);
+    assert!(!found.complete);
+    let places = names(&found.places);
+    assert!(places.contains(&"z/.git/config") && places.contains(&".idea"));
+    for number in 0..30 {
+        symlink("x", workspace.path().join(format!("d{number}/.vscode"))).expect("link");
+    }
+    let found = protected(&workspace, &[]);
+    assert_eq!(found.obstacles.len(), MOST_NESTED_OBSTACLES);
+    assert!(!found.complete && found.obstacles.iter().all(|obstacle| obstacle.nested));
+}
+
+#[test]
+fn protected_files_with_another_name_are_told() {
+    let (_keep, workspace) = workspace();
+    make(&workspace, &[".git/config", ".git/hooks/x", ".git/modules/m/objects/o", ".envrc"]);
+    let at = |path: &str| workspace.path().join(path);
+    fs::hard_link(at(".git/config"), at("x")).expect("link");
+    fs::hard_link(at(".git/hooks/x"), at("y")).expect("link");
+    fs::hard_link(at(".git/modules/m/objects/o"), at("z")).expect("link");
+    let found = protected(&workspace, &[]);
+    assert_eq!(found.linked, [Path::new(".git/config"), Path::new(".git/hooks/x")]);
+}
+
+#[test]
+fn hooks_are_protected_where_the_settings_say_that_they_are() {
+    let (_keep, workspace) = workspace();
+    make(&workspace, &["tools/hooks/pre-commit", "a/.git/x", "a/hooked/x", ".git/x"]);
+    let set = |path: &str, text: &str| {
+        fs::write(workspace.path().join(path), format!("[core]\nhooksPath = {text}\n"))
+            .expect("write");
+    };
+    set(".git/config", "tools/hooks");
+    set("a/.git/config", "hooked");
+    let found = protected(&workspace, &[]);
+    assert_eq!(names(&found.places), [".git/config", "a/.git/config", "a/hooked", "tools/hooks"]);
+    set(".git/config", "tools/hooks\n[include]\npath = ../settings");
+    make(&workspace, &["settings"]);
+    assert!(names(&protected(&workspace, &[]).places).contains(&"settings"));
+    set(".git/config", "/etc");
+    assert!(!names(&protected(&workspace, &[]).places).contains(&"tools/hooks"));
 }

@@ -17,6 +17,9 @@ use rustix::io::Errno;
 /// Deeper than this nobody works; a chain of a million folders is somebody's trap.
 const DEEPEST: usize = 64;
 
+/// Deeper than any tool makes folders: how far to go where nothing may be overlooked.
+pub(super) const BOTTOM: usize = 256;
+
 /// How far a walk goes before it gives up on completeness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -68,10 +71,26 @@ pub(super) trait Visitor {
     fn leave(&mut self, _folder: &Path, _whole: bool) {}
     /// A folder is there but cannot be looked into.
     fn closed(&mut self, _folder: &Path) {}
+    /// A folder is there but lies too deep to be looked into.
+    fn too_deep(&mut self, _folder: &Path) {}
+    /// Whether enough is known; asked at every entry.
+    fn enough(&self) -> bool {
+        false
+    }
 }
 
 /// Walks all below `root`; answers whether everything was shown but for closed folders.
 pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visitor) -> bool {
+    walk_to(DEEPEST, root, limits, visitor)
+}
+
+/// The same, down to another depth.
+pub(super) fn walk_to(
+    deepest: usize,
+    root: BorrowedFd<'_>,
+    limits: Limits,
+    visitor: &mut impl Visitor,
+) -> bool {
     let started = Instant::now();
     let mut left = limits.entries;
     let mut complete = true;
@@ -90,7 +109,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visi
             visitor.closed(&folder);
             continue;
         };
-        let deep = folder.components().count() >= DEEPEST;
+        let deep = folder.components().count() >= deepest;
         let mut whole = true;
         visitor.enter(&folder, opened.as_fd());
         while let Some(entry) = entries.read() {
@@ -102,7 +121,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visi
             if name == "." || name == ".." {
                 continue;
             }
-            if left == 0 || started.elapsed() >= limits.time {
+            if left == 0 || started.elapsed() >= limits.time || visitor.enough() {
                 whole = false;
                 break;
             }
@@ -111,6 +130,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visi
             if visitor.entry(&folder, &entry) && entry.is_dir() {
                 if deep {
                     complete = false;
+                    visitor.too_deep(&folder.join(name));
                 } else {
                     queue.push_back(folder.join(name));
                 }
@@ -118,7 +138,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, limits: Limits, visitor: &mut impl Visi
         }
         visitor.leave(&folder, whole);
         complete &= whole;
-        if !whole && (left == 0 || started.elapsed() >= limits.time) {
+        if !whole && (left == 0 || started.elapsed() >= limits.time || visitor.enough()) {
             return false;
         }
     }
@@ -160,7 +180,13 @@ pub(super) fn open_folder(root: BorrowedFd<'_>, folder: &Path) -> Result<OwnedFd
     Ok(opened)
 }
 
-fn step(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+/// Opens the root of a workspace.
+pub(super) fn open_root(workspace: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(workspace, flags, Mode::empty())
+}
+
+pub(super) fn step(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }

@@ -16,6 +16,7 @@ mod hostile_task_text;
 mod keeps_the_key_out;
 mod leftovers_are_seen;
 mod model_faults;
+mod openings;
 mod output_flood;
 mod policy_holds;
 mod read_only_refuses_writes;

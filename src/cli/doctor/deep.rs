@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::finding::Finding;
 use crate::cli::complain;
-use crate::config::{Config, Model, Source};
+use crate::config::{Config, LoadOptions, Model, Source};
 use crate::ids::RunId;
 use crate::runner::{CancelReason, EventKind, Receipt, Report, Run, Runner, Status, Task};
 use crate::sandbox::User;
@@ -52,7 +52,7 @@ async fn rehearse(config: &Config, place: &Place, built: bool) -> Result<Report,
     let mut task = Task::new("Rehearse: list the folder, write a note, and read it back.");
     task.workspace = Some(place.workspace.clone());
     task.timeout = Some(Duration::from_secs(WORK.min(config.limits.max_timeout)));
-    let runner = Runner::new(config).map_err(|error| error.to_string())?;
+    let runner = Runner::new(config, LoadOptions::default()).map_err(|error| error.to_string())?;
     let run = runner.start(task).map_err(|error| error.to_string())?;
     let report = watch(run, built).await;
     let left = runner.shutdown(CLEAN_UP).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::gateway::testing::{Bench, limits, question};
-use crate::gateway::{Gateway, Options};
+use crate::gateway::{Egress, Gateway, Options};
 use crate::model::Endpoint;
 use crate::model::testing::{Server, text};
 
@@ -42,6 +42,7 @@ async fn dropping_leaves_nothing_either_even_in_a_panic() {
         owner: None,
         endpoint: Endpoint::rehearsal(),
         limits: limits(),
+        egress: Egress::default(),
     };
     let task = tokio::spawn(async move {
         let gateway = Gateway::open(options).await.expect("a gateway");
@@ -62,6 +63,7 @@ async fn two_gateways_do_not_meet() {
         owner: None,
         endpoint: Endpoint::rehearsal(),
         limits: limits(),
+        egress: Egress::default(),
     };
     Gateway::open(again).await.expect_err("the folder is taken");
     assert_eq!(one.ask().await.0, 200, "and still served");

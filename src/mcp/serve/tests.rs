@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHal
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, LoadOptions};
 
 struct Host {
     to: WriteHalf<DuplexStream>,
@@ -18,7 +18,8 @@ struct Host {
 
 impl Host {
     fn connect() -> Self {
-        let runner = Runner::new(Config::default()).expect("a runner needs no engine");
+        let runner = Runner::new(Config::default(), LoadOptions::default())
+            .expect("a runner needs no engine");
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (reader, writer) = tokio::io::split(theirs);
         let stop = CancellationToken::new();

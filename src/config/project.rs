@@ -1,0 +1,158 @@
+//! A project's own file in its workspace: inert until a person has trusted its exact content.
+//!
+//! Who can write to a project could otherwise decide how it is confined. What only narrows is in
+//! force without trust; what is about the whole machine never is.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use sha2::{Digest, Sha256};
+use toml::Value;
+
+use super::file::{self, Setting};
+use super::keys::{Key, Kind};
+use super::{Config, Error, Size};
+
+/// The file's name, in the top folder of a workspace.
+pub const PROJECT_FILE: &str = ".sandbox-mcp.toml";
+
+/// Longer than this is nothing that a person could have read.
+const LONGEST: u64 = 64 << 10;
+
+/// A project's file as it was read.
+#[derive(Clone, Debug)]
+pub struct Project {
+    path: PathBuf,
+    text: String,
+}
+
+/// What may be done with one setting of a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// In force without trust.
+    Narrows,
+    /// In force with trust.
+    Asks,
+    /// Not a project's to set.
+    Never,
+}
+
+impl Project {
+    /// The file of a workspace, where there is one. It must be a regular one: what an agent could
+    /// have put there instead is not opened.
+    pub fn read(workspace: &Path) -> Result<Option<Self>, Error> {
+        let path = workspace.join(PROJECT_FILE);
+        match read(&path) {
+            Ok(text) => Ok(Some(Self { path, text })),
+            // An empty folder stands there during a run, so that none can be made.
+            Err(error)
+                if [io::ErrorKind::NotFound, io::ErrorKind::IsADirectory]
+                    .contains(&error.kind()) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(Error::Project { path, source }),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Hash of the content; a trusted file has exactly this one.
+    pub fn digest(&self) -> String {
+        crate::text::hex(&Sha256::digest(self.text.as_bytes()))
+    }
+
+    pub(super) fn settings(&self) -> Result<Vec<Setting>, Error> {
+        file::parse(&self.path, &self.text)
+    }
+
+    /// Each setting of the file and what can become of it, given what is in force without it.
+    pub fn asks(&self, now: &Config) -> Result<Vec<(&'static Key, String, Effect)>, Error> {
+        let settings = self.settings()?;
+        Ok(settings
+            .into_iter()
+            .map(|setting| {
+                let effect = effect(setting.key, &setting.value, now);
+                (setting.key, setting.value.to_string(), effect)
+            })
+            .collect())
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty())?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(io::ErrorKind::IsADirectory.into()),
+        _ => return Err(io::Error::other("it is not a regular file")),
+    }
+    let mut text = String::new();
+    std::fs::File::from(opened).take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::Error::other("it is larger than 64 KiB"));
+    }
+    Ok(text)
+}
+
+/// What a project may do to one setting.
+pub(super) fn effect(key: &Key, value: &Value, now: &Config) -> Effect {
+    let machine = ["engine", "history", "mcp"].contains(&key.section())
+        || ["workspace.roots", "limits.concurrency"].contains(&key.path.as_str());
+    if machine {
+        Effect::Never
+    } else if narrows(key, value, now) {
+        Effect::Narrows
+    } else {
+        Effect::Asks
+    }
+}
+
+/// Whether a value allows nothing that was not allowed before.
+fn narrows(key: &Key, value: &Value, now: &Config) -> bool {
+    let all = serde_json::to_value(now).unwrap_or_default();
+    let current = key.value_in(&all);
+    match (key.section(), key.path.as_str()) {
+        // Adds to what is there; see `Layers::set_project`.
+        (_, "workspace.protected") => true,
+        ("limits", _) => matches!(
+            (amount(&key.kind, &json(value)), amount(&key.kind, current)),
+            (Some(asked), Some(now)) if asked <= now
+        ),
+        (_, "egress.open") => value.as_bool() == Some(false),
+        ("egress" | "", _) => match (json(value), current) {
+            (serde_json::Value::Array(asked), serde_json::Value::Array(now)) => {
+                asked.iter().all(|one| now.contains(one))
+            }
+            _ => false,
+        },
+        (_, "env.pass" | "agent.mcp") => match (json(value), current) {
+            (serde_json::Value::Object(asked), serde_json::Value::Object(now)) => {
+                asked.iter().all(|(name, one)| now.get(name) == Some(one))
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn json(value: &Value) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+fn amount(kind: &Kind, value: &serde_json::Value) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below")]
+    match (kind, value) {
+        (Kind::Size, serde_json::Value::String(text)) => {
+            text.parse::<Size>().ok().map(|size| size.bytes() as f64)
+        }
+        (_, number) => number.as_f64(),
+    }
+}
+
+#[cfg(test)]
+#[path = "project_tests.rs"]
+mod tests;

@@ -1,0 +1,220 @@
+//! One run at a time may write to a workspace, over all processes of this machine.
+//!
+//! The lock is the kernel's, on an open file: it ends with whoever holds it, however that ends. A
+//! workspace inside of another one is part of it, so a writer takes its own key for itself alone
+//! and shares the keys of all folders above.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use super::{GuardError, WorkspacePath};
+
+/// The right to write to a workspace; dropping it gives it back.
+#[derive(Debug)]
+pub struct WriterLock {
+    identity: (u64, u64),
+    /// Held open: closing them is the unlocking.
+    _keys: Vec<File>,
+}
+
+impl WriterLock {
+    /// Takes the lock, or nothing when another run writes to the workspace, to a folder above or
+    /// to one below. `folder` must be the same for all processes that are to see each other; its
+    /// files are empty, one for each folder that was ever locked, and stay.
+    pub fn try_lock(folder: &Path, workspace: &WorkspacePath) -> Result<Option<Self>, GuardError> {
+        let lock = Self::try_folder(folder, workspace.path(), workspace.identity())?;
+        // What was locked must be what is there now.
+        workspace.recheck()?;
+        Ok(lock)
+    }
+
+    pub(super) fn try_folder(
+        folder: &Path,
+        path: &Path,
+        identity: (u64, u64),
+    ) -> Result<Option<Self>, GuardError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| GuardError::io("make the folder of locks", folder, source))?;
+        let mut keys = Vec::new();
+        // Nobody waits for a key while holding another, so no order could end in a deadlock.
+        for above in path.ancestors().skip(1) {
+            let found = above
+                .symlink_metadata()
+                .map_err(|source| GuardError::io("look at the folder", above, source))?;
+            let key = (found.dev(), found.ino());
+            match hold(folder, key, FlockOperation::NonBlockingLockShared)? {
+                Some(file) => keys.push(file),
+                None => return Ok(None),
+            }
+        }
+        let own = hold(folder, identity, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(own.map(|file| {
+            keys.push(file);
+            Self { identity, _keys: keys }
+        }))
+    }
+
+    pub(super) fn is_of(&self, workspace: &WorkspacePath) -> bool {
+        self.identity == workspace.identity()
+    }
+}
+
+fn hold(
+    folder: &Path,
+    (device, inode): (u64, u64),
+    how: FlockOperation,
+) -> Result<Option<File>, GuardError> {
+    let path = folder.join(format!("{device:x}-{inode:x}.lock"));
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags.bits().cast_signed())
+        .open(&path)
+        .map_err(|source| GuardError::io("open the lock", &path, source))?;
+    match rustix::fs::flock(&file, how) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(GuardError::io("take the lock", &path, errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Ground {
+        _keep: tempfile::TempDir,
+        locks: tempfile::TempDir,
+        root: std::path::PathBuf,
+    }
+
+    impl Ground {
+        fn new() -> Self {
+            let keep = tempfile::tempdir().expect("temp");
+            let root = keep.path().canonicalize().expect("real");
+            fs::create_dir_all(root.join("a/b/c")).expect("make");
+            fs::create_dir_all(root.join("a/other")).expect("make");
+            Self { _keep: keep, locks: tempfile::tempdir().expect("temp"), root }
+        }
+
+        fn workspace(&self, path: &str) -> WorkspacePath {
+            WorkspacePath::check(Some(&self.root.join(path)), &self.root, &[]).expect("checked")
+        }
+
+        fn lock(&self, path: &str) -> Option<WriterLock> {
+            WriterLock::try_lock(&self.locks.path().join("new"), &self.workspace(path))
+                .expect("no trouble")
+        }
+    }
+
+    #[test]
+    fn one_writer_at_a_time_and_the_next_one_after_it() {
+        let ground = Ground::new();
+        let first = ground.lock("a").expect("free");
+        assert!(ground.lock("a").is_none());
+        assert!(first.is_of(&ground.workspace("a")) && !first.is_of(&ground.workspace("a/b")));
+        drop(first);
+        assert!(ground.lock("a").is_some());
+    }
+
+    #[test]
+    fn a_workspace_inside_of_another_is_part_of_it() {
+        let ground = Ground::new();
+        let outer = ground.lock("a").expect("free");
+        for inner in ["a/b", "a/b/c", "a/other"] {
+            assert!(ground.lock(inner).is_none(), "{inner}");
+        }
+        drop(outer);
+        let inner = ground.lock("a/b/c").expect("free");
+        assert!(ground.lock("a").is_none());
+        assert!(ground.lock("a/b").is_none());
+        let sibling = ground.lock("a/other").expect("siblings are apart");
+        drop(inner);
+        assert!(ground.lock("a").is_none(), "the sibling still writes");
+        drop(sibling);
+        assert!(ground.lock("a").is_some());
+    }
+
+    #[test]
+    fn a_failed_attempt_leaves_nothing_locked() {
+        let ground = Ground::new();
+        let held = ground.lock("a/b").expect("free");
+        assert!(ground.lock("a/b/c").is_none());
+        drop(held);
+        assert!(ground.lock("a").is_some());
+    }
+
+    #[test]
+    fn renaming_a_workspace_does_not_free_it() {
+        let ground = Ground::new();
+        let _held = ground.lock("a/b").expect("free");
+        fs::rename(ground.root.join("a/b"), ground.root.join("a/moved")).expect("rename");
+        assert!(ground.lock("a/moved").is_none());
+    }
+
+    #[test]
+    fn locks_are_as_many_as_folders_and_never_links() {
+        let ground = Ground::new();
+        for _ in 0..20 {
+            assert!(ground.lock("a").is_some());
+        }
+        let locks = ground.locks.path().join("new");
+        let names: Vec<_> = fs::read_dir(&locks).expect("list").flatten().collect();
+        assert_eq!(names.len(), ground.root.join("a").ancestors().count());
+        for entry in names {
+            fs::remove_file(entry.path()).expect("remove");
+            std::os::unix::fs::symlink("/dev/null", entry.path()).expect("link");
+        }
+        let refused = WriterLock::try_lock(&locks, &ground.workspace("a")).expect_err("a link");
+        assert!(refused.to_string().starts_with("open the lock `"), "{refused}");
+    }
+
+    #[test]
+    fn a_killed_process_frees_its_lock() {
+        const HOLDER: &str = "SANDBOX_MCP_TEST_LOCK";
+        let name = "workspace::lock::tests::a_killed_process_frees_its_lock";
+        if let Some(folders) = std::env::var_os(HOLDER) {
+            let folders = folders.into_string().expect("utf-8");
+            let (locks, path) = folders.split_once(':').expect("two");
+            let path = Path::new(path);
+            let workspace = WorkspacePath::check(None, path, &[]).expect("checked");
+            let _held =
+                WriterLock::try_lock(Path::new(locks), &workspace).expect("ok").expect("free");
+            fs::write(path.join("held"), "").expect("write");
+            std::thread::sleep(std::time::Duration::from_secs(30));
+            panic!("nobody killed the holder");
+        }
+        let ground = Ground::new();
+        let locks = ground.locks.path().join("new");
+        let place = ground.root.join("a");
+        let mut holder = std::process::Command::new(std::env::current_exe().expect("a binary"))
+            .args(["--exact", name])
+            .env(HOLDER, format!("{}:{}", locks.display(), place.display()))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("starts");
+        let waited = std::time::Instant::now();
+        while !place.join("held").exists() {
+            assert!(waited.elapsed().as_secs() < 20, "the holder never came up");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(ground.lock("a").is_none());
+        holder.kill().expect("kill");
+        holder.wait().expect("gone");
+        assert!(ground.lock("a").is_some());
+    }
+}
