@@ -141,6 +141,9 @@ impl Sandbox {
 
     /// Kills and removes; returns when the engine has confirmed it.
     pub async fn remove(self) -> Result<(), Error> {
+        // Hung up first: an engine waits, and with it whoever asks it about the container, until
+        // somebody reads what the container still had to say.
+        drop((self.lines, self.input));
         Ok(self.engine.remove(&self.id).await?)
     }
 }

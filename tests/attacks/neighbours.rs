@@ -3,6 +3,9 @@
 use crate::common::{Model, PATIENCE, Product, Workspace, eventually};
 use crate::inside::{assert_lines, script, told};
 
+/// The gateway's, of the run itself.
+const SOCKETS: &str = "['/run/sandbox/egress.sock', '/run/sandbox/model.sock']";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn do_not_see_each_other() {
     let model = Model::routed([
@@ -39,7 +42,7 @@ async fn do_not_see_each_other() {
     for (home, name, seen) in [(&one, "own", "SEEN"), (&other, "other", "unseen")] {
         let mut expected: Vec<String> =
             things.iter().map(|thing| format!("{name} {thing}: {seen}")).collect();
-        expected.push(format!("{name} sockets: ['/run/sandbox/model.sock']"));
+        expected.push(format!("{name} sockets: {SOCKETS}"));
         expected.push(format!("{name} folders of other runs: []"));
         assert_lines(&told(home), &expected.join("\n"));
     }

@@ -20,7 +20,7 @@ for folder, folders, files in os.walk("/"):
             sockets.append(path)
         if stat.S_ISFIFO(mode):
             fifos.append(path)
-print(f"sockets {sockets}, fifos {fifos}, looked at more than 5000: {seen > 5000}")
+print(f"sockets {sorted(sockets)}, fifos {fifos}, looked at more than 5000: {seen > 5000}")
 abstract = [line.split()[-1] for line in content("/proc/net/unix").splitlines()[1:] if "@" in line]
 paths = {line.split()[-1] for line in content("/proc/net/unix").splitlines()[1:] if " /" in line}
 print(f"abstract sockets {abstract}, named ones {sorted(paths)}")

@@ -43,7 +43,7 @@ def hunt(name):
             pass
     tell("process", any(line == "sleep\00047771\0" for line in commands))
     sockets = [os.path.join(f, n) for f, _, ns in os.walk("/run") for n in ns if n.endswith(".sock")]
-    print(f"{name} sockets: {sockets}")
+    print(f"{name} sockets: {sorted(sockets)}")
     above = [p for p in ("/run/sandbox/..", "/run/sandbox/../..", "/workspace/..") for n in os.listdir(p) if re.match(r"(sw|sm)-|\d{8}-\d{6}-", n)]
     print(f"{name} folders of other runs: {above}")
 
