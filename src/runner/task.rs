@@ -81,6 +81,15 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     if let Some(at) = task.text.find('\0') {
         return Err(TaskError::Nul { at });
     }
+    if let Some(asked) = &task.command {
+        let known = crate::sandbox::image::commands();
+        if !known.contains(asked) {
+            return Err(TaskError::Command { asked: asked.clone(), known });
+        }
+    }
+    if task.mode == Mode::Isolated {
+        return Err(TaskError::Mode);
+    }
     let workspace = WorkspacePath::check(
         task.workspace.as_deref(),
         &shared.folder,
@@ -99,15 +108,6 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     let timeout = task.timeout.unwrap_or(Duration::from_secs(limits.timeout));
     if timeout.is_zero() || timeout.as_secs() > limits.max_timeout {
         return Err(TaskError::Timeout { asked: timeout.as_secs(), allowed: limits.max_timeout });
-    }
-    if let Some(asked) = &task.command {
-        let known = crate::sandbox::image::commands();
-        if !known.contains(asked) {
-            return Err(TaskError::Command { asked: asked.clone(), known });
-        }
-    }
-    if task.mode == Mode::Isolated {
-        return Err(TaskError::Mode);
     }
     if task.mode != Mode::ReadOnly {
         workspace.require_writable()?;

@@ -2,22 +2,24 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType};
 
 use super::protect::{Kind, Protected};
 use super::walk::{Entry, Limits, Visitor, open_folder, walk};
 
-/// How much to look at in each protected folder.
-const LOOK: Limits = Limits { entries: 5_000, time: Duration::from_millis(100) };
+/// How much to look at in each protected folder, and how long in all of them.
+const ENTRIES: usize = 5_000;
+const TIME: Duration = Duration::from_millis(200);
 
 /// Most names that are told.
 const MOST: usize = 16;
 
-/// Files in `places` that have more than one name. Links made *during* a run are not possible:
+/// Files in `places` that have more than one name, as far as a short look finds them. Links made *during* a run are not possible:
 /// the kernel makes none across the border of a mount.
 pub(super) fn linked(root: BorrowedFd<'_>, places: &[Protected]) -> Vec<PathBuf> {
+    let started = Instant::now();
     let mut found = Vec::new();
     for place in places {
         let relative = place.relative();
@@ -26,7 +28,9 @@ pub(super) fn linked(root: BorrowedFd<'_>, places: &[Protected]) -> Vec<PathBuf>
             Kind::File => {}
             Kind::Dir => {
                 if let Ok(folder) = open_folder(root, relative) {
-                    walk(folder.as_fd(), LOOK, &mut Links { base: relative, found: &mut found });
+                    let time = TIME.saturating_sub(started.elapsed());
+                    let limits = Limits { entries: ENTRIES, time };
+                    walk(folder.as_fd(), limits, &mut Links { base: relative, found: &mut found });
                 }
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! The lock is the kernel's, on an open file: it ends with whoever holds it, however that ends. A
 //! workspace inside of another one is part of it, so a writer takes its own key for itself alone
-//! and shares the keys of all folders above.
+//! and shares the keys of all folders above. A container can outlive its owner for a moment, so
+//! what a crashed run left is to be reaped before a lock is relied upon.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};

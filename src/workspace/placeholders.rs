@@ -83,6 +83,8 @@ impl Placeholders {
                 Err(Errno::EXIST) => failed = log.passed(&path).err(),
                 Err(errno) => {
                     failed = Some(GuardError::io("make a placeholder for", &path, errno));
+                    // It may be there and only not be as it should.
+                    made.push(Made { path, kind, identity: None });
                 }
             }
             if failed.is_some() {
@@ -120,7 +122,7 @@ impl Placeholders {
         left
     }
 
-    /// Removes what a killed run left. `locks` is the folder of the [`WriterLock`]s, because a run
+    /// Removes what a killed run left, after its container. `locks` is the folder of the [`WriterLock`]s, because a run
     /// that came after it may have found its placeholders and rely on them.
     pub fn remove_journaled(journal: &Path, locks: &Path) -> Result<Reaped, GuardError> {
         let Some(told) = journal::read(journal)? else { return Ok(Reaped::Done(Vec::new())) };
@@ -237,7 +239,9 @@ fn take_away(root: BorrowedFd<'_>, made: &[Made]) -> (Vec<Leftover>, bool) {
     let mut sound = true;
     for one in made.iter().rev() {
         let why = match take_one(root, one) {
-            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
+                continue;
+            }
             Err(Errno::NOTEMPTY | Errno::EXIST) => "it is not empty any more".to_owned(),
             Err(Errno::STALE) => "something else has taken its place".to_owned(),
             Err(errno) => {

@@ -32,8 +32,10 @@ impl Ground {
         fs::create_dir_all(path.parent().expect("parent")).expect("make");
         let mut file = File::create(path).expect("make");
         file.write_all(&vec![1; bytes]).expect("write");
-        // Some file systems tell what is allocated only then.
-        file.sync_all().expect("sync");
+        if bytes > 0 {
+            // Some file systems tell what is allocated only then.
+            file.sync_all().expect("sync");
+        }
     }
 
     fn watch(&self, bytes: u64, files: u64) -> Watch {

@@ -268,7 +268,7 @@ async fn the_same_bad_call_again_and_again() {
     let product = Product::with_model(&model).await.config("[limits]\nmax_requests = 12\n");
     let workspace = Workspace::new();
     let run = product.run(&workspace, ["--json", "loop"]).await;
-    run.assert_status("failed");
+    run.assert_status("budget_exhausted");
     run.assert_code(1);
     let asked = model.steps().len();
     assert!((3..=12).contains(&asked), "asked {asked} times");

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header,
+};
 use http_body::Frame;
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full};
@@ -244,8 +246,9 @@ impl Way<'_> {
             header::HOST,
             header::CONTENT_LENGTH,
             header::ACCEPT_ENCODING,
-            // The secret could be fetched in two halves.
+            // The secret could be fetched in two halves. The second is an old name of the first.
             header::RANGE,
+            HeaderName::from_static("request-range"),
             header::IF_RANGE,
         ] {
             headers.remove(ours);

@@ -183,6 +183,8 @@ impl<'a> Look<'a> {
         let what = match kind {
             FileType::RegularFile if stat.st_mode & 0o4000 != 0 => "setuid",
             FileType::RegularFile if stat.st_mode & 0o2000 != 0 => "setgid",
+            // Its commands run when a person continues it.
+            FileType::RegularFile if entry.name == "git-rebase-todo" => "unfinished rebase",
             FileType::RegularFile => return,
             FileType::Fifo => "fifo",
             FileType::Socket => "socket",

@@ -7,7 +7,8 @@
 //!
 //! Not swept are: `.gitmodules` and `.gitattributes`, which do nothing by themselves (git takes no
 //! commands from the first, and the second only names filters that must be in the settings),
-//! and a rebase that was left unfinished, whose commands run when a person continues it.
+//! and a rebase that was left unfinished, whose commands run when a person continues it; that one
+//! is told as odd.
 
 mod find;
 mod harmless;
@@ -90,7 +91,8 @@ pub struct SweptItem {
 pub struct Odd {
     /// Relative to the workspace.
     pub path: String,
-    /// `setuid`, `setgid`, `fifo`, `socket`, `device`, `closed folder` or `unknown`.
+    /// `setuid`, `setgid`, `fifo`, `socket`, `device`, `unfinished rebase`, `closed folder` or
+    /// `unknown`.
     pub what: String,
 }
 

@@ -47,6 +47,11 @@ fn settings_that_run_programs_are_dropped_and_the_repository_stays() {
     assert!(!ground.at("witness").exists());
     let kept = fs::read_to_string(ground.kept("repo/.git/config.swept")).expect("kept");
     assert_eq!(kept, evil(&ground));
+    // They are no empty threat.
+    let real = kept.replace("[include]\n\tpath = ../more\n", "");
+    fs::write(ground.at("repo/.git/config"), real).expect("write");
+    ground.git("repo", &["status"]);
+    assert!(ground.at("witness").exists());
 }
 
 #[test]

@@ -280,6 +280,7 @@ fn odd_things_are_told_and_left() {
     let swept = ground.after(|ground| {
         setuid("new", 0o4755);
         setuid("d/group", 0o2755);
+        ground.write("r/.git/rebase-merge/git-rebase-todo", "exec x\n");
         let fifo = ground.at("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, rustix::fs::Mode::RWXU, 0)
             .expect("fifo");
@@ -293,7 +294,13 @@ fn odd_things_are_told_and_left() {
     odd.sort_unstable();
     assert_eq!(
         odd,
-        [("d/group", "setgid"), ("new", "setuid"), ("pipe", "fifo"), ("socket", "socket")]
+        [
+            ("d/group", "setgid"),
+            ("new", "setuid"),
+            ("pipe", "fifo"),
+            ("r/.git/rebase-merge/git-rebase-todo", "unfinished rebase"),
+            ("socket", "socket"),
+        ]
     );
     assert!(swept.moved.is_empty() && ground.at("pipe").exists());
 }

@@ -32,7 +32,8 @@ async fn a_second_request_on_a_connection_reaches_nobody() {
             "POST http://{host}/outer HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n{inner}"
         ),
     ] {
-        bench.raw(request).await;
+        let answer = bench.raw(request).await;
+        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{answer}");
     }
     let seen = server.seen();
     assert!(seen.len() >= 3, "{seen:?}");
