@@ -60,9 +60,9 @@ async fn ends_the_sandbox_when_the_owner_is_killed() {
     assert_eq!(run.wait().await.signal, Some(9));
     eventually("the container to end by itself", SECONDS, || (!runs(&process)).then_some(())).await;
 
-    // The next start takes away what lies there.
+    // The next start, wherever, takes away what lies there.
     let other = Model::start(Script::say("Fine.")).await;
-    let next = product.run(&home, ["--json", "--model-url", &other.url(), "next"]).await;
+    let next = product.run(&Workspace::new(), ["--json", "--model-url", &other.url(), "next"]).await;
     next.assert_status("completed");
     product.check_nothing_left().await;
 }
