@@ -62,7 +62,8 @@ async fn ends_the_sandbox_when_the_owner_is_killed() {
 
     // The next start, wherever, takes away what lies there.
     let other = Model::start(Script::say("Fine.")).await;
-    let next = product.run(&Workspace::new(), ["--json", "--model-url", &other.url(), "next"]).await;
+    let next =
+        product.run(&Workspace::new(), ["--json", "--model-url", &other.url(), "next"]).await;
     next.assert_status("completed");
     product.check_nothing_left().await;
 }
