@@ -107,7 +107,8 @@ impl Sandbox {
                 Line::TooLong { .. } => {}
             }
         };
-        let wrong = receipt.mismatches(policy);
+        let mut wrong = receipt.mismatches(policy);
+        wrong.extend(receipt.misplaced(policy));
         if wrong.is_empty() { Ok(receipt) } else { Err(Error::Mismatch(wrong)) }
     }
 
@@ -140,6 +141,9 @@ impl Sandbox {
 
     /// Kills and removes; returns when the engine has confirmed it.
     pub async fn remove(self) -> Result<(), Error> {
+        // Hung up first: an engine waits, and with it whoever asks it about the container, until
+        // somebody reads what the container still had to say.
+        drop((self.lines, self.input));
         Ok(self.engine.remove(&self.id).await?)
     }
 }
@@ -211,6 +215,8 @@ fn host_config(policy: &Policy) -> HostConfig {
             format!("seccomp={}", super::policy::SECCOMP),
         ]),
         readonly_rootfs: Some(policy.read_only_root),
+        masked_paths: Some(strings(policy.masked_paths)),
+        readonly_paths: Some(strings(policy.read_only_paths)),
         runtime: policy.runtime.clone(),
         memory: amount(policy.memory),
         memory_swap: amount(policy.memory_and_swap),
@@ -247,6 +253,10 @@ fn host_config(policy: &Policy) -> HostConfig {
         oom_score_adj: Some(500),
         ..Default::default()
     }
+}
+
+fn strings(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|&path| path.to_owned()).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "processor counts are small")]

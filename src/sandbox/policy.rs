@@ -17,6 +17,42 @@ pub const SECCOMP: &str = include_str!("../../config/seccomp.json");
 /// which is the most they can give.
 const FILES: i64 = 8192;
 
+/// Files of the kernel that are covered: all that any version of the engine covers by itself, and
+/// what else tells of the machine or of other users of its kernel, and no agent needs.
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/diskstats",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/partitions",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/swaps",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/class/dmi",
+    "/sys/devices/virtual/dmi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/pstore",
+    "/sys/kernel/notes",
+    "/sys/kernel/vmcoreinfo",
+];
+
+/// The engine's own list: given as well, because it fills in neither when it gets one.
+const READ_ONLY: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// `uid:gid` inside a sandbox. Cannot be root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
@@ -91,6 +127,8 @@ pub struct Policy {
     pub no_new_privileges: bool,
     pub read_only_root: bool,
     pub seccomp: String,
+    pub masked_paths: &'static [&'static str],
+    pub read_only_paths: &'static [&'static str],
     /// Container runtime; the engine's default when absent.
     pub runtime: Option<String>,
     pub memory: u64,
@@ -160,6 +198,8 @@ impl Policy {
             no_new_privileges: true,
             read_only_root: true,
             seccomp: "config/seccomp.json".into(),
+            masked_paths: MASKED,
+            read_only_paths: READ_ONLY,
             runtime: config.sandbox.runtime.clone(),
             memory: config.limits.memory.bytes(),
             memory_and_swap: config.limits.memory.bytes(),

@@ -1,9 +1,13 @@
 //! What the guest saw of its own isolation, held against the policy before the agent starts.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Policy;
+use super::{Mount, Policy, WORKSPACE};
+use crate::text::one_line;
 
 /// The isolation as observed from inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +27,9 @@ pub struct Receipt {
     pub core_limit: Option<u64>,
     pub tmpfs: Vec<TmpfsSeen>,
     pub writable_mounts: Vec<String>,
+    /// What is mounted in the workspace; an old image does not say.
+    #[serde(default)]
+    pub workspace_mounts: Vec<MountSeen>,
     pub hostname: String,
 }
 
@@ -52,7 +59,35 @@ pub struct TmpfsSeen {
     pub options: String,
 }
 
+/// A mount point and the file or folder that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MountSeen {
+    pub path: String,
+    pub device: Option<u64>,
+    pub inode: Option<u64>,
+}
+
 impl Receipt {
+    /// Each mount in the workspace that is not the file or folder which has its name on the host.
+    /// The engine follows links in a name, and whoever else may write there can put one at any
+    /// moment before it looks.
+    pub fn misplaced(&self, policy: &Policy) -> Vec<String> {
+        let below = |mount: &&Mount| mount.target.starts_with(WORKSPACE);
+        let same = |mount: &&Mount| {
+            let target = mount.target.to_string_lossy();
+            let seen = self.workspace_mounts.iter().rev().find(|seen| seen.path == target);
+            let seen = seen.and_then(|seen| seen.device.zip(seen.inode));
+            seen.is_some() && seen == identity(&mount.source)
+        };
+        let wrong = policy.mounts.iter().filter(below).filter(|mount| !same(mount));
+        wrong
+            .map(|mount| {
+                let target = one_line(&mount.target.to_string_lossy(), 200);
+                format!("what is mounted at {target} is not what was meant: it was replaced")
+            })
+            .collect()
+    }
+
     /// Each point in which the sandbox is not what the policy says. Empty is good.
     pub fn mismatches(&self, policy: &Policy) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -132,6 +167,26 @@ impl Receipt {
     }
 }
 
+/// Device and inode of what has this name; none where a link is part of it.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Ok(file) => {
+                let stat = rustix::fs::fstat(file).ok()?;
+                return Some((stat.st_dev, stat.st_ino));
+            }
+            Err(rustix::io::Errno::NOSYS) => {}
+            Err(_) => return None,
+        }
+    }
+    let real = path.canonicalize().is_ok_and(|real| real == path);
+    let meta = path.symlink_metadata().ok().filter(|meta| real && !meta.is_symlink())?;
+    Some((meta.dev(), meta.ino()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,8 +233,44 @@ mod tests {
                 })
                 .collect(),
             writable_mounts: vec!["/tmp".into(), "/home/agent".into(), "/dev/shm".into()],
+            workspace_mounts: Vec::new(),
             hostname: "sandbox".into(),
         }
+    }
+
+    /// The engine mounts by name; what is there must be what has that name, and no link.
+    #[test]
+    fn a_mount_of_something_else_is_seen() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a path");
+        let (meant, other) = (root.join("meant"), root.join("other"));
+        for folder in [&meant, &other] {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        std::os::unix::fs::symlink(&other, root.join("link")).expect("a link");
+        let seen = |path: &Path| {
+            let meta = path.metadata().expect("it exists");
+            let path = format!("{WORKSPACE}/.git");
+            MountSeen { path, device: Some(meta.dev()), inode: Some(meta.ino()) }
+        };
+        let misplaced = |source: &Path, seen: Vec<MountSeen>| {
+            let mount = Mount {
+                what: "protected".into(),
+                source: source.to_owned(),
+                target: Path::new(WORKSPACE).join(".git"),
+                read_only: true,
+            };
+            let policy = Policy { mounts: vec![mount], ..policy() };
+            let receipt = Receipt { workspace_mounts: seen, ..good(&policy) };
+            receipt.misplaced(&policy).len()
+        };
+        assert_eq!(misplaced(&meant, vec![seen(&meant)]), 0);
+        assert_eq!(misplaced(&meant, vec![seen(&other)]), 1, "replaced before the mount");
+        assert_eq!(misplaced(&root.join("link"), vec![seen(&other)]), 1, "still a link");
+        assert_eq!(misplaced(&root.join("gone"), vec![seen(&other)]), 1);
+        assert_eq!(misplaced(&meant, vec![]), 1, "an image that does not say");
+        let unknown = MountSeen { device: None, ..seen(&meant) };
+        assert_eq!(misplaced(&meant, vec![unknown]), 1);
     }
 
     type Weaken = fn(&mut Receipt);

@@ -1,0 +1,44 @@
+//! What the sandbox can learn about the machine: no engine, no other socket, no identity. The paths
+//! of what is mounted do show: the kernel tells every process the sources of its mounts.
+
+use crate::common::{Model, Product, Workspace};
+use crate::inside::{assert_lines, script, told};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_machine_is_not_known() {
+    let home = Workspace::new();
+    home.write("probes.py", include_str!("inside/identity.py"));
+    let model = Model::start(script("python probes.py")).await;
+    let product = Product::with_model(&model).await;
+    let run = product.run(&home, ["--json", "attack"]).await;
+    let report = run.assert_status("completed");
+    product.check_nothing_left().await;
+
+    let id = report["run_id"].as_str().expect("an id");
+    let sockets = product.folder("run").join("sandbox-mcp").join(id);
+    let told = told(&home)
+        .replace(sockets.to_str().expect("UTF-8"), "RUN")
+        .replace(home.path().to_str().expect("UTF-8"), "WORKSPACE");
+    let (mounts, rest): (Vec<&str>, Vec<&str>) =
+        told.lines().partition(|line| line.starts_with("mount source "));
+    assert!(mounts.len() > 4, "{mounts:#?}");
+    for mount in mounts {
+        let source = mount.rsplit(' ').next().expect("a source");
+        let ours = ["WORKSPACE", "RUN/"].iter().any(|start| source.starts_with(start));
+        let engines =
+            ["hostname", "hosts"].iter().any(|name| source.ends_with(&format!("/ID/{name}")));
+        assert!(ours || engines, "{mount}");
+    }
+    let rest: Vec<String> = rest.into_iter().map(of_any_engine).collect();
+    assert_lines(&rest.join("\n"), include_str!("expected/identity.txt"));
+}
+
+/// The path of a control group differs from one engine to another.
+fn of_any_engine(line: &str) -> String {
+    if line.starts_with("control groups ") {
+        let namespaced = line == "control groups ['/']";
+        let by_id = line.matches("ID").count() == 1 && !line.contains("user");
+        return format!("control groups known by an id at most: {}", namespaced || by_id);
+    }
+    line.to_owned()
+}
