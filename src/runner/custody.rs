@@ -12,7 +12,7 @@ use super::follow::End;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{ChangeSummary, Error};
+use super::{ChangeSummary, Error, host};
 use crate::workspace::{
     Baseline, Before, Bounds, Exceeded, GuardError, Limits, Mode, SweepLimits, Swept, Watch,
     WriterLock,
@@ -38,6 +38,7 @@ pub async fn lock(
     if task.mode != Mode::Direct {
         return Ok(None);
     }
+    host::look_again(&shared.host, shared.config.engine.host.as_deref(), &shared.runtime).await;
     let locks = locks(&shared.runtime);
     let mut told = false;
     loop {

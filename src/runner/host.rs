@@ -42,6 +42,20 @@ impl Host {
     }
 }
 
+/// Cleans up after those that died since the engine was met. A run calls it before it takes its
+/// lock: a dead run's placeholders in the same workspace would be taken for the user's own.
+pub async fn look_again(host: &Host, configured: Option<&str>, runtime: &Path) {
+    if !sandbox::has_abandoned(runtime) {
+        return;
+    }
+    let met = host.known().is_some();
+    match host.meet(configured, runtime).await {
+        Ok((engine, _)) if met => clean_up_after_others(engine, runtime).await,
+        // Met just now, which cleans up; or not met, which the run is about to say.
+        Ok(_) | Err(_) => {}
+    }
+}
+
 /// What cannot be removed now is somebody's to see, but no reason to refuse work.
 async fn clean_up_after_others(engine: &Engine, runtime: &Path) {
     if let Err(error) = sandbox::reap(engine).await {

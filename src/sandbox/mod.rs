@@ -16,7 +16,7 @@ pub use generated::{identity_mounts, mask_mount};
 pub use guest::{AGENT_KILLED, DEADLINE, Line, OWNER_GONE};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use policy::{Door, Mount, Policy, Tmpfs, User};
-pub use reaper::{RunFolder, reap, reap_folders};
+pub use reaper::{RunFolder, has_abandoned, reap, reap_folders};
 pub use receipt::Receipt;
 
 /// Where the workspace appears inside.

@@ -63,16 +63,26 @@ impl Drop for RunFolder {
     }
 }
 
+/// Whether there is a private folder of a dead owner.
+pub fn has_abandoned(runtime: &Path) -> bool {
+    let entries = std::fs::read_dir(runtime).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| is_dead(&path))
+}
+
+fn is_dead(folder: &Path) -> bool {
+    std::fs::read_to_string(folder.join(OWNER_FILE))
+        .ok()
+        .and_then(|owner| owner.trim().parse::<Owner>().ok())
+        .is_some_and(|owner| !owner.is_alive())
+}
+
 /// Removes the private folders of dead owners. Folders that do not say whose they are stay, and
 /// so do those that `settle` cannot bring to an end.
 pub fn reap_folders(runtime: &Path, settle: impl Fn(&Path) -> bool) -> std::io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(runtime)? {
         let path = entry?.path();
-        let owner = std::fs::read_to_string(path.join(OWNER_FILE))
-            .ok()
-            .and_then(|owner| owner.trim().parse::<Owner>().ok());
-        if owner.is_some_and(|owner| !owner.is_alive()) && settle(&path) {
+        if is_dead(&path) && settle(&path) {
             std::fs::remove_dir_all(&path)?;
             removed += 1;
         }

@@ -12,14 +12,14 @@ const LONGEST_VALUE: usize = 2000;
 
 /// Settings as they may stay.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Harmless {
+pub(in crate::workspace) struct Harmless {
     pub text: String,
     /// The names of what may not, each once.
     pub dropped: Vec<String>,
 }
 
 /// Sorts settings into what stays and what is dropped.
-pub(super) fn harmless(bytes: &[u8]) -> Harmless {
+pub(in crate::workspace) fn harmless(bytes: &[u8]) -> Harmless {
     let text = String::from_utf8_lossy(bytes);
     let (settings, sound) = parse(&text);
     let mut kept = String::new();
