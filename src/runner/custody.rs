@@ -38,11 +38,23 @@ pub async fn lock(
     if task.mode != Mode::Direct {
         return Ok(None);
     }
-    host::look_again(&shared.host, shared.config.engine.host.as_deref(), &shared.runtime).await;
     let locks = locks(&shared.runtime);
     let mut told = false;
+    let mut attempts = 3;
     loop {
+        // Not for ever: what cannot be cleaned up is told, and is no reason to refuse work.
+        let dead = attempts > 0 && crate::sandbox::has_abandoned(&shared.runtime);
+        if dead {
+            attempts -= 1;
+            let engine = shared.config.engine.host.as_deref();
+            host::look_again(&shared.host, engine, &shared.runtime).await;
+        }
         match WriterLock::try_lock(&locks, &task.workspace) {
+            // Its owner may have died while we waited for it.
+            Ok(Some(lock)) if attempts > 0 && crate::sandbox::has_abandoned(&shared.runtime) => {
+                drop(lock);
+                continue;
+            }
             Ok(Some(lock)) => return Ok(Some(lock)),
             Ok(None) => {}
             Err(error) => return Err(End::Broken(error.into())),

@@ -45,9 +45,6 @@ impl Host {
 /// Cleans up after those that died since the engine was met. A run calls it before it takes its
 /// lock: a dead run's placeholders in the same workspace would be taken for the user's own.
 pub async fn look_again(host: &Host, configured: Option<&str>, runtime: &Path) {
-    if !sandbox::has_abandoned(runtime) {
-        return;
-    }
     let met = host.known().is_some();
     match host.meet(configured, runtime).await {
         Ok((engine, _)) if met => clean_up_after_others(engine, runtime).await,
