@@ -22,7 +22,7 @@ async fn all_closed(internet: &Internet) {
 async fn a_run_outlives_large_and_slow_servers_and_leaves_no_connection() {
     let Some(internet) = Internet::start() else { return };
     let probes = r#"
-        curl -sS -m 60 --cacert ca.pem https://shop.example.com/drip > drops.txt 2>/dev/null &
+        curl -N -sS -m 60 --cacert ca.pem https://shop.example.com/drip > drops.txt 2>/dev/null &
         curl -sS -m 60 http://shop.example.com/drip > /dev/null 2>&1 &
         curl -sS -m 60 --cacert ca.pem https://shop.example.com/hang > /dev/null 2>&1 &
         line big sh -c 'curl -sS -m 60 --cacert ca.pem https://shop.example.com/big | wc -c'

@@ -7,12 +7,9 @@ use crate::common::workspace::walk;
 
 const SECRET: &str = "lent-4f1c9e7a2b63-secret";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lent_key_reaches_its_host_and_nobody_else() {
-    let Some(internet) = Internet::start() else { return };
-    stock(&internet);
+fn probes() -> String {
     let (front, back) = SECRET.split_at(9);
-    let probes = format!(
+    format!(
         r#"
         {clients}
         echo "authority: $(ls /run/sandbox | grep -c pem) $(grep -c BEGIN "$SSL_CERT_FILE" | wc -l)"
@@ -29,6 +26,11 @@ async fn a_lent_key_reaches_its_host_and_nobody_else() {
         code fronted-tls --cacert both.pem --connect-to other.example.net:443:key.example.com:443 https://other.example.net/echo
         code other-host-key --cacert both.pem -H 'Host: key.example.com' https://other.example.net/echo
         code ranged --cacert both.pem -r 0-20 https://key.example.com/echo
+        # Large ones.
+        line big sh -c 'curl -sS -m 60 --cacert both.pem https://key.example.com/big | wc -c'
+        line up sh -c 'head -c 20000000 /dev/zero | curl -sS -m 60 --cacert both.pem -o /dev/null -w "%{{http_code}}" --data-binary @- https://key.example.com/'
+        # Who does not trust the authority sends nothing.
+        code untrusting https://key.example.com/echo
         # Its authority is for that host, and without a key that could sign more.
         echo "keys: $(cat /run/sandbox/*.pem "$SSL_CERT_FILE" | grep -c 'PRIVATE KEY')"
         openssl x509 -in /run/sandbox/authority.pem -noout -ext nameConstraints | grep DNS
@@ -38,7 +40,13 @@ async fn a_lent_key_reaches_its_host_and_nobody_else() {
         echo "found: $found"
         "#,
         clients = CLIENTS.replace("HOST", "key.example.com")
-    );
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lent_key_reaches_its_host_and_nobody_else() {
+    let Some(internet) = Internet::start() else { return };
+    stock(&internet);
     let config = "
         [egress]
         allow = [\"other.example.net\"]
@@ -49,7 +57,7 @@ async fn a_lent_key_reaches_its_host_and_nobody_else() {
         prefix = \"Bearer \"
     ";
     let files = [("seen/x", "")];
-    let outing = Outing::new(&internet, config, &[("LENT", SECRET)], &files, &probes).await;
+    let outing = Outing::new(&internet, config, &[("LENT", SECRET)], &files, &probes()).await;
     let mut expected = all_worked("key.example.com");
     expected.extend(
         [
@@ -63,6 +71,9 @@ async fn a_lent_key_reaches_its_host_and_nobody_else() {
             "fronted-tls: 000 200 [35]",
             "other-host-key: 200 200 [0]",
             "ranged: 200 200 [0]",
+            "big: 52428800 [0]",
+            "up: 200 [0]",
+            "untrusting: 000 200 [60]",
             "keys: 0",
             "      DNS:key.example.com",
             "found: 0",
@@ -95,10 +106,16 @@ async fn a_lent_key_reaches_its_host_and_nobody_else() {
     assert_eq!(strangers.len(), 2, "{strangers:?}");
     for visit in internet.visits() {
         let holds = String::from_utf8_lossy(&visit.bytes).contains(SECRET);
-        assert_eq!(holds, visit.sni.as_deref() == Some("key.example.com"), "{visit:?}");
+        let asked = !visit.bytes.is_empty();
+        assert_eq!(holds, asked && visit.sni.as_deref() == Some("key.example.com"), "{visit:?}");
     }
 
-    // The sandbox saw its place, and nothing of it in what it wrote down.
+    assert_kept_out(&outing);
+}
+
+/// The sandbox saw what stands in the key's place, and nothing of the key is in what anyone wrote
+/// down.
+fn assert_kept_out(outing: &Outing) {
     assert!(outing.workspace.read("seen/echo.txt").contains("authorization: Bearer [api key]"));
     assert!(outing.workspace.read("seen/headers.txt").contains("x-echo: Bearer [api key]"));
     let mut files = Vec::new();
@@ -113,4 +130,33 @@ async fn a_lent_key_reaches_its_host_and_nobody_else() {
     }
     assert!(!outing.report.to_string().contains(SECRET));
     assert!(outing.workspace.read("seen/verbose.txt").contains("CN=sandbox-mcp, for one run"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_not_there_opens_nothing() {
+    let Some(internet) = Internet::start() else { return };
+    let config = "
+        [egress]
+        allow = [\"shop.example.com\"]
+        [[credential]]
+        host = \"key.example.com\"
+        header = \"Authorization\"
+        value_env = \"LENT\"
+    ";
+    let probes = "
+        code lender https://key.example.com/
+        code allowed https://shop.example.com/
+        [ $(grep -c BEGIN \"$SSL_CERT_FILE\") -gt 1 ] && echo public authorities
+        [ ! -e /run/sandbox/authority.pem ] && echo none of ours
+    ";
+    let outing = Outing::new(&internet, config, &[], &[], probes).await;
+    outing.assert_lines(&[
+        "lender: 000 403 [56]",
+        "allowed: 200 200 [0]",
+        "public authorities",
+        "none of ours",
+    ]);
+    let remarks = outing.report["remarks"].to_string();
+    assert!(remarks.contains("LENT") && remarks.contains("is not reached"), "{remarks}");
+    assert_eq!(internet.visits().len(), 1);
 }

@@ -28,6 +28,24 @@ code() {
 }
 "#;
 
+/// Lines of a script, and what each is to say.
+#[derive(Default)]
+struct Probes {
+    script: String,
+    expected: Vec<String>,
+}
+
+impl Probes {
+    /// `command` is one of the tools and its arguments, without the probe's name.
+    fn add(&mut self, command: &str, says: &str) {
+        let name = format!("p{}", self.expected.len());
+        let line = command.replacen(' ', &format!(" {name} "), 1);
+        self.script.push_str(&line);
+        self.script.push('\n');
+        self.expected.push(format!("{name}: {says}"));
+    }
+}
+
 /// One run on an internet.
 struct Outing {
     told: String,

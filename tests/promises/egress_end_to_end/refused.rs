@@ -1,10 +1,24 @@
 //! What was not allowed, and what never is.
 
-use std::fmt::Write as _;
-
-use super::Outing;
+use super::{Outing, Probes};
 use crate::common::Internet;
 use crate::common::internet::{INNER, OTHER, SHOP, SHOP_V6};
+
+/// What curl is told of a tunnel, and of plain HTTP, that is refused.
+const TUNNEL: &str = "000 403 [56]";
+const PLAIN: &str = "403 000 [0]";
+
+/// Names that look like those that are allowed, and lead to the same server; and strangers.
+const STRANGERS: [&str; 8] = [
+    "sub.shop.example.com",
+    "evilshop.example.com",
+    "shop.example.com.evil.net",
+    "evilexample.org",
+    "example.org.evil.net",
+    "evil.net",
+    "nobody.example.com",
+    "hidden-words.evil.net",
+];
 
 /// Names with bad addresses: besides those with one, names with good and bad ones, and IPv4 in the
 /// clothes of IPv6.
@@ -15,11 +29,10 @@ fn inner_names() -> Vec<String> {
 }
 
 /// Both protocols to every name with a bad address.
-fn try_inner(probes: &mut String, expected: &mut Vec<String>) {
+fn try_inner(probes: &mut Probes) {
     for name in inner_names() {
-        let _ = writeln!(probes, "code {name} https://{name}/\ncode {name} http://{name}/");
-        expected.push(format!("{name}: 000 403 [56]"));
-        expected.push(format!("{name}: 403 000 [0]"));
+        probes.add(&format!("code https://{name}/"), TUNNEL);
+        probes.add(&format!("code http://{name}/"), PLAIN);
     }
 }
 
@@ -40,107 +53,7 @@ fn assert_visits(internet: &Internet, expected: &[&str]) {
     assert_eq!(seen, expected, "{visits:#?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_allowed_is_neither_reached_nor_looked_up() {
-    let Some(internet) = Internet::start() else { return };
-    let mut probes = String::new();
-    let mut expected: Vec<String> = Vec::new();
-    let mut probe = |line: &str, says: &str| {
-        let name = format!("p{}", expected.len());
-        let _ = writeln!(probes, "{}", line.replacen(' ', &format!(" {name} "), 1));
-        expected.push(format!("{name}: {says}"));
-    };
-    let (tunnel, plain) = ("000 403 [56]", "403 000 [0]");
-    probe("code https://shop.example.com/", "200 200 [0]");
-
-    // Names that look alike lead to the same server.
-    let strangers = [
-        "sub.shop.example.com",
-        "evilshop.example.com",
-        "shop.example.com.evil.net",
-        "evilexample.org",
-        "example.org.evil.net",
-        "evil.net",
-        "nobody.example.com",
-        "hidden-words.evil.net",
-    ];
-    for name in strangers {
-        probe(&format!("code https://{name}/"), tunnel);
-        probe(&format!("code http://{name}/"), plain);
-    }
-    // Addresses in every spelling that a client may know. curl makes an address of some itself.
-    let [a, b, c, d] = SHOP.parse::<std::net::Ipv4Addr>().expect("an address").octets();
-    let number = u32::from_be_bytes([a, b, c, d]);
-    for address in [
-        SHOP.to_owned(),
-        OTHER.to_owned(),
-        format!("[{SHOP_V6}]"),
-        format!("[::ffff:{SHOP}]"),
-        format!("{number}"),
-        format!("{number:#x}"),
-        format!("{a:#o}.{b}.{c}.{d}"),
-        format!("{a}.{b}.{}", u32::from(c) * 256 + u32::from(d)),
-        format!("{SHOP}."),
-    ] {
-        probe(&format!("line refused_by_all '{address}'"), "no");
-    }
-    // Ports.
-    for port in [22, 25, 80, 8443, 444] {
-        probe(&format!("code https://shop.example.com:{port}/"), tunnel);
-    }
-    for port in [22, 25, 443, 8443, 81] {
-        probe(&format!("code http://shop.example.com:{port}/"), plain);
-    }
-    probe("code -p http://shop.example.com:22/", tunnel);
-    // TLS for another name than the tunnel's, for none, and no TLS at all.
-    probe("code --connect-to evil.net:443:shop.example.com:443 https://evil.net/", "000 200 [35]");
-    probe("line hello -servername evil.net", "alert access denied [0]");
-    probe("line hello -servername other.example.net", "alert access denied [0]");
-    probe("line hello -noservername", "alert access denied [0]");
-    probe("line hello -servername shop.example.com", "reached [0]");
-    probe("code -p --connect-to ::shop.example.com:443 http://shop.example.com/", "000 200 [52]");
-    // A name that is good only once.
-    probe("code https://rebound.example.org/", "200 200 [0]");
-    probe("code https://rebound.example.org/", tunnel);
-    // A server that sends its visitors inside.
-    probe("code -L http://shop.example.com/away", plain);
-    probe("code -L https://shop.example.com/elsewhere", "000 403 [56]");
-    try_inner(&mut probes, &mut expected);
-    for (name, text) in [
-        ("direct", "code direct --noproxy '*' https://shop.example.com/"),
-        ("direct-address", "code direct-address --noproxy '*' http://8.20.30.10/"),
-        ("direct-inner", "code direct-inner --noproxy '*' http://10.1.2.3/"),
-    ] {
-        probes.push_str(text);
-        probes.push('\n');
-        let code = if name == "direct" { 6 } else { 7 };
-        expected.push(format!("{name}: 000 000 [{code}]"));
-    }
-    // Datagrams and streams to a name server, and the resolver's own way.
-    probes.push_str(
-        r#"
-        line resolver python3 -c 'import socket
-try: print(socket.getaddrinfo("shop.example.com", 443))
-except OSError as error: print(type(error).__name__)'
-        line udp python3 -c 'import socket
-try: print(socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", ("8.20.1.1", 53)))
-except OSError as error: print(error.strerror)'
-        line tcp python3 -c 'import socket
-try: print(socket.create_connection(("8.20.1.1", 53), 3))
-except OSError as error: print(error.strerror)'
-        line socks curl -s -m 5 -x socks5h://127.0.0.1:4142 https://shop.example.com/
-        "#,
-    );
-    expected.extend(
-        [
-            "resolver: gaierror [0]",
-            "udp: Network is unreachable [0]",
-            "tcp: Network is unreachable [0]",
-            "socks:  [97]",
-        ]
-        .map(str::to_owned),
-    );
-    let tools = r#"
+const TOOLS: &str = r#"
 hello() {
     echo | timeout 10 openssl s_client -proxy 127.0.0.1:4142 -connect shop.example.com:443 -CAfile ca.pem -verify_return_error "$@" 2>&1 | grep -o -i -m 1 'alert access denied\|Verify return code: 0' | sed 's/Verify.*/reached/'
 }
@@ -154,13 +67,91 @@ refused_by_all() {
     echo no
 }
 "#;
+
+/// Addresses of allowed servers in every spelling that a client may know. curl makes a plain
+/// address of some itself; the proxy is also given them as they are.
+fn try_addresses(probes: &mut Probes) {
+    let [a, b, c, d] = SHOP.parse::<std::net::Ipv4Addr>().expect("an address").octets();
+    let number = u32::from_be_bytes([a, b, c, d]);
+    for address in [
+        SHOP.to_owned(),
+        OTHER.to_owned(),
+        format!("[{SHOP_V6}]"),
+        format!("[::ffff:{SHOP}]"),
+        format!("{number}"),
+        format!("{number:#x}"),
+        format!("{a:#o}.{b}.{c}.{d}"),
+        format!("{a}.{b}.{}", u32::from(c) * 256 + u32::from(d)),
+        format!("{SHOP}."),
+    ] {
+        probes.add(&format!("line refused_by_all '{address}'"), "no [0]");
+    }
+}
+
+fn try_ports(probes: &mut Probes) {
+    for port in [22, 25, 80, 8443, 444] {
+        probes.add(&format!("code https://shop.example.com:{port}/"), TUNNEL);
+    }
+    for port in [22, 25, 443, 8443, 81] {
+        probes.add(&format!("code http://shop.example.com:{port}/"), PLAIN);
+    }
+    probes.add("code -p http://shop.example.com:22/", TUNNEL);
+}
+
+/// TLS for another name than the tunnel's, for none, and no TLS at all.
+fn try_tls(probes: &mut Probes) {
+    let to_shop = "--connect-to ::shop.example.com:443";
+    probes.add(&format!("code {to_shop} https://evil.net/"), "000 200 [35]");
+    probes.add("line hello -servername evil.net", "alert access denied [0]");
+    probes.add("line hello -servername other.example.net", "alert access denied [0]");
+    probes.add("line hello -noservername", "alert access denied [0]");
+    probes.add("line hello -servername shop.example.com", "reached [0]");
+    probes.add(&format!("code -p {to_shop} http://shop.example.com/"), "000 200 [52]");
+}
+
+/// Without the proxy there is no network: neither streams nor datagrams nor a resolver.
+fn try_without_the_proxy(probes: &mut Probes) {
+    for (url, code) in
+        [("https://shop.example.com/", 6), ("http://8.20.30.10/", 7), ("http://10.1.2.3/", 7)]
+    {
+        probes.add(&format!("code --noproxy '*' {url}"), &format!("000 000 [{code}]"));
+    }
+    for (attempt, says) in [
+        ("socket.getaddrinfo(\"shop.example.com\", 443)", "gaierror"),
+        ("socket.socket(type=socket.SOCK_DGRAM).sendto(b\"x\", (\"8.20.1.1\", 53))", "OSError"),
+        ("socket.create_connection((\"8.20.1.1\", 53), 3)", "OSError"),
+    ] {
+        let python = format!(
+            "line python3 -c 'import socket\ntry: print({attempt})\nexcept OSError as error: print(type(error).__name__)'"
+        );
+        probes.add(&python, &format!("{says} [0]"));
+    }
+    probes.add("line curl -s -m 5 -x socks5h://127.0.0.1:4142 https://shop.example.com/", " [97]");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_allowed_is_neither_reached_nor_looked_up() {
+    let Some(internet) = Internet::start() else { return };
+    let mut probes = Probes { script: TOOLS.into(), ..Probes::default() };
+    probes.add("code https://shop.example.com/", "200 200 [0]");
+    for name in STRANGERS {
+        probes.add(&format!("code https://{name}/"), TUNNEL);
+        probes.add(&format!("code http://{name}/"), PLAIN);
+    }
+    try_addresses(&mut probes);
+    try_ports(&mut probes);
+    try_tls(&mut probes);
+    // A name that is good only once.
+    probes.add("code https://rebound.example.org/", "200 200 [0]");
+    probes.add("code https://rebound.example.org/", TUNNEL);
+    // A server that sends its visitors inside, and elsewhere.
+    probes.add("code -L http://shop.example.com/away", PLAIN);
+    probes.add("code -L https://shop.example.com/elsewhere", TUNNEL);
+    try_inner(&mut probes);
+    try_without_the_proxy(&mut probes);
     let config = "[egress]\nallow = [\"shop.example.com\", \".example.org\"]\n";
-    let expected: Vec<String> = expected
-        .into_iter()
-        .map(|line| if line.ends_with(": no") { line + " [0]" } else { line })
-        .collect();
-    let outing = Outing::new(&internet, config, &[], &[], &format!("{tools}\n{probes}")).await;
-    outing.assert_lines(&expected);
+    let outing = Outing::new(&internet, config, &[], &[], &probes.script).await;
+    outing.assert_lines(&probes.expected);
 
     assert_visits(
         &internet,
@@ -173,7 +164,7 @@ refused_by_all() {
         ],
     );
     let looked_up = internet.looked_up();
-    for name in strangers.into_iter().chain(["other.example.net"]) {
+    for name in STRANGERS.into_iter().chain(["other.example.net"]) {
         assert!(!looked_up.contains(name), "{looked_up:?}");
     }
     assert!(looked_up.contains("metadata.example.org"), "{looked_up:?}");
@@ -183,7 +174,7 @@ refused_by_all() {
     let count = |reason: &str| {
         attempts.iter().filter(|attempt| attempt["outcome"]["reason"] == reason).count()
     };
-    assert_eq!(count("not_allowed"), 2 * strangers.len() + 1, "{attempts:#?}");
+    assert_eq!(count("not_allowed"), 2 * STRANGERS.len() + 1, "{attempts:#?}");
     assert_eq!(count("sni_mismatch"), 3);
     assert_eq!((count("no_sni"), count("not_tls")), (1, 1));
     assert_eq!(count("own_address"), 4);
@@ -195,39 +186,27 @@ refused_by_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn open_means_every_public_name_and_port_that_is_listed_and_nothing_private() {
     let Some(internet) = Internet::start() else { return };
-    let mut probes = String::from(
-        "
-        code any https://evil.net/
-        code any-plain http://other.example.net/
-        code port https://shop.example.com:8443/
-        code host-port http://shop.example.com:22/
-        code smtp -p http://shop.example.com:25/
-        code address https://8.20.30.10/
-        code unknown https://nobody.example.com/
-        code machine https://localhost.localdomain/
-        code machine-short -x http://127.0.0.1:4142 --noproxy '' http://localhost/
-        ",
-    );
-    let mut expected: Vec<String> = [
-        "any: 200 200 [0]",
-        "any-plain: 200 000 [0]",
-        "port: 200 200 [0]",
-        "host-port: 403 000 [0]",
-        "smtp: 000 403 [56]",
-        "address: 000 403 [56]",
-        "unknown: 000 502 [56]",
-        "machine: 000 502 [56]",
-        "machine-short: 400 000 [0]",
-    ]
-    .map(str::to_owned)
-    .into();
-    try_inner(&mut probes, &mut expected);
+    let mut probes = Probes::default();
+    probes.add("code https://evil.net/", "200 200 [0]");
+    probes.add("code http://other.example.net/", "200 000 [0]");
+    probes.add("code https://shop.example.com:8443/", "200 200 [0]");
+    probes.add("code http://shop.example.com:22/", PLAIN);
+    probes.add("code -p http://shop.example.com:25/", TUNNEL);
+    probes.add("code https://8.20.30.10/", TUNNEL);
+    probes.add("code https://nobody.example.com/", "000 502 [56]");
+    probes.add("code https://localhost.localdomain/", "000 502 [56]");
+    probes.add("code --noproxy '' http://localhost/", "400 000 [0]");
+    try_inner(&mut probes);
     let config = "[egress]\nopen = true\nports = [8443]\n";
-    let outing = Outing::new(&internet, config, &[], &[], &probes).await;
-    outing.assert_lines(&expected);
+    let outing = Outing::new(&internet, config, &[], &[], &probes.script).await;
+    outing.assert_lines(&probes.expected);
     assert_visits(
         &internet,
         &["evil.net 8.20.30.10:443", "plain 8.20.30.20:80", "shop.example.com 8.20.30.10:8443"],
     );
+    let looked_up = internet.looked_up();
+    assert!(looked_up.contains("nobody.example.com"), "{looked_up:?}");
+    let searched = looked_up.iter().any(|name| name.ends_with("example.com.example.org"));
+    assert!(!searched, "no search list of this machine is tried: {looked_up:?}");
     assert!(outing.report["remarks"].to_string().contains("egress is open"), "{}", outing.report);
 }
