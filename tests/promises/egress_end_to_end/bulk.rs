@@ -61,13 +61,18 @@ async fn cancelling_a_run_closes_its_tunnels() {
     workspace.write("ca.pem", internet.authority());
     let command = "
         curl -s http://shop.example.com/drip > /dev/null &
+        curl -s https://key.example.com/drip > /dev/null &
         curl -s --cacert ca.pem https://shop.example.com/drip > /dev/null";
     let never = Answer::new([Part::Text("Done.".into())]).behind(&Gate::default());
     let model = internet.model(Script::new(Reply::bash(command)).then(never)).await;
-    let product = internet.product(&model).await.config(CONFIG);
+    // One that is passed on as it is, one that is opened for a key, and one of plain HTTP.
+    let key =
+        "[[credential]]\nhost = \"key.example.com\"\nheader = \"x-key\"\nvalue_env = \"LENT\"\n";
+    let product = internet.product(&model).await.config(&format!("{CONFIG}{key}"));
+    let product = product.env("LENT", "lent-4f1c9e7a2b63-secret");
     let run = product.start_run(&workspace, ["--json", "go"]);
-    eventually("two requests", crate::common::PATIENCE, || {
-        (internet.asked().len() == 2).then_some(())
+    eventually("three requests", crate::common::PATIENCE, || {
+        (internet.asked().len() == 3).then_some(())
     })
     .await;
     assert!(internet.visits().iter().all(|visit| !visit.closed));
@@ -75,6 +80,6 @@ async fn cancelling_a_run_closes_its_tunnels() {
     let run = run.wait_within(Duration::from_secs(10)).await;
     product.check_nothing_left().await;
     let report = run.assert_status("cancelled");
-    assert_eq!(report["egress"]["allowed"], 2, "{}", report["egress"]);
+    assert_eq!(report["egress"]["allowed"], 3, "{}", report["egress"]);
     all_closed(&internet).await;
 }

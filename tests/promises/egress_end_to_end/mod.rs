@@ -48,6 +48,7 @@ impl Probes {
 
 /// One run on an internet.
 struct Outing {
+    probes: String,
     told: String,
     report: Value,
     product: Product,
@@ -76,7 +77,7 @@ impl Outing {
         let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
         product.check_nothing_left().await;
         assert!(workspace.has(TOLD), "the probes did not run: {}", model.tool_results());
-        Self { told: workspace.read(TOLD), report, product, workspace }
+        Self { probes: probes.into(), told: workspace.read(TOLD), report, product, workspace }
     }
 
     /// Every line, in any order.
@@ -90,10 +91,16 @@ impl Outing {
                 None => missing.push(line),
             }
         }
+        // The probes behind those lines.
+        let tried: Vec<_> = missing
+            .iter()
+            .filter_map(|line| Some(format!(" {} ", line.split_once(':')?.0)))
+            .filter_map(|name| self.probes.lines().find(|line| line.contains(&name)))
+            .collect();
         let noise = std::fs::read(self.workspace.at("noise.txt")).unwrap_or_default();
         assert!(
             told.is_empty() && missing.is_empty(),
-            "unexpected: {told:#?}\nmissing: {missing:#?}\nnoise: {}",
+            "unexpected: {told:#?}\nmissing: {missing:#?}\ntried: {tried:#?}\nnoise: {}",
             String::from_utf8_lossy(&noise)
         );
     }
