@@ -134,7 +134,7 @@ fn egress(
         let Some(value) = outside(&credential.value_env) else {
             story.remark(&format!(
                 "the variable {} of the credential for {host} is not set, so {host} is not reached \
-                 unless `egress.allow` has it",
+                 unless `egress` allows it",
                 credential.value_env,
                 host = credential.host
             ));
