@@ -144,8 +144,10 @@ fn egress(
     for credential in &config.credential {
         let Some(value) = outside(&credential.value_env) else {
             story.remark(&format!(
-                "the variable {} of the credential for {} is not set, so requests go without it",
-                credential.value_env, credential.host
+                "the variable {} of the credential for {host} is not set, so {host} is not reached \
+                 unless `egress` allows it",
+                credential.value_env,
+                host = credential.host
             ));
             continue;
         };

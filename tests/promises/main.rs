@@ -11,6 +11,7 @@ mod compose_parity;
 mod config_command;
 mod doctor;
 mod edits_files;
+mod egress_end_to_end;
 mod files_belong_to_the_user;
 mod guards_the_workspace;
 mod hostile_task_text;

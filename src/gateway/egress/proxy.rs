@@ -105,6 +105,10 @@ impl Proxy {
                 if let Some(end) = head::end(&bytes, seen) {
                     return Ok(Some(end));
                 }
+                // No HTTP, so it has no end: SOCKS or TLS would wait for us until we gave up.
+                if !bytes[0].is_ascii_uppercase() {
+                    return Ok(Some(bytes.len()));
+                }
                 if bytes.len() > self.bounds.head_bytes {
                     return Err(());
                 }
