@@ -1,32 +1,23 @@
-//! What stands around a workspace that a run may write to: the lock, the looks before and after,
-//! and the watch over its growth.
+//! What stands around a workspace that a run may write to: the lock, and the looks before and after.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::cancel::Canceller;
 use super::follow::End;
+use super::overseer::Overseer;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
 use super::{ChangeSummary, Error, host};
 use crate::workspace::{
-    Baseline, Before, Bounds, Exceeded, GuardError, Limits, Mode, SweepLimits, Swept, Watch,
-    WriterLock,
+    Baseline, Before, Bounds, GuardError, Limits, Mode, SweepLimits, Swept, Watch, WriterLock,
 };
 
 /// How often somebody else's lock is asked for. It is the kernel's, which tells nobody.
 const ASK: Duration = Duration::from_millis(200);
-/// How often the workspace's growth is asked for; the watch itself decides what to look at.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// Where the locks of all runs of this user are.
-pub fn locks(runtime: &Path) -> PathBuf {
-    runtime.join("locks")
-}
 
 /// Waits until nobody else writes to the workspace. A run that only reads needs no lock.
 pub async fn lock(
@@ -38,7 +29,7 @@ pub async fn lock(
     if task.mode != Mode::Direct {
         return Ok(None);
     }
-    let locks = locks(&shared.runtime);
+    let locks = host::locks(&shared.runtime);
     let mut told = false;
     let mut attempts = 3;
     loop {
@@ -97,38 +88,8 @@ impl Custody {
 
     /// Splits off the watch, which is for the time of the work only.
     pub fn watch(self) -> (Remains, Overseer) {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let (tell, exceeded) = oneshot::channel();
-        let mut watch = self.watch;
-        spawn_blocking(move || {
-            // Ends with who asked for it.
-            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                if let Some(much) = watch.look() {
-                    // Nobody listens when the work has just ended.
-                    let _ = tell.send(much);
-                    return;
-                }
-            }
-        });
         let remains = Remains { baseline: self.baseline, before: self.before };
-        (remains, Overseer { exceeded, _stop: stop })
-    }
-}
-
-/// Tells when the workspace has grown too much. Dropping it ends the watch.
-#[derive(Debug)]
-pub struct Overseer {
-    exceeded: oneshot::Receiver<Exceeded>,
-    _stop: std::sync::mpsc::Sender<()>,
-}
-
-impl Overseer {
-    pub async fn exceeded(&mut self) -> Exceeded {
-        match (&mut self.exceeded).await {
-            Ok(exceeded) => exceeded,
-            // The watch broke down, which it has said; it must not end the run.
-            Err(_) => std::future::pending().await,
-        }
+        (remains, Overseer::new(self.watch))
     }
 }
 

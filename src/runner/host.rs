@@ -1,10 +1,10 @@
 //! The engine and what is left on it from others, met once a process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::OnceCell;
 
-use super::{Error, custody};
+use super::Error;
 use crate::engine::{Engine, Facts};
 use crate::sandbox;
 use crate::workspace::{Placeholders, Reaped};
@@ -53,6 +53,11 @@ pub async fn look_again(host: &Host, configured: Option<&str>, runtime: &Path) {
     }
 }
 
+/// Where the locks of all runs of this user are.
+pub fn locks(runtime: &Path) -> PathBuf {
+    runtime.join("locks")
+}
+
 /// What cannot be removed now is somebody's to see, but no reason to refuse work.
 async fn clean_up_after_others(engine: &Engine, runtime: &Path) {
     if let Err(error) = sandbox::reap(engine).await {
@@ -60,7 +65,7 @@ async fn clean_up_after_others(engine: &Engine, runtime: &Path) {
         tracing::warn!("containers of dead owners may remain: {error}");
         return;
     }
-    let locks = custody::locks(runtime);
+    let locks = locks(runtime);
     if let Err(error) = sandbox::reap_folders(runtime, |folder| settle(folder, &locks)) {
         tracing::warn!("socket folders of dead owners may remain: {error}");
     }
