@@ -3,6 +3,7 @@
 
 mod common;
 
+mod another_kernel;
 mod assembles_the_answer;
 mod build_is_idempotent;
 mod cancel_removes_the_container;
