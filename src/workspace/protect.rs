@@ -163,7 +163,7 @@ pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
         protection.add(root, Path::new(place), false);
     }
     protection.add_repository_file(root, Path::new(".git"), false);
-    for (place, _) in named(root, Path::new(".git")) {
+    for (place, _) in named(root, workspace.path(), Path::new(".git")) {
         protection.add(root, &place, false);
     }
 
@@ -174,7 +174,7 @@ pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
             protection.add(root, &repository.join(place), true);
         }
         protection.add_repository_file(root, repository, true);
-        for (place, _) in named(root, repository) {
+        for (place, _) in named(root, workspace.path(), repository) {
             protection.add(root, &place, true);
         }
     }

@@ -115,7 +115,7 @@ impl Before {
         let mut before = Self { root: None, extra, known: Known::default(), portion: 10_000 };
         before.known.taken = now();
         if let Ok(root) = open_root(workspace.path()) {
-            let named = named(root.as_fd(), Path::new(".git")).into_iter();
+            let named = named(root.as_fd(), workspace.path(), Path::new(".git")).into_iter();
             before.extra.extend(named.filter_map(|(place, _)| fold_path(&place)));
             let mut look = Look::new(&before.extra, None, usize::MAX);
             before.known.complete = walk_to(BOTTOM, root.as_fd(), limits, &mut look);
