@@ -147,18 +147,21 @@ impl Before {
                 (std::mem::take(&mut look.finds), std::mem::take(&mut look.closed));
             let more = finds.len() >= self.portion;
             let (odd, odd_more, git) = (look.odd, look.odd_more, look.git);
+            // What was too deep made the walk end early; without it, it can be a whole one.
+            let mut shallower = false;
             for find in finds {
-                if let Some(stays) = sweep.act(&find, &git) {
-                    known.places.insert(find.path, stays);
+                match sweep.act(&find, &git) {
+                    Some(stays) => drop(known.places.insert(find.path, stays)),
+                    None => shallower |= find.role == Role::Deep,
                 }
             }
             let closed: Vec<_> =
                 closed.into_iter().filter(|path| tried.insert(path.clone())).collect();
             let opened = sweep.open_up(&closed, known.taken);
-            if (more || opened) && started.elapsed() < limits.time {
+            if (more || opened || shallower) && started.elapsed() < limits.time {
                 continue;
             }
-            sweep.swept.complete &= whole && !more && !opened;
+            sweep.swept.complete &= whole && !more && !opened && !shallower;
             sweep.swept.unlisted += odd_more;
             sweep.swept.odd.extend(
                 odd.into_iter()
@@ -247,6 +250,7 @@ impl Sweep<'_> {
             Role::Settings => "git on the host would do what it says",
             Role::Common => "it leads git to other settings",
             Role::Hook => "git on the host would run it",
+            Role::Deep => "it lies too deep to be looked into",
         };
         self.swept.moved.push(SweptItem {
             path: shown(&find.path, find.identity.kind == FileType::Directory),
