@@ -206,6 +206,11 @@ impl Protection {
             place.components().filter(|part| *part != Component::CurDir).collect();
         match look(root, &relative) {
             Found::Nothing => {}
+            // What cannot be said to an engine cannot be mounted by one.
+            Found::Real(..) if relative.to_str().is_none() => {
+                let what = "below a name that is not UTF-8";
+                self.obstacles.push(Obstacle { relative, what, nested });
+            }
             Found::Real(kind, identity) => {
                 self.places.push(Protected { relative, kind, identity });
             }
