@@ -32,7 +32,7 @@ pub use event::{Event, EventKind, Phase};
 pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,
-    Timing, ToolUse, Usage, WorkspaceReport,
+    Swept, Timing, ToolUse, Usage, WorkspaceReport,
 };
 pub use run::{Run, Runner, StartError};
 pub use task::{Task, TaskError};

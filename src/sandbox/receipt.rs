@@ -27,8 +27,10 @@ pub struct Receipt {
     pub core_limit: Option<u64>,
     pub tmpfs: Vec<TmpfsSeen>,
     pub writable_mounts: Vec<String>,
-    /// What is mounted in the workspace; an old image does not say.
-    #[serde(default)]
+    /// What is mounted in the workspace; an old image does not say. For the comparison alone: it is
+    /// long, and says nothing to who reads the report.
+    #[serde(default, skip_serializing)]
+    #[schemars(skip)]
     pub workspace_mounts: Vec<MountSeen>,
     pub hostname: String,
     /// The kernel inside is gVisor's own, which shows less of itself.
