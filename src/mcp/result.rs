@@ -296,7 +296,8 @@ mod tests {
                 "tools",
                 "timing",
                 "sandbox",
-                "transcript"
+                "transcript",
+                "resource"
             ]
         );
         assert_eq!(text, value.to_string());

@@ -182,10 +182,21 @@ pub fn told(entry: &Entry) -> Result<Value, Error> {
     let report = entry.report()?;
     let glance = serde_json::to_value(Glance::at(entry)).unwrap_or_default();
     let Some(Value::Object(mut report)) = report else { return Ok(glance) };
+    report.values_mut().for_each(scrub);
     for key in ["run_id", "state", "task"] {
         report.entry(key).or_insert_with(|| glance[key].clone());
     }
     Ok(Value::Object(report))
+}
+
+/// Cleans every text. Whoever wrote the record should have, but that is the record's word.
+fn scrub(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = clean(text),
+        Value::Array(values) => values.iter_mut().for_each(scrub),
+        Value::Object(values) => values.values_mut().for_each(scrub),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// A run in one line of a list.

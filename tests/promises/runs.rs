@@ -26,10 +26,11 @@ fn put(product: &Product, id: &str, files: &[(&str, &str)]) {
 
 #[tokio::test]
 async fn a_run_is_listed_shown_and_removed() {
-    let script = "echo x > made.txt; curl -sS -m 5 https://api.example.com/; mkdir -p .vscode && echo {} > .vscode/tasks.json";
+    let script = "echo x > made.txt; curl -sS -m 5 https://api.example.com/; mkdir packages/.vscode && echo {} > packages/.vscode/tasks.json";
     let model = Model::start(Script::bash(script).then_say("All \u{1b}[31mdone.")).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
+    workspace.write("packages/kept.txt", "kept");
     let task = format!("make\na \u{1b}[31mfile {}", "and more ".repeat(40));
     let report = product.run(&workspace, ["--json", &task]).await.assert_status("completed");
     let id = report["run_id"].as_str().expect("an id");
@@ -97,8 +98,8 @@ async fn a_run_is_followed_while_it_goes_on_and_cannot_be_removed() {
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--json", "go"]);
     model.step(2).await;
-    let follower = product.start(product.command(["runs", "follow", "last"]));
-    follower.stdout.says("✓ bash").await;
+    let reader = product.start(product.command(["runs", "follow", "last"]));
+    reader.stdout.says("✓ bash").await;
     let listed = json_of(&product.call(["runs", "--json"]).await);
     assert_eq!((&listed[0]["state"], &listed[0]["status"]), (&json!("running"), &Value::Null));
     assert_eq!((&listed[0]["task"], &listed[0]["mode"]), (&json!("go"), &json!("direct")));
@@ -112,7 +113,7 @@ async fn a_run_is_followed_while_it_goes_on_and_cannot_be_removed() {
 
     gate.open();
     run.wait().await.assert_status("completed");
-    let followed = follower.wait().await;
+    let followed = reader.wait().await;
     followed.assert_code(0);
     assert!(followed.stdout.contains("» Done."), "{}", followed.stdout);
     assert!(followed.stdout.ends_with(" · completed\n"), "{}", followed.stdout);
@@ -128,11 +129,11 @@ async fn a_run_whose_process_was_killed_is_told_from_one_that_goes_on() {
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--json", "go"]);
     model.step(2).await;
-    let follower = product.start(product.command(["runs", "follow", "last"]));
-    follower.stdout.says("✓ bash").await;
+    let reader = product.start(product.command(["runs", "follow", "last"]));
+    reader.stdout.says("✓ bash").await;
     run.signal(Signal::KILL);
     run.wait().await;
-    let followed = follower.wait().await;
+    let followed = reader.wait().await;
     followed.assert_code(1);
     assert!(followed.stderr.contains(" died: "), "{}", followed.stderr);
     let listed = json_of(&product.call(["runs", "--json"]).await);
@@ -167,6 +168,7 @@ async fn unknown_runs_are_bad_usage_and_say_what_there_is() {
     product.call(["runs", "rm", ids[0], "20260102"]).await.assert_code(2);
     assert!(ids.iter().all(|id| record(&product, id).exists()), "all or none");
     product.call(["egress", "learn", "2026"]).await.assert_code(2);
+    product.check_nothing_left().await;
 }
 
 #[tokio::test]
@@ -196,9 +198,10 @@ async fn records_of_other_versions_and_broken_ones_are_read() {
     let events = product.call(["runs", "events", "20260101"]).await;
     assert!(events.stdout.ends_with("(flew)\n"), "{}", events.stdout);
 
-    let kept = product.config("[history]\nkeep = 1\n");
+    let kept = product.config("[history]\nkeep = 1\nmax_age_days = 36500\n");
     let removed = json_of(&kept.call(["runs", "gc", "--json"]).await);
     assert_eq!(removed["removed"], json!(["20260102-000000-torn", "20260101-000000-dead"]));
+    kept.check_nothing_left().await;
 }
 
 #[tokio::test]
