@@ -53,7 +53,11 @@ fn show(entry: &Entry, report: &PastReport, out: &mut impl Write) -> std::io::Re
             usage.requests, usage.input_tokens, usage.output_tokens
         ),
     )?;
-    field(out, "sandbox", &format!("{} on {}", report.sandbox.image.0, report.sandbox.engine.0))?;
+    // A run that ended early had none.
+    if !report.sandbox.image.0.is_empty() {
+        let sandbox = &report.sandbox;
+        field(out, "sandbox", &format!("{} on {}", sandbox.image.0, sandbox.engine.0))?;
+    }
     if let Some(error) = &report.error {
         field(out, "error", &format!("{} ({})", error.message.0, error.kind.0))?;
         field(out, "hint", error.hint.as_ref().map_or("", |hint| &hint.0))?;
