@@ -168,6 +168,12 @@ const RULES: &[Rule] = &[
     }),
     rule("mcp.heartbeat", "1 to 10 seconds", |c| (1..=10).contains(&c.mcp.heartbeat)),
     rule("history.keep", "1 to 1000000 runs", |c| (1..=1_000_000).contains(&c.history.keep)),
+    rule("history.max_age_days", "1 to 36500 days", |c| {
+        (1..=36_500).contains(&c.history.max_age_days)
+    }),
+    rule("history.max_bytes", "\"1m\" to \"16t\"", |c| {
+        within(c.history.max_bytes, 1 << 20, 16 << 40)
+    }),
 ];
 
 /// What is allowed for a key, in words; several where several rules apply.

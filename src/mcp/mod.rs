@@ -1,8 +1,9 @@
-//! The face that MCP hosts see: a server on standard input and output with one tool.
+//! The face that MCP hosts see: a server on standard input and output with one tool,
+//! and its runs on record as resources.
 //!
 //! This room knows how hosts ask and how they want to be answered. It must never know containers:
 //! every call becomes a [`crate::runner::Task`], and what the host is told comes from the run's
-//! events and its report.
+//! events and its report, or from its record.
 //!
 //! ```text
 //!  stdin ─▶ transport ─▶ rmcp ─▶ server ─▶ tools ─▶ Runner
@@ -15,6 +16,7 @@
 
 mod logs;
 mod progress;
+mod resources;
 mod result;
 mod serve;
 mod server;

@@ -1,5 +1,6 @@
 //! The handles that faces hold.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,20 @@ impl Runner {
 
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// Where the records are.
+    pub fn state(&self) -> &Path {
+        &self.shared.state
+    }
+
+    /// Whether a run in `workspace` is this program's to tell about: one that it could have been
+    /// asked for. What was done in other folders is nobody's here.
+    pub fn may_tell_of(&self, workspace: &Path) -> bool {
+        let roots = &self.shared.config.workspace.roots;
+        let roots = std::iter::once(&self.shared.folder).chain(roots);
+        let mut roots = roots.filter_map(|root| root.canonicalize().ok());
+        roots.any(|root| root.parent().is_some() && workspace.starts_with(&root))
     }
 
     /// Meets the engine in the background, which removes what dead owners left on it. Without an

@@ -25,6 +25,8 @@ mod policy_holds;
 mod read_only_refuses_writes;
 mod real_clients;
 mod rehearsal;
+mod resources;
+mod runs;
 mod stdio_protocol;
 mod streams_events_before_the_end;
 mod survives_kill_nine;

@@ -12,8 +12,8 @@ use super::arguments::{BadArguments, Reader};
 use crate::config::Limits;
 use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
-use crate::mcp::result;
 use crate::mcp::server::Server;
+use crate::mcp::{resources, result};
 use crate::runner::{CancelReason, Run, Status, Task};
 use crate::text;
 use crate::workspace::Mode;
@@ -191,6 +191,7 @@ async fn follow(
     if pointless && server.client_gone.is_cancelled() {
         return None;
     }
+    resources::tell_changed(&context).await;
     Some(report.map_or_else(|| result::unconfirmed(&id), result::of_report))
 }
 
