@@ -83,37 +83,51 @@ impl Custody {
         })
     }
 
-    /// Splits off the watch, which is for the time of the work only.
-    pub fn watch(self) -> (Remains, Overseer) {
+    /// Splits off the watch, which is for the time of the work only. `loosened` looks whether a
+    /// protected place still is.
+    pub fn watch(
+        self,
+        loosened: impl Fn() -> Option<PathBuf> + Send + 'static,
+    ) -> (Remains, Overseer) {
         let (stop, stopped) = std::sync::mpsc::channel();
-        let (tell, exceeded) = oneshot::channel();
+        let (tell, seen) = oneshot::channel();
         let mut watch = self.watch;
         spawn_blocking(move || {
             // Ends with who asked for it.
             while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                if let Some(much) = watch.look() {
+                let seen = loosened().map(Overseen::Loosened);
+                if let Some(seen) = seen.or_else(|| watch.look().map(Overseen::Overgrown)) {
                     // Nobody listens when the work has just ended.
-                    let _ = tell.send(much);
+                    let _ = tell.send(seen);
                     return;
                 }
             }
         });
         let remains = Remains { baseline: self.baseline, before: self.before };
-        (remains, Overseer { exceeded, _stop: stop })
+        (remains, Overseer { seen, _stop: stop })
     }
 }
 
-/// Tells when the workspace has grown too much. Dropping it ends the watch.
+/// Why a run cannot go on in its workspace.
+#[derive(Debug)]
+pub enum Overseen {
+    /// The workspace has grown more than it may.
+    Overgrown(Exceeded),
+    /// A protected place, relative to the workspace, was replaced on the host.
+    Loosened(PathBuf),
+}
+
+/// Tells when the run cannot go on in its workspace. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Overseer {
-    exceeded: oneshot::Receiver<Exceeded>,
+    seen: oneshot::Receiver<Overseen>,
     _stop: std::sync::mpsc::Sender<()>,
 }
 
 impl Overseer {
-    pub async fn exceeded(&mut self) -> Exceeded {
-        match (&mut self.exceeded).await {
-            Ok(exceeded) => exceeded,
+    pub async fn seen(&mut self) -> Overseen {
+        match (&mut self.seen).await {
+            Ok(seen) => seen,
             // The watch broke down, which it has said; it must not end the run.
             Err(_) => std::future::pending().await,
         }
