@@ -8,6 +8,8 @@
 
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
+# For the build alone: a base may have another user.
+USER root
 
 # extra.crt is empty, or the CA bundle of a network that intercepts TLS.
 COPY image/ca/extra.crt /usr/local/share/ca-certificates/extra.crt
@@ -53,6 +55,10 @@ ENV HOME=/home/agent \
     OPENCODE_DISABLE_FFF=1 \
     OPENCODE_EXPERIMENTAL_DISABLE_FILEWATCHER=1
 
+# The leak check of the address sanitizer is ptrace, which no sandbox has; programs built with it
+# would end with an error for that alone.
+ENV ASAN_OPTIONS=detect_leaks=0
+
 COPY image/models.json image/init image/compose-entrypoint /opt/sandbox/
 COPY image/gitconfig /etc/gitconfig
 COPY image/gitignore /opt/sandbox/config/opencode/.gitignore
@@ -62,5 +68,8 @@ COPY .opencode/skills/ /opt/sandbox/config/opencode/skills/
 RUN chmod -R u=rwX,go=rX /opt/sandbox /etc/gitconfig \
     && chmod 0755 /opt/sandbox/init /opt/sandbox/compose-entrypoint
 
+# Whoever starts a sandbox says as whom; by itself it is nobody's root.
+USER 1000:1000
+HEALTHCHECK NONE
 WORKDIR /workspace
 ENTRYPOINT ["/opt/sandbox/compose-entrypoint"]

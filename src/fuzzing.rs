@@ -114,7 +114,9 @@ pub fn git_settings(bytes: &[u8]) {
     let (text, _) = workspace::harmless(bytes);
     let (again, dropped) = workspace::harmless(text.as_bytes());
     assert_eq!((again.as_str(), dropped.as_slice()), (text.as_str(), [].as_slice()));
-    let keys = text.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    // Each setting stands on a line of its own behind a tab; no value holds a line's end.
+    let settings = text.lines().filter_map(|line| line.strip_prefix('\t'));
+    let keys = settings.filter_map(|line| line.split_once('=')).map(|(key, _)| key.trim());
     for key in keys {
         let key = key.to_ascii_lowercase();
         for bad in ["fsmonitor", "hookspath", "sshcommand", "editor", "pager", "command", "path"] {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::egress::{Bounds, Egress, HostPort, Interceptor, Internet, Network, Proxy};
+use super::egress::{Bounds, Door, Egress, HostPort, Interceptor, Internet, Network, Proxy};
 use super::folder::PrivateFolder;
 use super::ledger::{Ledger, Record, Traffic};
 use super::relay::Relay;
@@ -133,7 +133,8 @@ impl Gateway {
             let server = listener::accept(socket, bounds.host_port_clients, stop.clone(), handle);
             servers.push(AbortOnDropHandle::new(tokio::spawn(server)));
         }
-        let proxy = Arc::new(Proxy::new(egress, interceptor, network, bounds, ledger.clone()));
+        let proxy = Proxy::new(egress, network, bounds, ledger.clone());
+        let proxy = Arc::new(Door::new(proxy, interceptor));
         let handle = move |stream| proxy.clone().serve(stream);
         let server = listener::accept(egress_socket, bounds.clients, stop.clone(), handle);
         servers.push(AbortOnDropHandle::new(tokio::spawn(server)));

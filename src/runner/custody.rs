@@ -1,32 +1,23 @@
-//! What stands around a workspace that a run may write to: the lock, the looks before and after,
-//! and the watch over its growth.
+//! What stands around a workspace that a run may write to: the lock, and the looks before and after.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::cancel::Canceller;
 use super::follow::End;
+use super::overseer::Overseer;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
 use super::{ChangeSummary, Error, host};
 use crate::workspace::{
-    Baseline, Before, Bounds, Exceeded, GuardError, Limits, Mode, SweepLimits, Swept, Watch,
-    WriterLock,
+    Baseline, Before, Bounds, GuardError, Limits, Mode, SweepLimits, Swept, Watch, WriterLock,
 };
 
 /// How often somebody else's lock is asked for. It is the kernel's, which tells nobody.
 const ASK: Duration = Duration::from_millis(200);
-/// How often the workspace's growth is asked for; the watch itself decides what to look at.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// Where the locks of all runs of this user are.
-pub fn locks(runtime: &Path) -> PathBuf {
-    runtime.join("locks")
-}
 
 /// Waits until nobody else writes to the workspace. A run that only reads needs no lock.
 pub async fn lock(
@@ -38,11 +29,23 @@ pub async fn lock(
     if task.mode != Mode::Direct {
         return Ok(None);
     }
-    host::look_again(&shared.host, shared.config.engine.host.as_deref(), &shared.runtime).await;
-    let locks = locks(&shared.runtime);
+    let locks = host::locks(&shared.runtime);
     let mut told = false;
+    let mut attempts = 3;
     loop {
+        // Not for ever: what cannot be cleaned up is told, and is no reason to refuse work.
+        let dead = attempts > 0 && crate::sandbox::has_abandoned(&shared.runtime);
+        if dead {
+            attempts -= 1;
+            let engine = shared.config.engine.host.as_deref();
+            host::look_again(&shared.host, engine, &shared.runtime).await;
+        }
         match WriterLock::try_lock(&locks, &task.workspace) {
+            // Its owner may have died while we waited for it.
+            Ok(Some(lock)) if attempts > 0 && crate::sandbox::has_abandoned(&shared.runtime) => {
+                drop(lock);
+                continue;
+            }
             Ok(Some(lock)) => return Ok(Some(lock)),
             Ok(None) => {}
             Err(error) => return Err(End::Broken(error.into())),
@@ -83,54 +86,14 @@ impl Custody {
         })
     }
 
-    /// Splits off the watch, which is for the time of the work only. `loosened` looks whether a
+    /// Splits off the watch, which is for the time of the work only. `loosened` looks whether every
     /// protected place still is.
     pub fn watch(
         self,
         loosened: impl Fn() -> Option<PathBuf> + Send + 'static,
     ) -> (Remains, Overseer) {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let (tell, seen) = oneshot::channel();
-        let mut watch = self.watch;
-        spawn_blocking(move || {
-            // Ends with who asked for it.
-            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                let seen = loosened().map(Overseen::Loosened);
-                if let Some(seen) = seen.or_else(|| watch.look().map(Overseen::Overgrown)) {
-                    // Nobody listens when the work has just ended.
-                    let _ = tell.send(seen);
-                    return;
-                }
-            }
-        });
         let remains = Remains { baseline: self.baseline, before: self.before };
-        (remains, Overseer { seen, _stop: stop })
-    }
-}
-
-/// Why a run cannot go on in its workspace.
-#[derive(Debug)]
-pub enum Overseen {
-    /// The workspace has grown more than it may.
-    Overgrown(Exceeded),
-    /// A protected place, relative to the workspace, was replaced on the host.
-    Loosened(PathBuf),
-}
-
-/// Tells when the run cannot go on in its workspace. Dropping it ends the watch.
-#[derive(Debug)]
-pub struct Overseer {
-    seen: oneshot::Receiver<Overseen>,
-    _stop: std::sync::mpsc::Sender<()>,
-}
-
-impl Overseer {
-    pub async fn seen(&mut self) -> Overseen {
-        match (&mut self.seen).await {
-            Ok(seen) => seen,
-            // The watch broke down, which it has said; it must not end the run.
-            Err(_) => std::future::pending().await,
-        }
+        (remains, Overseer::new(self.watch, loosened))
     }
 }
 

@@ -9,9 +9,10 @@ use futures_util::FutureExt;
 use tokio::sync::{SemaphorePermit, mpsc};
 
 use super::cancel::Canceller;
-use super::custody::{self, Custody, Overseer, Remains};
+use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::follow::{Bounds, End, follow};
+use super::overseer::Overseer;
 use super::prepare::{Prepared, prepare};
 use super::room::{Room, remove_all};
 use super::shared::Shared;

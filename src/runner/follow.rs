@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::cancel::{CancelReason, Canceller};
-use super::custody::{Overseen, Overseer};
+use super::overseer::{Overseen, Overseer};
 use super::story::Story;
 use crate::engine::Exit;
 use crate::gateway::Gateway;

@@ -1,10 +1,10 @@
 //! The engine and what is left on it from others, met once a process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::OnceCell;
 
-use super::{Error, custody};
+use super::Error;
 use crate::engine::{Engine, Facts};
 use crate::sandbox;
 use crate::workspace::{Placeholders, Reaped};
@@ -45,15 +45,17 @@ impl Host {
 /// Cleans up after those that died since the engine was met. A run calls it before it takes its
 /// lock: a dead run's placeholders in the same workspace would be taken for the user's own.
 pub async fn look_again(host: &Host, configured: Option<&str>, runtime: &Path) {
-    if !sandbox::has_abandoned(runtime) {
-        return;
-    }
     let met = host.known().is_some();
     match host.meet(configured, runtime).await {
         Ok((engine, _)) if met => clean_up_after_others(engine, runtime).await,
         // Met just now, which cleans up; or not met, which the run is about to say.
         Ok(_) | Err(_) => {}
     }
+}
+
+/// Where the locks of all runs of this user are.
+pub fn locks(runtime: &Path) -> PathBuf {
+    runtime.join("locks")
 }
 
 /// What cannot be removed now is somebody's to see, but no reason to refuse work.
@@ -63,7 +65,7 @@ async fn clean_up_after_others(engine: &Engine, runtime: &Path) {
         tracing::warn!("containers of dead owners may remain: {error}");
         return;
     }
-    let locks = custody::locks(runtime);
+    let locks = locks(runtime);
     if let Err(error) = sandbox::reap_folders(runtime, |folder| settle(folder, &locks)) {
         tracing::warn!("socket folders of dead owners may remain: {error}");
     }

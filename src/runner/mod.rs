@@ -14,6 +14,7 @@ mod follow;
 mod hook;
 mod host;
 mod openings;
+mod overseer;
 mod prepare;
 mod probe;
 mod queue;

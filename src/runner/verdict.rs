@@ -2,8 +2,8 @@
 //! container's end have to agree.
 
 use super::cancel::CancelReason;
-use super::custody::Overseen;
 use super::follow::End;
+use super::overseer::Overseen;
 use super::{Failure, Status};
 use crate::agent::{Conversation, Ending};
 use crate::engine::Exit;

@@ -3,6 +3,7 @@
 
 mod common;
 
+mod another_kernel;
 mod assembles_the_answer;
 mod build_is_idempotent;
 mod cancel_removes_the_container;
@@ -11,6 +12,7 @@ mod compose_parity;
 mod config_command;
 mod doctor;
 mod edits_files;
+mod egress_end_to_end;
 mod files_belong_to_the_user;
 mod guards_the_workspace;
 mod hostile_task_text;

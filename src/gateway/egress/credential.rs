@@ -26,7 +26,7 @@ impl Credential {
         let name = Name::parse(host).map_err(|_| bad("its host is not one exact name"))?;
         let header: HeaderName =
             header.parse().map_err(|_| bad("its header's name is not one of HTTP"))?;
-        if super::plain::is_about_connection(&header)
+        if super::headers::is_about_connection(&header)
             || [header::HOST, header::CONTENT_LENGTH].contains(&header)
         {
             return Err(bad("its header is about the connection and written by the proxy"));

@@ -36,7 +36,7 @@ use super::credential::Credential;
 use super::meter::{Meter, Metered};
 use super::network::Network;
 use super::proxy::{Passed, Proxy, answer_and_close};
-use super::{Refusal, head, plain};
+use super::{Refusal, head, headers};
 use crate::config::Name;
 use crate::gateway::Error;
 use crate::model::Redactor;
@@ -241,7 +241,7 @@ impl Way<'_> {
         if second.is_some() || !host.is_some_and(|host| host.eq_ignore_ascii_case(name)) {
             return Err("its Host header does not name the host of its connection");
         }
-        let mut headers = plain::end_to_end(&parts.headers);
+        let mut headers = headers::end_to_end(&parts.headers);
         for ours in [
             header::HOST,
             header::CONTENT_LENGTH,
@@ -273,7 +273,7 @@ impl Way<'_> {
         let (parts, body) = response.into_parts();
         let redactors: Vec<_> = self.host.credentials.iter().map(Credential::redactor).collect();
         let mut headers = HeaderMap::new();
-        for (name, value) in &plain::end_to_end(&parts.headers) {
+        for (name, value) in &headers::end_to_end(&parts.headers) {
             // Taking a secret out changes the length.
             if name != header::CONTENT_LENGTH {
                 let fresh = self.host.credentials.iter().map(Credential::redactor).collect();

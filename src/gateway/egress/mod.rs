@@ -19,7 +19,9 @@ mod answer;
 mod attempt;
 mod authority;
 mod credential;
+mod door;
 pub(super) mod head;
+mod headers;
 pub(super) mod hello;
 mod intercept;
 mod meter;
@@ -34,6 +36,7 @@ mod tunnel;
 
 pub use attempt::{Attempt, EgressRecord, Kind, Outcome, Refusal, TargetRecord};
 pub use credential::Credential;
+pub(super) use door::Door;
 pub(super) use intercept::Interceptor;
 pub(super) use network::{Internet, Network};
 pub(super) use port::HostPort;

@@ -8,7 +8,7 @@ use std::io::Cursor;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -22,23 +22,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Refusal;
 use super::answer::Refused;
 use super::head::Head;
+use super::headers::end_to_end;
 use super::meter::Metered;
 use super::proxy::{Passed, Proxy, answer_and_close};
 
 type Body = BoxBody<Bytes, hyper::Error>;
-
-/// What is about one connection only, and never goes on; and all that begins with `proxy-`.
-/// `Connection` may name more.
-const HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-    "expect",
-];
 
 pub async fn serve(proxy: &Proxy, mut stream: UnixStream, passed: Passed) {
     let meter = proxy.meter();
@@ -144,28 +132,6 @@ fn returned(response: Response<Incoming>) -> Option<Response<Body>> {
         returned.headers_mut().remove(header::CONTENT_LENGTH);
     }
     Some(returned)
-}
-
-pub fn is_about_connection(name: &HeaderName) -> bool {
-    HOP.contains(&name.as_str()) || name.as_str().starts_with("proxy-")
-}
-
-/// The headers that are not about one connection.
-pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
-        if !is_about_connection(name) && !named.contains(name) {
-            kept.append(name, value.clone());
-        }
-    }
-    kept
 }
 
 fn unreachable(head: &Head) -> Response<Body> {

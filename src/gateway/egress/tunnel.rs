@@ -5,6 +5,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::hello::{self, Parsed};
+use super::intercept::Interceptor;
 use super::meter::Metered;
 use super::proxy::{Passed, Proxy, answer_and_close};
 use super::{Refusal, answer};
@@ -12,7 +13,12 @@ use super::{Refusal, answer};
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 const BUFFER: usize = 64 * 1024;
 
-pub async fn serve(proxy: &Proxy, mut stream: UnixStream, mut passed: Passed) {
+pub async fn serve(
+    proxy: &Proxy,
+    interceptor: Option<&Interceptor>,
+    mut stream: UnixStream,
+    mut passed: Passed,
+) {
     // What came behind the head belongs to the tunnel.
     let early = passed.bytes.split_off(passed.behind);
     if stream.write_all(ESTABLISHED).await.is_err() {
@@ -23,7 +29,7 @@ pub async fn serve(proxy: &Proxy, mut stream: UnixStream, mut passed: Passed) {
         Ok(hello) => hello,
         Err(reason) => return deny(proxy, stream, &passed, reason).await,
     };
-    if let Some(interceptor) = &proxy.interceptor
+    if let Some(interceptor) = interceptor
         && interceptor.answers_for(&passed.head)
     {
         return interceptor.serve(proxy, stream, &passed, hello).await;

@@ -13,6 +13,7 @@
 
 pub mod clients;
 pub mod engine;
+pub mod internet;
 pub mod leftovers;
 pub mod mcp;
 pub mod model;
@@ -20,6 +21,7 @@ pub mod product;
 pub mod wire;
 pub mod workspace;
 
+pub use internet::Internet;
 pub use mcp::Mcp;
 pub use model::{Answer, Gate, Model, Part, Reply, Script};
 pub use product::{Finished, Product, Running, Stream};

@@ -388,6 +388,8 @@ pub struct Options {
     pub models: Option<Reply>,
     /// What side requests get instead of a title or a tool call.
     pub side: Option<Reply>,
+    /// Where it listens, unless on this machine's loopback.
+    pub listener: Option<std::net::TcpListener>,
 }
 
 impl Model {
@@ -417,7 +419,7 @@ impl Model {
             gone: CancellationToken::new(),
             vanished: AtomicBool::new(false),
         });
-        let address = super::wire::serve(state.clone()).await;
+        let address = super::wire::serve(state.clone(), options.listener).await;
         Self { address, state }
     }
 

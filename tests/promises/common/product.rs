@@ -53,6 +53,8 @@ pub fn isolate(root: &Path, mut set: impl FnMut(&str, Option<&OsStr>)) {
 pub struct Product {
     root: TempDir,
     env: Vec<(String, Option<String>)>,
+    /// A command that starts another one, in surroundings of its own.
+    prefix: Vec<String>,
     leftovers: Leftovers,
     _places: Vec<engine::Lock>,
 }
@@ -65,7 +67,7 @@ impl Product {
             tempfile::Builder::new().prefix("sm-").tempdir_in("/tmp").expect("a folder in /tmp");
         isolate(root.path(), |_, _| {}); // makes its folders
         let leftovers = Leftovers::new(root.path());
-        Self { root, env: Vec::new(), leftovers, _places: Vec::new() }
+        Self { root, env: Vec::new(), prefix: Vec::new(), leftovers, _places: Vec::new() }
     }
 
     /// Waits for the image and for a place among the running tests.
@@ -96,6 +98,19 @@ impl Product {
         self
     }
 
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        self.env.push((key.into(), None));
+        self
+    }
+
+    /// Starts the binary by another command, which must become it and not only wait for it.
+    #[must_use]
+    pub fn inside(mut self, prefix: &[&str]) -> Self {
+        self.prefix = prefix.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Writes the user's configuration file.
     #[must_use]
     pub fn config(self, toml: &str) -> Self {
@@ -111,9 +126,11 @@ impl Product {
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"));
+        let mut line =
+            self.prefix.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_sandbox-mcp")]);
+        let mut command = Command::new(line.next().expect("at least the binary"));
         self.furnish(&mut command);
-        command.args(args).current_dir(self.root.path());
+        command.args(line).args(args).current_dir(self.root.path());
         command
     }
 

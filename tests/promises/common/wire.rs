@@ -21,9 +21,16 @@ use super::model::{Answer, MODEL, Part, Purpose, Reply, Request, State};
 type Piece = Result<Frame<Bytes>, std::io::Error>;
 type Body = StreamBody<ReceiverStream<Piece>>;
 
-/// Accepts on a fresh loopback port until the state says that the server is gone.
-pub(super) async fn serve(state: Arc<State>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+/// Accepts, on a fresh loopback port unless there is a listener, until the state says that the
+/// server is gone.
+pub(super) async fn serve(
+    state: Arc<State>,
+    listener: Option<std::net::TcpListener>,
+) -> SocketAddr {
+    let listener = match listener {
+        Some(listener) => TcpListener::from_std(listener).expect("a socket for tokio"),
+        None => TcpListener::bind("127.0.0.1:0").await.expect("a loopback port"),
+    };
     let address = listener.local_addr().expect("its address");
     tokio::spawn(async move {
         // Dropping the set breaks every connection, as a dying server would.

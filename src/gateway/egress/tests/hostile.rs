@@ -75,6 +75,23 @@ async fn heads_that_are_long_slow_or_no_http_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_speaks_something_else_is_told_so_at_once() {
+    let mut bench = Bench::open(allow(&["example.com"], &[]));
+    let hello = real("example.com");
+    for greeting in [&b"\x05\x01\x00"[..], b"\x04\x01\x00\x50\x08\x08\x08\x08\0", &hello, b"\r\n"] {
+        let started = Instant::now();
+        let mut stream = bench.dial().await;
+        stream.write_all(greeting).await.expect("taken");
+        let mut answer = [0; 12];
+        within(stream.read_exact(&mut answer)).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 400");
+        assert!(started.elapsed() < bounds().head_time, "{greeting:?}");
+        assert_eq!(bench.attempt().2, Err(Refusal::Malformed), "{greeting:?}");
+    }
+    assert!(bench.world.asked.lock().expect("a log").is_empty());
+}
+
+#[tokio::test]
 async fn a_flood_of_connections_waits_and_then_all_is_well() {
     let bounds = Bounds { clients: 8, ..bounds() };
     let bench = Bench::with(Egress::default(), bounds, world());
