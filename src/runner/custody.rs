@@ -86,10 +86,14 @@ impl Custody {
         })
     }
 
-    /// Splits off the watch, which is for the time of the work only.
-    pub fn watch(self) -> (Remains, Overseer) {
+    /// Splits off the watch, which is for the time of the work only. `loosened` looks whether every
+    /// protected place still is.
+    pub fn watch(
+        self,
+        loosened: impl Fn() -> Option<PathBuf> + Send + 'static,
+    ) -> (Remains, Overseer) {
         let remains = Remains { baseline: self.baseline, before: self.before };
-        (remains, Overseer::new(self.watch))
+        (remains, Overseer::new(self.watch, loosened))
     }
 }
 

@@ -257,9 +257,9 @@ async fn start(
     let starting = Sandbox::start(&prepared.engine, &policy, &spec);
     let (sandbox, custody) = tokio::join!(starting, looking);
     let sandbox = room.sandbox.insert(sandbox?);
-    found.receipt = Some(sandbox.receipt(&policy).await?);
+    let held = found.receipt.insert(sandbox.receipt(&policy).await?).hold(&policy);
     Ok(custody?.map(|custody| {
-        let (remains, overseer) = custody.watch();
+        let (remains, overseer) = custody.watch(move || held.loosened());
         found.remains = Some(remains);
         overseer
     }))

@@ -4,13 +4,12 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::cancel::{CancelReason, Canceller};
-use super::overseer::Overseer;
+use super::overseer::{Overseen, Overseer};
 use super::story::Story;
 use crate::engine::Exit;
 use crate::gateway::Gateway;
 use crate::model::Fault;
 use crate::sandbox::{Line, Sandbox};
-use crate::workspace::Exceeded;
 
 /// Why the work ended.
 #[derive(Debug)]
@@ -21,8 +20,8 @@ pub enum End {
     Cancelled(CancelReason),
     /// The model server failed; waiting for the agent to notice would only cost time.
     ModelFault(Fault),
-    /// The workspace has grown more than it may.
-    Overgrown(Exceeded),
+    /// It cannot go on in its workspace.
+    Overseen(Overseen),
     /// The agent asks again and again without getting anywhere.
     Endless,
     Broken(Error),
@@ -37,9 +36,9 @@ pub struct Bounds<'a> {
     pub overseer: Option<Overseer>,
 }
 
-async fn exceeded(overseer: &mut Option<Overseer>) -> Exceeded {
+async fn overseen(overseer: &mut Option<Overseer>) -> Overseen {
     match overseer {
-        Some(overseer) => overseer.exceeded().await,
+        Some(overseer) => overseer.seen().await,
         None => std::future::pending().await,
     }
 }
@@ -61,7 +60,7 @@ pub async fn follow(
             biased;
             reason = &mut stop => return End::Cancelled(reason),
             () = tokio::time::sleep_until(*deadline) => return End::TimedOut,
-            much = exceeded(overseer) => return End::Overgrown(much),
+            seen = overseen(overseer) => return End::Overseen(seen),
             Some(traffic) = gateway.next_event() => {
                 story.traffic(&traffic);
                 if let crate::gateway::Traffic::Faulted(fault) = traffic {

@@ -1,5 +1,6 @@
-//! The watch over a workspace's growth, for the time of the work.
+//! The watch over a workspace's growth and its protections, for the time of the work.
 
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -8,36 +9,47 @@ use tokio::task::spawn_blocking;
 
 use crate::workspace::{Exceeded, Watch};
 
-/// How often the growth is asked for; the watch itself decides what to look at.
+/// How often the workspace is looked at; for its growth, the watch itself decides what to look at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Tells when the workspace has grown too much. Dropping it ends the watch.
+/// Why a run cannot go on in its workspace.
+#[derive(Debug)]
+pub enum Overseen {
+    /// The workspace has grown more than it may.
+    Overgrown(Exceeded),
+    /// A protected place, relative to the workspace, was replaced on the host.
+    Loosened(PathBuf),
+}
+
+/// Tells when the run cannot go on in its workspace. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Overseer {
-    exceeded: oneshot::Receiver<Exceeded>,
+    seen: oneshot::Receiver<Overseen>,
     _stop: Sender<()>,
 }
 
 impl Overseer {
-    pub fn new(mut watch: Watch) -> Self {
+    /// `loosened` looks whether every protected place still is.
+    pub fn new(mut watch: Watch, loosened: impl Fn() -> Option<PathBuf> + Send + 'static) -> Self {
         let (stop, stopped) = channel();
-        let (tell, exceeded) = oneshot::channel();
+        let (tell, seen) = oneshot::channel();
         spawn_blocking(move || {
             // Ends with who asked for it.
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                if let Some(much) = watch.look() {
+                let seen = loosened().map(Overseen::Loosened);
+                if let Some(seen) = seen.or_else(|| watch.look().map(Overseen::Overgrown)) {
                     // Nobody listens when the work has just ended.
-                    let _ = tell.send(much);
+                    let _ = tell.send(seen);
                     return;
                 }
             }
         });
-        Self { exceeded, _stop: stop }
+        Self { seen, _stop: stop }
     }
 
-    pub async fn exceeded(&mut self) -> Exceeded {
-        match (&mut self.exceeded).await {
-            Ok(exceeded) => exceeded,
+    pub async fn seen(&mut self) -> Overseen {
+        match (&mut self.seen).await {
+            Ok(seen) => seen,
             // The watch broke down, which it has said; it must not end the run.
             Err(_) => std::future::pending().await,
         }

@@ -3,6 +3,7 @@
 
 use super::cancel::CancelReason;
 use super::follow::End;
+use super::overseer::Overseen;
 use super::{Failure, Status};
 use crate::agent::{Conversation, Ending};
 use crate::engine::Exit;
@@ -35,7 +36,17 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
             let kind = fault.kind.as_str();
             (status, Some(failure(kind, &fault.message, fault.hint.as_deref().unwrap_or(LOOK))))
         }
-        End::Overgrown(exceeded) => {
+        End::Overseen(Overseen::Loosened(place)) => {
+            let place = crate::text::one_line(&place.to_string_lossy(), 200);
+            let message = format!(
+                "`{place}` was replaced on this machine during the run, which left it unprotected"
+            );
+            let hint = "run it again when nothing else changes that place (`git config`, \
+                        `git push -u` and the like do); what the agent may have written there was \
+                        looked at as ever";
+            (Status::SandboxError, Some(failure("workspace_unguarded", &message, hint)))
+        }
+        End::Overseen(Overseen::Overgrown(exceeded)) => {
             let hint = "look for what it wrote before you run it again, or raise `limits.disk` and \
                         `limits.files`";
             let message = exceeded.to_string();

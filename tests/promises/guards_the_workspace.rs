@@ -142,6 +142,41 @@ async fn what_a_killed_server_left_in_a_workspace_goes_with_the_next_start() {
     product.check_nothing_left().await;
 }
 
+/// Git replaces its settings by renaming a new file over them, and whatever was mounted there goes.
+#[tokio::test]
+async fn a_run_ends_when_the_host_takes_a_protection_away() {
+    let workspace = Workspace::new();
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "safe.directory=*"]).args(args);
+        let done = command.current_dir(workspace.path()).output();
+        assert!(done.expect("git on the host").status.success());
+    };
+    git(&["init", "-q", "."]);
+    git(&["config", "credential.helper", "mine"]);
+    let (uid, gid) = crate::common::workspace::person();
+    crate::common::workspace::walk(workspace.path(), &mut |path| {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).expect("chown");
+    });
+    let script =
+        "for i in $(seq 1 600); do git config core.fsmonitor evil 2>/dev/null; sleep 0.1; done";
+    let model = Model::start(Script::bash(script).then(Reply::say("Never."))).await;
+    let product = Product::with_model(&model).await;
+    let run = product.start_run(&workspace, ["--json", "go"]);
+    product.container_of(&run).await;
+    model.step(1).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    git(&["config", "branch.main.remote", "origin"]);
+    let report = run.wait().await.assert_status("sandbox_error");
+    assert_eq!(report["error"]["kind"], "workspace_unguarded", "{report:#}");
+    assert!(report["error"]["message"].to_string().contains(".git/config"), "{report:#}");
+    assert!(report["timing"]["total_ms"].as_u64() < Some(45_000), "long before it would end");
+    let settings = workspace.read(".git/config");
+    assert!(!settings.contains("evil"), "{settings}");
+    assert!(settings.contains("mine") && settings.contains("origin"), "the user's: {settings}");
+    product.check_nothing_left().await;
+}
+
 #[tokio::test]
 async fn a_workspace_does_not_configure_its_agent() {
     let workspace = Workspace::new();

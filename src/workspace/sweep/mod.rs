@@ -129,9 +129,9 @@ impl Before {
             before.known.closed = look.closed.into_iter().collect();
             before.known.places = look.seen;
             let files = before.known.places.iter().filter(|(path, identity)| {
-                let files = ["config", "config.worktree"];
+                let called = ["config", "config.worktree"];
                 identity.kind == FileType::RegularFile
-                    && path.file_name().is_some_and(|name| files.iter().any(|own| name == *own))
+                    && path.file_name().is_some_and(|name| called.iter().any(|one| name == *one))
             });
             before.own = files
                 .take(OWN)
