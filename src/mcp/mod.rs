@@ -1,8 +1,9 @@
-//! The face that MCP hosts see: a server on standard input and output with one tool.
+//! The face that MCP hosts see: a server on standard input and output.
 //!
 //! This room knows how hosts ask and how they want to be answered. It must never know containers:
-//! every call becomes a [`crate::runner::Task`], and what the host is told comes from the run's
-//! events and its report.
+//! a task becomes a [`crate::runner::Task`], and what the host is told comes from the run's
+//! events and its report; whoever wants to look at a project gets it from
+//! [`crate::workspace::project`].
 //!
 //! ```text
 //!  stdin ─▶ transport ─▶ rmcp ─▶ server ─▶ tools ─▶ Runner
@@ -15,9 +16,11 @@
 
 mod logs;
 mod progress;
+mod prompts;
 mod result;
 mod serve;
 mod server;
+mod session;
 mod tools;
 mod transport;
 

@@ -19,7 +19,9 @@ pub enum Error {
     Refused { given: String, why: &'static str },
     #[error("`path` is `{given}`, which does not exist in the workspace")]
     Missing { given: String },
-    #[error("`path` is `{given}`, where a symbolic link or a file stands in the way; links are not followed")]
+    #[error(
+        "`path` is `{given}`, where a symbolic link or a file stands in the way; links are not followed"
+    )]
     Blocked { given: String },
     #[error("`path` is `{given}`, a symbolic link, which is not followed; give the file itself")]
     Link { given: String },
@@ -35,7 +37,9 @@ pub enum Error {
     Binary { given: String, bytes: u64 },
     #[error("`start_line` is {asked}, but `{given}` has {lines} lines")]
     PastEnd { given: String, asked: u64, lines: u64 },
-    #[error("`start_line` is {asked}, which is beyond the first {bytes} bytes of `{given}`; only these are looked at")]
+    #[error(
+        "`start_line` is {asked}, which is beyond the first {bytes} bytes of `{given}`; only these are looked at"
+    )]
     TooFar { given: String, asked: u64, bytes: u64 },
     #[error("`glob` is `{given}`, which is no glob: {why}; an example is `src/**/*.rs`")]
     Glob { given: String, why: String },

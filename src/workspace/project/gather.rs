@@ -119,10 +119,8 @@ fn rank(path: &str) -> (usize, &str) {
 
 fn globs(root: &Path, glob: Option<&str>) -> Result<Override, Error> {
     let Some(glob) = glob else { return Ok(Override::empty()) };
-    let wrong = |why: &str| Error::Glob {
-        given: text::one_line(glob, 100),
-        why: text::one_line(why, 200),
-    };
+    let wrong =
+        |why: &str| Error::Glob { given: text::one_line(glob, 100), why: text::one_line(why, 200) };
     if glob.len() > LONGEST_GLOB {
         return Err(wrong("it is too long"));
     }

@@ -11,8 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::private::Private;
 pub use super::private::Head;
+use super::private::Private;
 use super::{Error, Project};
 use crate::text;
 
@@ -109,9 +109,8 @@ impl Project {
             }
             Ok((status, log))
         };
-        let ((status, whole), log) = timeout(TIME, asked)
-            .await
-            .unwrap_or(Err(Error::Slow { seconds: TIME.as_secs() }))?;
+        let ((status, whole), log) =
+            timeout(TIME, asked).await.unwrap_or(Err(Error::Slow { seconds: TIME.as_secs() }))?;
         Ok(report(private.head.clone(), &status, whole, &log))
     }
 
@@ -120,12 +119,24 @@ impl Project {
         let own = private.folder.path();
         let mut command = Command::new(program);
         command
-            .args(["--no-pager", "--no-optional-locks", "--no-replace-objects", "--literal-pathspecs"])
+            .args([
+                "--no-pager",
+                "--no-optional-locks",
+                "--no-replace-objects",
+                "--literal-pathspecs",
+            ])
             // Said once more, although no settings that say otherwise are read.
             .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"])
             .args(["-c", "core.untrackedCache=false", "-c", "core.commitGraph=false"])
             .args(["-c", "core.pager=cat", "-c", "diff.external=", "-c", "submodule.recurse=false"])
-            .args(["-c", "credential.helper=", "-c", "protocol.allow=never", "-c", "color.ui=false"])
+            .args([
+                "-c",
+                "credential.helper=",
+                "-c",
+                "protocol.allow=never",
+                "-c",
+                "color.ui=false",
+            ])
             .args(["-c", "core.attributesFile=/dev/null", "-c", "core.excludesFile=/dev/null"])
             .args(arguments)
             .current_dir(&self.path)
@@ -197,7 +208,9 @@ async fn output(mut command: Command) -> Result<(Vec<u8>, bool), Error> {
 
 fn report(head: Head, status: &[u8], whole: bool, log: &[u8]) -> StatusReport {
     let lines: Vec<_> = records(status).collect();
-    let (complete, cut) = if whole { (lines.as_slice(), false) } else {
+    let (complete, cut) = if whole {
+        (lines.as_slice(), false)
+    } else {
         // The last one may be half a name.
         (&lines[..lines.len().saturating_sub(1)], true)
     };
@@ -246,4 +259,3 @@ fn records(bytes: &[u8]) -> impl Iterator<Item = String> {
         .map(|record| String::from_utf8_lossy(record).into_owned())
         .filter(move |_| !none)
 }
-

@@ -74,9 +74,7 @@ impl Project {
         // Opening a device can already do something, so look first.
         let found = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(wrong)?;
         match FileType::from_raw_mode(found.st_mode) {
-            FileType::RegularFile => {
-                regular(parent.as_fd(), name).map_err(wrong)?.map(Place::File)
-            }
+            FileType::RegularFile => regular(parent.as_fd(), name).map_err(wrong)?.map(Place::File),
             FileType::Directory => {
                 let folder = open_folder(parent.as_fd(), Path::new(name)).map_err(wrong)?;
                 Some(Place::Folder(folder))

@@ -48,7 +48,8 @@ impl Project {
         let unusual = |why| Error::Unusual { given: place::shown(&self.path), why };
         let git = match rustix::fs::statat(self.root(), ".git", AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
-                open_folder(self.root(), Path::new(".git")).map_err(|errno| read_failed(errno.into()))?
+                open_folder(self.root(), Path::new(".git"))
+                    .map_err(|errno| read_failed(errno.into()))?
             }
             Ok(_) => {
                 return Err(unusual(
@@ -128,7 +129,12 @@ fn open(git: BorrowedFd<'_>, name: &str) -> Result<Option<File>, Error> {
         Ok(file) => Ok(file),
         // What the name of a reference can be may be too long or no name for a file.
         Err(
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::INVAL | Errno::ISDIR
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::LOOP
+            | Errno::NXIO
+            | Errno::INVAL
+            | Errno::ISDIR
             | Errno::NAMETOOLONG,
         ) => Ok(None),
         Err(errno) => Err(read_failed(errno.into())),
@@ -167,7 +173,9 @@ fn resolve(git: BorrowedFd<'_>, reference: &str) -> Result<Option<String>, Error
         let Some(value) = text(git, &reference, 4096)? else { return packed(git, &reference) };
         let value = value.trim();
         match value.strip_prefix("ref:").map(str::trim) {
-            Some(next) if next.starts_with("refs/") && is_branch(next) => next.clone_into(&mut reference),
+            Some(next) if next.starts_with("refs/") && is_branch(next) => {
+                next.clone_into(&mut reference)
+            }
             Some(_) => return Ok(None),
             None => return Ok(is_id(value).then(|| value.to_owned())),
         }
@@ -193,9 +201,9 @@ fn is_branch(name: &str) -> bool {
     name.len() <= 250
         && !name.starts_with('-')
         && !name.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c))
-        && name.split('/').all(|part| {
-            !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock")
-        })
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
         && !name.contains("..")
         && crate::text::clean(name) == name
 }

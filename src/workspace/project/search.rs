@@ -79,7 +79,8 @@ impl Project {
             .memory_map(MmapChoice::never())
             .heap_limit(Some(LINE))
             .build();
-        let budget = Budget { left: Cell::new(ALL_BYTES), end: started + TIME, why: Cell::new(None) };
+        let budget =
+            Budget { left: Cell::new(ALL_BYTES), end: started + TIME, why: Cell::new(None) };
         let mut found = Found {
             matcher: &matcher,
             most: query.most,
