@@ -13,6 +13,8 @@ mod read;
 mod search;
 
 #[cfg(test)]
+mod git_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;

@@ -3,8 +3,11 @@
 //! Git runs programs that a repository's settings name (monitors, filters, hooks, helpers, pagers,
 //! and more with each release), reads further settings from where they point, and fetches what is
 //! missing. So it never reads the project's settings: it gets a private folder with settings
-//! written here, a copy of the index and of `HEAD`, and the project's objects.
+//! written here, a copy of the index and of `HEAD`, and the project's objects. These are reached by
+//! name: who can place links among them can have a commit shown of another repository, if they know
+//! its id already.
 
+use std::fmt::Write;
 use std::fs::{self, File, FileTimes};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -80,8 +83,7 @@ impl Project {
             let path = folder.path().join(name);
             path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, content))
         };
-        let sha256 = head.commit.as_ref().is_some_and(|commit| commit.len() == 64);
-        let settings = settings(&small(git, "config", SMALL)?.unwrap_or_default(), sha256);
+        let settings = settings(&small(git, "config", SMALL)?.unwrap_or_default());
         let made = (|| {
             write("config", settings.as_bytes())?;
             fs::create_dir_all(folder.path().join("refs"))?;
@@ -209,11 +211,13 @@ fn is_branch(name: &str) -> bool {
 }
 
 /// The few settings that decide how files are compared; none of them names a program or a place.
-fn settings(theirs: &[u8], sha256: bool) -> String {
-    let version = u8::from(sha256);
-    let mut ours = format!("[core]\n\trepositoryformatversion = {version}\n\tbare = false\n");
-    let theirs = String::from_utf8_lossy(theirs);
-    for setting in parse(&theirs).0 {
+fn settings(theirs: &[u8]) -> String {
+    let mut ours = "[core]\n\tbare = false\n".to_owned();
+    let mut sha256 = false;
+    for setting in parse(&String::from_utf8_lossy(theirs)).0 {
+        if setting.subsection.is_some() {
+            continue;
+        }
         let value = setting.value.as_deref().unwrap_or("true").to_ascii_lowercase();
         let allowed: &[&str] = match (setting.section.as_str(), setting.key.as_str()) {
             ("core", "filemode" | "ignorecase" | "precomposeunicode" | "symlinks") => {
@@ -221,12 +225,19 @@ fn settings(theirs: &[u8], sha256: bool) -> String {
             }
             ("core", "autocrlf") => &["true", "false", "input"],
             ("core", "eol") => &["lf", "crlf", "native"],
+            ("extensions", "objectformat") => {
+                sha256 = value == "sha256";
+                &[]
+            }
             _ => &[],
         };
-        if setting.subsection.is_none() && allowed.contains(&value.as_str()) {
-            ours.push_str(&format!("\t{} = {value}\n", setting.key));
+        if allowed.contains(&value.as_str()) {
+            // Writing to a text cannot fail.
+            let _ = writeln!(ours, "\t{} = {value}", setting.key);
         }
     }
+    let version = u8::from(sha256);
+    let _ = writeln!(ours, "\trepositoryformatversion = {version}");
     if sha256 {
         ours.push_str("[extensions]\n\tobjectformat = sha256\n");
     }
