@@ -18,7 +18,7 @@ pub(super) const ENTRY: Entry = Entry {
         async move { Some(call(session, arguments, context).await) }.boxed()
     },
     refuse: project::refused,
-    example: r#"{}"#,
+    example: "{}",
 };
 
 const NAME: &str = "project_status";

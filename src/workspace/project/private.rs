@@ -176,7 +176,7 @@ fn resolve(git: BorrowedFd<'_>, reference: &str) -> Result<Option<String>, Error
         let value = value.trim();
         match value.strip_prefix("ref:").map(str::trim) {
             Some(next) if next.starts_with("refs/") && is_branch(next) => {
-                next.clone_into(&mut reference)
+                next.clone_into(&mut reference);
             }
             Some(_) => return Ok(None),
             None => return Ok(is_id(value).then(|| value.to_owned())),
@@ -203,9 +203,7 @@ fn is_branch(name: &str) -> bool {
     name.len() <= 250
         && !name.starts_with('-')
         && !name.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c))
-        && name
-            .split('/')
-            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"))
+        && name.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
         && !name.contains("..")
         && crate::text::clean(name) == name
 }

@@ -144,9 +144,7 @@ struct Shown {
     lines: u64,
     used: usize,
     full: bool,
-    crlf: bool,
-    mark: bool,
-    unended: bool,
+    remarks: Vec<&'static str>,
     replaced: usize,
     cut: Option<u64>,
 }
@@ -198,10 +196,16 @@ impl Shown {
         if ended && self.cut.is_none() {
             self.text.push('\n');
         }
-        self.crlf |= crlf;
-        self.mark |= mark;
-        self.unended |= !ended && self.cut.is_none();
+        self.remark(crlf, "lines end in CRLF in the file");
+        self.remark(mark, "the file begins with a byte order mark");
+        self.remark(!ended && self.cut.is_none(), "the last line has no newline");
         self.replaced += replaced + invalid;
+    }
+
+    fn remark(&mut self, holds: bool, remark: &'static str) {
+        if holds && !self.remarks.contains(&remark) {
+            self.remarks.push(remark);
+        }
     }
 
     fn notes(&self) -> Vec<String> {
@@ -209,15 +213,7 @@ impl Shown {
         if let Some(number) = self.cut {
             notes.push(format!("line {number} is too long; only its beginning is shown"));
         }
-        if self.crlf {
-            notes.push("lines end in CRLF in the file".to_owned());
-        }
-        if self.mark {
-            notes.push("the file begins with a byte order mark".to_owned());
-        }
-        if self.unended {
-            notes.push("the last line has no newline".to_owned());
-        }
+        notes.extend(self.remarks.iter().map(|remark| (*remark).to_owned()));
         if self.replaced > 0 {
             let count = self.replaced;
             notes.push(format!(

@@ -43,15 +43,15 @@ impl Place {
     fn files(&self, selection: &Selection) -> Vec<String> {
         self.project().list(selection, None).expect("a listing").files
     }
+}
 
-    fn search(&self, pattern: &str) -> Query {
-        Query {
-            pattern: pattern.into(),
-            case_sensitive: true,
-            context: 0,
-            most: 50,
-            selection: Selection::default(),
-        }
+fn query(pattern: &str) -> Query {
+    Query {
+        pattern: pattern.into(),
+        case_sensitive: true,
+        context: 0,
+        most: 50,
+        selection: Selection::default(),
     }
 }
 
@@ -81,7 +81,7 @@ fn a_file_is_read_as_it_is_and_in_parts() {
 fn a_long_file_is_told_in_bounded_parts_that_make_the_whole() {
     let place = Place::new();
     let whole: String =
-        (0..5000).map(|n| format!("line {n} \"{}\"\n", "x".repeat(n % 90))).collect();
+        (0..5000).map(|n| ["line \"", &"x".repeat(n % 90), "\"\n"].concat()).collect();
     place.write("long", &whole);
     let (mut together, mut next, mut parts) = (String::new(), Some(1), 0);
     while let Some(start) = next {
@@ -152,13 +152,13 @@ fn nothing_outside_is_reached_by_any_path() {
     for path in ["..", "/", "out", ".git", "link"] {
         let selection = Selection { path: path.into(), hidden: true, ..Selection::default() };
         assert!(place.project().list(&selection, None).is_err(), "{path}");
-        let query = Query { selection, ..place.search("hidden") };
-        assert!(place.project().search(&query).is_err(), "{path}");
+        let asked = Query { selection, ..query("hidden") };
+        assert!(place.project().search(&asked).is_err(), "{path}");
     }
     let all = Selection { hidden: true, ..Selection::default() };
     let listing = place.project().list(&all, None).expect("a listing");
     assert_eq!((listing.files, listing.links), (vec!["in".into(), "sub/in".into()], 3));
-    assert!(place.project().search(&place.search("hidden")).expect("hits").matches.is_empty());
+    assert!(place.project().search(&query("hidden")).expect("hits").matches.is_empty());
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn pipes_sockets_and_binaries_neither_block_nor_show() {
     let error = place.read("blob", 1, None).expect_err("binary").to_string();
     assert_eq!(error, "`path` is `blob`, a binary file of 9 bytes; only text is shown");
     assert_eq!(place.files(&Selection::default()), ["blob", "text"]);
-    let hits = place.project().search(&place.search("needle")).expect("hits");
+    let hits = place.project().search(&query("needle")).expect("hits");
     let paths: Vec<_> = hits.matches.iter().map(|hit| hit.path.as_str()).collect();
     assert_eq!(paths, ["text"]);
     assert!(hits.complete);
@@ -246,19 +246,19 @@ fn pages_together_are_everything_once() {
 fn searching_shows_lines_with_their_surroundings() {
     let place = Place::new();
     place.write("a.txt", "one\ntwo Needle\nthree\nfour\n").write("b.rs", "needle(1)\r\nx\n");
-    let search = |query: Query| place.project().search(&query).expect("hits");
-    let hits = search(Query { case_sensitive: false, context: 1, ..place.search("needle") });
+    let search = |asked: Query| place.project().search(&asked).expect("hits");
+    let hits = search(Query { case_sensitive: false, context: 1, ..query("needle") });
     assert_eq!(hits.matches.len(), 2);
     let first = &hits.matches[0];
     assert_eq!((first.path.as_str(), first.line, first.text.as_str()), ("a.txt", 2, "two Needle"));
     assert_eq!((&first.before[..], &first.after[..]), (&["one".into()][..], &["three".into()][..]));
     assert_eq!(hits.matches[1].text, "needle(1)");
     assert!(hits.matches[1].before.is_empty() && hits.complete);
-    assert_eq!(search(place.search("needle")).matches.len(), 1);
-    let most = search(Query { most: 1, case_sensitive: false, ..place.search("needle") });
+    assert_eq!(search(query("needle")).matches.len(), 1);
+    let most = search(Query { most: 1, case_sensitive: false, ..query("needle") });
     assert_eq!((most.matches.len(), most.stopped_by), (1, Some("`max_results`")));
     let one = Selection { path: "b.rs".into(), ..Selection::default() };
-    let one = search(Query { selection: one, case_sensitive: false, ..place.search("n") });
+    let one = search(Query { selection: one, case_sensitive: false, ..query("n") });
     assert!(one.matches.iter().all(|hit| hit.path == "b.rs") && !one.matches.is_empty());
 }
 
@@ -269,11 +269,11 @@ fn a_search_is_bounded_whatever_is_searched() {
     place.write("wide", format!("{}needle{}", "x".repeat(500_000), "y".repeat(5000)));
     let hits = place
         .project()
-        .search(&Query { most: 200, context: 10, ..place.search("match|needle") })
+        .search(&Query { most: 200, context: 10, ..query("match|needle") })
         .expect("hits");
     assert!(!hits.complete);
     assert!(serde_json::to_string(&hits).expect("JSON").len() < 16 * 1024);
-    let hits = place.project().search(&place.search("needle")).expect("hits");
+    let hits = place.project().search(&query("needle")).expect("hits");
     let text = &hits.matches[0].text;
     assert!(
         text.contains("needle") && text.starts_with('…') && text.chars().count() < 250,
@@ -286,7 +286,7 @@ fn a_search_is_bounded_whatever_is_searched() {
         ("((((x{100}){100}){100}){100})", "no regular expression"),
         (&"x".repeat(1001), "has 1001 bytes; give at most 1000"),
     ] {
-        let error = place.project().search(&place.search(pattern)).expect_err(part).to_string();
+        let error = place.project().search(&query(pattern)).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
 }
