@@ -8,6 +8,8 @@
 
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
+# For the build alone: a base may have another user.
+USER root
 
 # extra.crt is empty, or the CA bundle of a network that intercepts TLS.
 COPY image/ca/extra.crt /usr/local/share/ca-certificates/extra.crt

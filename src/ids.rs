@@ -25,6 +25,13 @@ impl RunId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// How long ago the run began; none where the digits are no time, or one that is to come.
+    pub fn age(&self) -> Option<std::time::Duration> {
+        let began = jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", &self.0[..15]).ok()?;
+        let began = began.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+        jiff::Timestamp::now().duration_since(began).try_into().ok()
+    }
 }
 
 impl Default for RunId {
@@ -154,6 +161,16 @@ mod tests {
         for wrong in ["", "../../etc/passwd", "20260131-235959-K3F9", "20260131-235959-k3f9x"] {
             assert!(wrong.parse::<RunId>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_run_id_tells_its_age() {
+        let age = |id: &str| id.parse::<RunId>().expect("a run id").age();
+        assert!(RunId::new().age().is_some_and(|age| age.as_secs() < 60));
+        let year = age("20250101-000000-aaaa").expect("in the past");
+        assert!(year.as_secs() > 86_400 * 365, "{year:?}");
+        assert_eq!(age("99999999-999999-aaaa"), None);
+        assert_eq!(age("99990101-000000-aaaa"), None);
     }
 
     #[test]

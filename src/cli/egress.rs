@@ -8,15 +8,15 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::Usage;
+use super::runs::find;
 use crate::config::{Domain, Effective, LoadOptions, Name, load, state_dir};
-use crate::history;
-use crate::ids::RunId;
+use crate::history::{Entry, Part};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum EgressCommand {
     /// Show what a run was refused, and add what you pick to `egress.allow`
     Learn {
-        /// Id of the run, or `last`
+        /// Id of the run, the beginning of one, or `last`
         run: String,
         /// Add these without asking; a name, or with a leading dot all below it, too
         #[arg(long, value_name = "DOMAIN", value_delimiter = ',')]
@@ -44,8 +44,9 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let EgressCommand::Learn { run, add } = command;
     let state = state_dir()?;
-    let run = find(&state, run)?;
-    let refused = refused(&history::egress(&state, &run)?);
+    let entry = find(&state, run)?;
+    let run = entry.id();
+    let refused = refused(&attempts(&entry)?);
     let effective = load(options).map_err(|error| Usage(error.to_string()))?;
     if refused.is_empty() {
         writeln!(out, "run {run} was refused nothing")?;
@@ -72,17 +73,10 @@ pub fn run(
     Ok(0)
 }
 
-fn find(state: &Path, run: &str) -> anyhow::Result<RunId> {
-    let runs = history::runs(state);
-    let found = if run == "last" {
-        runs.first().cloned()
-    } else {
-        runs.into_iter().find(|id| id.as_str() == run)
-    };
-    found.ok_or_else(|| {
-        let runs = state.join("runs");
-        Usage(format!("there is no run `{run}` on record in {}", runs.display())).into()
-    })
+/// The audit log of a run; nothing where nothing was tried.
+fn attempts(entry: &Entry) -> anyhow::Result<Vec<String>> {
+    let Some(log) = entry.open(Part::Egress)? else { return Ok(Vec::new()) };
+    log.lines().collect::<Result<_, _>>().context("failed to read the run's record")
 }
 
 type Refused = BTreeMap<(String, u16, String), u64>;

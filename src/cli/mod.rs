@@ -9,6 +9,7 @@ mod egress;
 mod init;
 mod policy;
 mod run;
+mod runs;
 mod trust;
 mod view;
 
@@ -85,6 +86,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
+    /// List, show, follow and remove runs on record
+    Runs(runs::RunsArgs),
     /// What sandboxes may reach besides the model
     #[command(subcommand)]
     Egress(egress::EgressCommand),
@@ -199,6 +202,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             let effective = project_settings(cli, workspace.as_deref())?;
             config::run(&effective, *json, &mut stdout)?;
             Ok(0)
+        }
+        Some(Command::Runs(args)) => {
+            runs::run(args, || Ok(effective()?.config.history), &mut stdout)
         }
         Some(Command::Egress(command)) => egress::run(&load_options(cli), command, &mut stdout),
         Some(Command::Init { workspace }) => {

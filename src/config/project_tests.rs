@@ -137,3 +137,16 @@ fn what_is_no_plain_file_is_not_opened() {
     fs::write(&place, "# x\n".repeat(20_000)).expect("write");
     assert!(Project::read(folder.path()).is_err());
 }
+
+/// In force without trust, so nobody has looked at it: each place costs a folder and a mount.
+#[test]
+fn a_file_that_protects_without_bounds_protects_nothing() {
+    let deep = "a/".repeat(3000);
+    let long = "n".repeat(256);
+    let many: Vec<_> = (0..129).map(|number| format!("\"p{number}\"")).collect();
+    for places in [format!("\"{deep}\""), format!("\"{long}\""), many.join(",")] {
+        let refused = loaded(&format!("[workspace]\nprotected = [{places}]\n"), "", false);
+        let said = refused.expect_err("it is too much").to_string();
+        assert!(said.contains("workspace.protected"), "{said}");
+    }
+}

@@ -254,12 +254,16 @@ impl Default for Mcp {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct History {
-    /// Runs to keep on disk.
+    /// Runs to keep on disk; the oldest go first, and one that goes on never.
     pub keep: usize,
+    /// Days to keep them.
+    pub max_age_days: u64,
+    /// Room that they may take together.
+    pub max_bytes: Size,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { keep: 200 }
+        Self { keep: 200, max_age_days: 90, max_bytes: Size::mebibytes(2048) }
     }
 }

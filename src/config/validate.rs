@@ -97,8 +97,12 @@ const RULES: &[Rule] = &[
     }),
     rule(
         "workspace.protected",
-        "paths inside the workspace, without `..` and not starting with `/`",
-        |c| c.workspace.protected.iter().all(|path| is_inside(path)),
+        "up to 128 paths inside the workspace, without `..`, not starting with `/`, and of up to 32 plain names",
+        |c| {
+            let places = &c.workspace.protected;
+            // Each is looked for, and mounted, and made where it is absent.
+            places.len() <= 128 && places.iter().all(|path| is_inside(path))
+        },
     ),
     rule("limits.disk", "\"1m\" to \"16t\"", |c| within(c.limits.disk, 1 << 20, 16 << 40)),
     rule("limits.files", "at least 100 files", |c| c.limits.files >= 100),
@@ -164,6 +168,12 @@ const RULES: &[Rule] = &[
     }),
     rule("mcp.heartbeat", "1 to 10 seconds", |c| (1..=10).contains(&c.mcp.heartbeat)),
     rule("history.keep", "1 to 1000000 runs", |c| (1..=1_000_000).contains(&c.history.keep)),
+    rule("history.max_age_days", "1 to 36500 days", |c| {
+        (1..=36_500).contains(&c.history.max_age_days)
+    }),
+    rule("history.max_bytes", "\"1m\" to \"16t\"", |c| {
+        within(c.history.max_bytes, 1 << 20, 16 << 40)
+    }),
 ];
 
 /// What is allowed for a key, in words; several where several rules apply.
@@ -325,8 +335,13 @@ fn is_umask(umask: &str) -> bool {
 fn is_inside(path: &str) -> bool {
     use std::path::Component;
     let parts = || std::path::Path::new(path).components();
-    parts().any(|part| matches!(part, Component::Normal(_)))
-        && parts().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+    let is_plain = |part: Component<'_>| match part {
+        Component::Normal(name) => name.len() <= 255,
+        Component::CurDir => true,
+        _ => false,
+    };
+    let names = parts().filter(|part| matches!(part, Component::Normal(_))).count();
+    (1..=32).contains(&names) && parts().all(is_plain) && !path.chars().any(char::is_control)
 }
 
 #[cfg(test)]

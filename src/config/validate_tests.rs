@@ -56,6 +56,8 @@ fn values_are_held_to_their_limits() {
         ("limits.output", &["\"64k\""], &["\"1k\""]),
         ("mcp.heartbeat", &["1", "10"], &["0", "11"]),
         ("history.keep", &["1"], &["0"]),
+        ("history.max_age_days", &["1", "36500"], &["0", "36501"]),
+        ("history.max_bytes", &["\"1m\"", "\"16t\""], &["0", "\"1k\"", "\"17t\""]),
         ("model.first_byte_timeout", &["1"], &["0", "86401"]),
         ("model.stall_timeout", &["1"], &["0"]),
         ("model.context", &["8192"], &["0", "1023"]),
@@ -98,7 +100,15 @@ fn values_are_held_to_their_limits() {
         (
             "workspace.protected",
             &["[\"a/b\", \"./c\"]"],
-            &["[\"../a\"]", "[\"/etc\"]", "[\"\"]", "[\"a/../..\"]", "[\".\"]"],
+            &[
+                "[\"../a\"]",
+                "[\"/etc\"]",
+                "[\"\"]",
+                "[\"a/../..\"]",
+                "[\".\"]",
+                "[\"a\\u0000b\"]",
+                "[\"a\\nb\"]",
+            ],
         ),
         (
             "engine.host",

@@ -1,8 +1,9 @@
-//! The face that MCP hosts see: a server on standard input and output.
+//! The face that MCP hosts see: a server on standard input and output, with tools, prompts, and its
+//! runs on record as resources.
 //!
 //! This room knows how hosts ask and how they want to be answered. It must never know containers:
 //! a task becomes a [`crate::runner::Task`], and what the host is told comes from the run's
-//! events and its report; whoever wants to look at a project gets it from
+//! events and its report, or from its record; who wants to look at a project gets it from
 //! [`crate::workspace::project`].
 //!
 //! ```text
@@ -17,6 +18,7 @@
 mod logs;
 mod progress;
 mod prompts;
+mod resources;
 mod result;
 mod serve;
 mod server;

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::task::spawn_blocking;
 
 use super::cancel::Canceller;
 use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::follow::{Bounds, End, follow};
 use super::overseer::Overseer;
+use super::past::Asked;
 use super::prepare::{Prepared, prepare};
 use super::room::{Room, remove_all};
 use super::shared::Shared;
@@ -25,7 +27,7 @@ use super::{
 };
 use crate::agent::opencode;
 use crate::gateway::{Gateway, Options};
-use crate::history::{self, Record};
+use crate::history::{self, Record, Retention};
 use crate::ids::RunId;
 use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
 use crate::workspace::{Mode, Swept, WriterLock};
@@ -65,13 +67,21 @@ pub async fn guarded(job: Job) -> Report {
     {
         tracing::error!("clean-up of run {id}: {error}");
     }
-    Report::of_breakdown(id, "sandbox-mcp itself broke down; its log has the place")
+    let report = Report::of_breakdown(id, "sandbox-mcp itself broke down; its log has the place");
+    // The story is lost with its record; without a report the run would seem to go on.
+    if let Err(error) = history::close(&shared.state, &report.run_id, &report) {
+        tracing::warn!("{error}");
+    }
+    report
 }
 
 async fn execute(job: Job) -> Report {
-    let record = Record::create(&job.shared.state, &job.id)
+    let mut record = Record::create(&job.shared.state, &job.id)
         .inspect_err(|error| tracing::warn!("this run leaves no record: {error}"))
         .ok();
+    if let Some(record) = &mut record {
+        record.task(&Asked::of(&job.task));
+    }
     let transcript = record.as_ref().map(|record| record.transcript().display().to_string());
     let output = job.task.config.limits.output.bytes();
     let mut story = Story::new(job.asked, job.events.clone(), record, output);
@@ -150,7 +160,7 @@ async fn execute(job: Job) -> Report {
         },
         transcript,
     };
-    keep(&job.shared, story, &report);
+    keep(&job.shared, story, &report).await;
     report
 }
 
@@ -285,13 +295,18 @@ async fn work(
 }
 
 /// Writes the closing report and makes room for the next.
-fn keep(shared: &Shared, mut story: Story, report: &Report) {
+async fn keep(shared: &Shared, mut story: Story, report: &Report) {
     let Some(record) = story.take_record() else { return };
     if let Err(error) = record.finish(report) {
         tracing::warn!("{error}");
     }
-    if let Err(error) = history::prune(&shared.state, shared.config.history.keep) {
-        tracing::warn!("old records were not removed: {error}");
+    let retention = Retention::from(&shared.config.history);
+    let (state, id) = (shared.state.clone(), report.run_id.clone());
+    let pruned = spawn_blocking(move || history::prune(&state, &retention, Some(&id)));
+    match pruned.await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!("old records remain: {error}"),
+        Err(error) => tracing::error!("old records remain: {error}"),
     }
 }
 

@@ -15,6 +15,9 @@ use crate::text::one_line;
 /// Most bytes of variables, and of what the hook says.
 const MOST: u64 = 1 << 20;
 
+const THEN: &str =
+    "sandbox_mcp_code=$?; [ $sandbox_mcp_code = 0 ] || exit $sandbox_mcp_code; exec env -0";
+
 /// Runs the lines with `sh` and returns every variable that is exported at their end. Values are
 /// never logged; what the hook prints is, when it fails.
 pub async fn run(
@@ -24,8 +27,9 @@ pub async fn run(
     workspace: &OsStr,
 ) -> Result<BTreeMap<String, String>, Error> {
     // What the lines print must not mix with the variables. `env` last, so that a failing line
-    // fails the hook only if the lines themselves say so (`set -e`), as in any script.
-    let script = format!("{{\n{lines}\n}} >&2 && exec env -0");
+    // fails the hook only if it is the last one or the lines themselves say so (`set -e`), as in
+    // any script. No `&&`: in front of one, a shell ignores `set -e`.
+    let script = format!("{{\n{lines}\n}} >&2\n{THEN}");
     let mut command = Command::new("sh");
     command
         .args(["-c", &script])
@@ -114,6 +118,11 @@ mod tests {
     async fn a_failure_is_told_with_its_last_words() {
         let said = hook("echo not logged in >&2; exit 4").await.expect_err("failed");
         assert!(said.contains("exit status: 4") && said.contains("not logged in"), "{said}");
+        let said = hook("set -e\nfalse\nexport A=1").await.expect_err("the shell was to stop");
+        assert!(said.contains("exit status: 1"), "{said}");
+        let found = hook("false\nexport A=1").await.expect("nobody asked for it to stop");
+        assert_eq!(found.get("A").map(String::as_str), Some("1"));
+        assert!(hook("export A=1\nfalse").await.is_err());
         let said = hook("if").await.expect_err("no shell line");
         assert!(said.contains("hooks.before_start"), "{said}");
     }

@@ -15,6 +15,7 @@ mod hook;
 mod host;
 mod openings;
 mod overseer;
+mod past;
 mod prepare;
 mod probe;
 mod queue;
@@ -29,10 +30,11 @@ mod verdict;
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use past::{Glance, PastReport, told};
 pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,
-    Timing, ToolUse, Usage, WorkspaceReport,
+    Swept, Timing, ToolUse, Usage, WorkspaceReport,
 };
 pub use run::{Run, Runner, StartError};
 pub use task::{Task, TaskError};

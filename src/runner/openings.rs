@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::story::Story;
 use super::task::Checked;
 use super::{Error, hook};
-use crate::config::Config;
+use crate::config::{Config, Domain, Name};
 use crate::gateway::{Credential, Egress};
 use crate::ids::RunId;
 use crate::model::Endpoint;
@@ -139,7 +139,8 @@ fn egress(
     story: &mut Story,
 ) -> Result<Egress, Error> {
     let settings = &config.egress;
-    let allow = settings.allow.iter().map(|domain| domain.parse()).collect::<Result<_, _>>()?;
+    let allow: Vec<Domain> =
+        settings.allow.iter().map(|domain| domain.parse()).collect::<Result<_, _>>()?;
     let mut credentials = Vec::new();
     for credential in &config.credential {
         let Some(value) = outside(&credential.value_env) else {
@@ -153,6 +154,20 @@ fn egress(
         };
         let value = format!("{}{value}", credential.prefix);
         credentials.push(Credential::new(&credential.host, &credential.header, &value)?);
+    }
+    for (name, server) in &config.agent.mcp {
+        let url = server.url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+        let Some(host) =
+            url.as_ref().and_then(http::Uri::host).and_then(|host| Name::parse(host).ok())
+        else {
+            continue;
+        };
+        if !settings.open && !allow.iter().any(|domain| domain.matches(&host)) {
+            story.remark(&format!(
+                "the MCP server {name} is at {host}, which is not among the allowed domains \
+                 (`egress.allow`)"
+            ));
+        }
     }
     if settings.open {
         story.remark("egress is open: the agent can reach every public name");

@@ -99,6 +99,7 @@ pub struct WorkspaceReport {
 
 /// As the gateway counted it, not as the agent claims it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Usage {
     pub requests: u64,
     /// Steps that the agent finished.
@@ -183,6 +184,7 @@ impl ToolUse {
 
 /// Where the time went, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Timing {
     pub queued_ms: u64,
     pub prepare_ms: u64,

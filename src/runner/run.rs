@@ -79,6 +79,20 @@ impl Runner {
         WorkspacePath::check(requested, &self.shared.folder, &self.shared.config.workspace.roots)
     }
 
+    /// Where the records are.
+    pub fn state(&self) -> &Path {
+        &self.shared.state
+    }
+
+    /// Whether a run in `workspace` is this program's to tell about: one that it could have been
+    /// asked for. What was done in other folders is nobody's here.
+    pub fn may_tell_of(&self, workspace: &Path) -> bool {
+        let roots = &self.shared.config.workspace.roots;
+        let roots = std::iter::once(&self.shared.folder).chain(roots);
+        let mut roots = roots.filter_map(|root| root.canonicalize().ok());
+        roots.any(|root| root.parent().is_some() && workspace.starts_with(&root))
+    }
+
     /// Meets the engine in the background, which removes what dead owners left on it. Without an
     /// engine nothing happens: the first run will say so.
     pub fn look_around(&self) {

@@ -259,6 +259,12 @@ impl Policy {
         }
     }
 
+    /// Whether the kernel inside is to be gVisor's. Its runtime is called `runsc`, by itself or with
+    /// more behind it.
+    pub fn is_gvisor(&self) -> bool {
+        self.runtime.as_deref().is_some_and(|runtime| runtime.starts_with("runsc"))
+    }
+
     /// Whether the workspace can be written.
     pub fn workspace_writable(&self) -> bool {
         self.mounts.iter().any(|m| m.target.as_os_str() == WORKSPACE && !m.read_only)

@@ -27,10 +27,15 @@ pub struct Receipt {
     pub core_limit: Option<u64>,
     pub tmpfs: Vec<TmpfsSeen>,
     pub writable_mounts: Vec<String>,
-    /// What is mounted in the workspace; an old image does not say.
-    #[serde(default)]
+    /// What is mounted in the workspace; an old image does not say. For the comparison alone: it is
+    /// long, and says nothing to who reads the report.
+    #[serde(default, skip_serializing)]
+    #[schemars(skip)]
     pub workspace_mounts: Vec<MountSeen>,
     pub hostname: String,
+    /// The kernel inside is gVisor's own, which shows less of itself.
+    #[serde(default)]
+    pub gvisor: bool,
 }
 
 /// Capability sets as the kernel prints them.
@@ -77,7 +82,9 @@ impl Receipt {
             let target = mount.target.to_string_lossy();
             let seen = self.workspace_mounts.iter().rev().find(|seen| seen.path == target);
             let seen = seen.and_then(|seen| seen.device.zip(seen.inode));
-            seen.is_some() && seen == identity(&mount.source)
+            // gVisor has numbers of its own: only that there is no link on the way can be told.
+            let meant = identity(&mount.source);
+            seen.is_some() && meant.is_some() && (seen == meant || self.gvisor)
         };
         let wrong = policy.mounts.iter().filter(below).filter(|mount| !same(mount));
         wrong
@@ -96,6 +103,17 @@ impl Receipt {
                 wrong.push(what);
             }
         };
+        hold(
+            self.gvisor == policy.is_gvisor(),
+            if self.gvisor {
+                "the kernel is gVisor's, which was not asked for".into()
+            } else {
+                "the kernel is the host's, and gVisor was asked for".into()
+            },
+        );
+        // Its kernel enforces by itself what is asked of the host's otherwise, and shows neither
+        // that nor the control group, which is around all of it. What it shows must be right.
+        let unseen = self.gvisor;
         let user = policy.user;
         hold(
             (self.uid, self.gid) == (user.uid(), user.gid()),
@@ -114,12 +132,13 @@ impl Receipt {
             ("ambient", &caps.ambient),
         ] {
             hold(
-                !set.is_empty() && set.bytes().all(|digit| digit == b'0'),
+                (!set.is_empty() || (unseen && name == "ambient"))
+                    && set.bytes().all(|digit| digit == b'0'),
                 format!("{name} capabilities are {set} instead of none"),
             );
         }
-        hold(self.no_new_privs, "no_new_privs is off".into());
-        hold(self.seccomp == 2, format!("seccomp mode is {} instead of 2", self.seccomp));
+        hold(self.no_new_privs || unseen, "no_new_privs is off".into());
+        hold(self.seccomp == 2 || unseen, format!("seccomp mode is {} instead of 2", self.seccomp));
         hold(self.root_read_only, "the root file system is writable".into());
         hold(
             self.interfaces.iter().all(|name| name == "lo"),
@@ -128,11 +147,11 @@ impl Receipt {
         hold(self.routes == 0, format!("{} network routes", self.routes));
         let limits = &self.limits;
         hold(
-            limits.pids.is_some_and(|pids| pids <= u64::from(policy.pids)),
+            limits.pids.map_or(unseen, |pids| pids <= u64::from(policy.pids)),
             format!("process limit is {:?} instead of {}", limits.pids, policy.pids),
         );
         hold(
-            limits.memory.is_some_and(|memory| memory <= policy.memory),
+            limits.memory.map_or(unseen, |memory| memory <= policy.memory),
             format!("memory limit is {:?} instead of {}", limits.memory, policy.memory),
         );
         hold(
@@ -142,10 +161,13 @@ impl Receipt {
             format!("memory and swap limit is {:?}", limits.memory_swap),
         );
         hold(
-            limits.cpu.is_some_and(|cpu| cpu <= policy.cpus + 0.01),
+            limits.cpu.map_or(unseen, |cpu| cpu <= policy.cpus + 0.01),
             format!("processor limit is {:?} instead of {}", limits.cpu, policy.cpus),
         );
-        hold(self.core_limit == Some(0), format!("core dump limit is {:?}", self.core_limit));
+        hold(
+            self.core_limit.map_or(unseen, |limit| limit == 0),
+            format!("core dump limit is {:?}", self.core_limit),
+        );
         for path in &self.writable_mounts {
             let allowed = ["/dev/shm", "/dev/mqueue", "/dev", "/dev/pts"].contains(&path.as_str())
                 || policy.tmpfs.iter().any(|tmpfs| tmpfs.path == path)
@@ -235,10 +257,32 @@ mod tests {
             writable_mounts: vec!["/tmp".into(), "/home/agent".into(), "/dev/shm".into()],
             workspace_mounts: Vec::new(),
             hostname: "sandbox".into(),
+            gvisor: false,
         }
     }
 
     /// The engine mounts by name; what is there must be what has that name, and no link.
+    #[test]
+    fn the_kernel_must_be_the_one_that_was_asked_for() {
+        let mut policy = policy();
+        let mut receipt = good(&policy);
+        receipt.gvisor = true;
+        assert_eq!(receipt.mismatches(&policy).len(), 1, "nobody asked for it");
+        policy.runtime = Some("runsc".into());
+        assert_eq!(receipt.mismatches(&policy), [] as [&str; 0]);
+        // What gVisor does not show is excused, and what it shows wrong is not.
+        receipt.no_new_privs = false;
+        receipt.seccomp = 0;
+        receipt.capabilities.ambient.clear();
+        receipt.limits = Limits { pids: None, memory: None, memory_swap: None, cpu: None };
+        assert_eq!(receipt.mismatches(&policy), [] as [&str; 0]);
+        receipt.limits.memory = Some(policy.memory + 1);
+        receipt.capabilities.effective = "0000000000000001".into();
+        assert_eq!(receipt.mismatches(&policy).len(), 2);
+        let host = good(&policy);
+        assert_eq!(host.mismatches(&policy).len(), 1, "the host's kernel instead");
+    }
+
     #[test]
     fn a_mount_of_something_else_is_seen() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -28,18 +28,30 @@ pub(super) struct Setting {
 
 /// What a repository's own settings make git read or run, relative to the workspace: its folder of
 /// hooks, and further files of settings. Only what lies in the workspace: the agent reaches no
-/// other.
-pub(super) fn named(root: BorrowedFd<'_>, git: &Path) -> Vec<(PathBuf, Kind)> {
+/// other. `workspace` is the path of `root`, which settings may name in full.
+pub(super) fn named(root: BorrowedFd<'_>, workspace: &Path, git: &Path) -> Vec<(PathBuf, Kind)> {
     let Some(base) = git.parent() else { return Vec::new() };
+    let resolve = |base: &Path, value: &str| {
+        let full = match value.strip_prefix("~/") {
+            Some(below) => std::env::home_dir()?.join(below),
+            None => PathBuf::from(value),
+        };
+        if !full.is_absolute() {
+            return resolve(base, &full);
+        }
+        // As it is written, or by another way that links make.
+        let below = |path: &Path| resolve(Path::new(""), path.strip_prefix(workspace).ok()?);
+        below(&full).or_else(|| below(&full.canonicalize().ok()?))
+    };
     let mut places = Vec::new();
     let mut hooks = None;
     for setting in settings(root, git).unwrap_or_default() {
         let Some(value) = setting.value.as_deref() else { continue };
         match (setting.section.as_str(), setting.key.as_str()) {
             // The last one counts.
-            ("core", "hookspath") => hooks = resolve(base, Path::new(value)),
-            ("include" | "includeif", "path") if !value.starts_with('~') => {
-                places.extend(resolve(git, Path::new(value)).map(|path| (path, Kind::File)));
+            ("core", "hookspath") => hooks = resolve(base, value),
+            ("include" | "includeif", "path") => {
+                places.extend(resolve(git, value).map(|path| (path, Kind::File)));
             }
             _ => {}
         }
@@ -227,9 +239,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("temp");
         let root = open_root(folder.path()).expect("open");
         std::fs::create_dir_all(folder.path().join("a/.git")).expect("make");
+        let real = folder.path().canonicalize().expect("real");
         let named = |text: &str| {
             std::fs::write(folder.path().join("a/.git/config"), text).expect("write");
-            named(root.as_fd(), Path::new("a/.git"))
+            named(root.as_fd(), &real, Path::new("a/.git"))
         };
         for (value, expected) in [
             (".githooks", Some("a/.githooks")),
@@ -248,8 +261,19 @@ mod tests {
             "[include]\npath=../.gitconfig\n[includeIf \"gitdir:x\"]\npath = ~/x\npath = y\n";
         let expected = ["a/.gitconfig", "a/.git/y"].map(|path| (PathBuf::from(path), Kind::File));
         assert_eq!(named(text), expected);
+        // Tools write the whole path; git takes it as it takes a relative one.
+        std::fs::create_dir(folder.path().join("hooks")).expect("make");
+        let link = tempfile::tempdir().expect("temp");
+        std::os::unix::fs::symlink(&real, link.path().join("way")).expect("link");
+        for way in [real.clone(), real.join("a/.."), link.path().join("way")] {
+            let text = format!("[core]\nhooksPath = {}/hooks\n", way.display());
+            assert_eq!(named(&text), [(PathBuf::from("hooks"), Kind::Dir)], "{text}");
+        }
+        let text = format!("[include]\npath = {}/x\n", real.display());
+        assert_eq!(named(&text), [(PathBuf::from("x"), Kind::File)]);
+        assert!(named("[core]\nhooksPath = ~/x/../../\n").is_empty());
         let text = "[include]\npath=x\n".repeat(MOST_NAMED + 1);
         assert_eq!(named(&text).len(), MOST_NAMED);
-        assert!(super::named(root.as_fd(), Path::new("b/.git")).is_empty());
+        assert!(super::named(root.as_fd(), &real, Path::new("b/.git")).is_empty());
     }
 }

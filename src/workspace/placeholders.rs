@@ -69,7 +69,7 @@ impl Placeholders {
         workspace.recheck()?;
         let root = open_root(workspace.path())
             .map_err(|errno| GuardError::io("open the workspace", workspace.path(), errno))?;
-        let plan = plan(root.as_fd(), extra);
+        let plan = plan(root.as_fd(), workspace.path(), extra);
         let mut log = Journal::begin(journal, workspace, &plan)?;
         let mut made = Vec::new();
         let mut failed = None;
@@ -155,11 +155,11 @@ impl Drop for Placeholders {
 }
 
 /// What is to be made, parents first.
-fn plan(root: BorrowedFd<'_>, extra: &[String]) -> Vec<(PathBuf, Kind)> {
+fn plan(root: BorrowedFd<'_>, workspace: &Path, extra: &[String]) -> Vec<(PathBuf, Kind)> {
     let mut plan: Vec<(PathBuf, Kind)> = Vec::new();
     // Of what the settings name only the hooks: an absent file of settings would have to be an
     // empty one, and git would add that to a commit. It is left to the sweep.
-    let named = named(root, Path::new(".git"));
+    let named = named(root, workspace, Path::new(".git"));
     let hooks = named.iter().filter(|(_, kind)| *kind == Kind::Dir).map(|(path, _)| path.as_path());
     let places = DEFAULT.iter().copied().chain(extra.iter().map(String::as_str)).map(Path::new);
     for place in places.chain(hooks) {

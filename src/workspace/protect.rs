@@ -163,7 +163,7 @@ pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
         protection.add(root, Path::new(place), false);
     }
     protection.add_repository_file(root, Path::new(".git"), false);
-    for (place, _) in named(root, Path::new(".git")) {
+    for (place, _) in named(root, workspace.path(), Path::new(".git")) {
         protection.add(root, &place, false);
     }
 
@@ -174,7 +174,7 @@ pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
             protection.add(root, &repository.join(place), true);
         }
         protection.add_repository_file(root, repository, true);
-        for (place, _) in named(root, repository) {
+        for (place, _) in named(root, workspace.path(), repository) {
             protection.add(root, &place, true);
         }
     }
@@ -206,6 +206,11 @@ impl Protection {
             place.components().filter(|part| *part != Component::CurDir).collect();
         match look(root, &relative) {
             Found::Nothing => {}
+            // What cannot be said to an engine cannot be mounted by one.
+            Found::Real(..) if relative.to_str().is_none() => {
+                let what = "below a name that is not UTF-8";
+                self.obstacles.push(Obstacle { relative, what, nested });
+            }
             Found::Real(kind, identity) => {
                 self.places.push(Protected { relative, kind, identity });
             }

@@ -242,3 +242,20 @@ fn hooks_are_protected_where_the_settings_say_that_they_are() {
     set(".git/config", "/etc");
     assert!(!names(&protected(&workspace, &[]).places).contains(&"tools/hooks"));
 }
+
+/// An engine is asked in JSON, and would refuse the whole run over it.
+#[test]
+fn a_place_whose_name_is_no_text_is_told_and_stops_nothing() {
+    use std::os::unix::ffi::OsStrExt;
+    let (_keep, workspace) = workspace();
+    let folder = workspace.path().join(std::ffi::OsStr::from_bytes(b"a\xff"));
+    fs::create_dir_all(folder.join(".vscode")).expect("make");
+    fs::create_dir_all(folder.join(".git/hooks")).expect("make");
+    make(&workspace, &["b/.vscode/"]);
+    let found = protected(&workspace, &[]);
+    assert_eq!(names(&found.places), ["b/.vscode"]);
+    let told: Vec<_> =
+        found.obstacles.iter().map(|one| (one.relative.file_name(), one.nested)).collect();
+    let named = |name: &'static str| (Some(std::ffi::OsStr::new(name)), true);
+    assert_eq!(told, [named("hooks"), named(".vscode")]);
+}

@@ -71,8 +71,8 @@ pub(super) trait Visitor {
     fn leave(&mut self, _folder: &Path, _whole: bool) {}
     /// A folder is there but cannot be looked into.
     fn closed(&mut self, _folder: &Path) {}
-    /// A folder is there but lies too deep to be looked into.
-    fn too_deep(&mut self, _folder: &Path) {}
+    /// A folder, an entry of another one, is there but lies too deep to be looked into.
+    fn too_deep(&mut self, _folder: &Path, _entry: &Entry<'_>) {}
     /// Whether enough is known; asked at every entry.
     fn enough(&self) -> bool {
         false
@@ -130,7 +130,7 @@ pub(super) fn walk_to(
             if visitor.entry(&folder, &entry) && entry.is_dir() {
                 if deep {
                     complete = false;
-                    visitor.too_deep(&folder.join(name));
+                    visitor.too_deep(&folder, &entry);
                 } else {
                     queue.push_back(folder.join(name));
                 }

@@ -275,7 +275,7 @@ impl Visitor for Count {
         self.hidden += 1;
     }
 
-    fn too_deep(&mut self, _folder: &Path) {
+    fn too_deep(&mut self, _folder: &Path, _entry: &Entry<'_>) {
         self.deep = true;
     }
 

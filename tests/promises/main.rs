@@ -3,6 +3,7 @@
 
 mod common;
 
+mod another_kernel;
 mod assembles_the_answer;
 mod build_is_idempotent;
 mod cancel_removes_the_container;
@@ -25,6 +26,8 @@ mod project_tools;
 mod read_only_refuses_writes;
 mod real_clients;
 mod rehearsal;
+mod resources;
+mod runs;
 mod stdio_protocol;
 mod streams_events_before_the_end;
 mod survives_kill_nine;

@@ -274,9 +274,12 @@ for line in sys.stdin:
     let script = Script::call("notes_recall", serde_json::json!({}));
     let model = Model::start(script.then(crate::common::Reply::say("Done."))).await;
     let product = Product::with_model(&model).await.config(
-        "[agent.mcp.notes]\ncommand = [\"python3\", \"/workspace/notes.py\"]\nenv = { WHO = \"ada\" }\n",
+        "[agent.mcp.notes]\ncommand = [\"python3\", \"/workspace/notes.py\"]\nenv = { WHO = \"ada\" }\n\
+         [agent.mcp.far]\nurl = \"https://mcp.example.com/v1\"\n",
     );
-    product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    let remarks = report["remarks"].to_string();
+    assert!(remarks.contains("mcp.example.com") && remarks.contains("egress.allow"), "{remarks}");
     let seen = model.step(2).await.said_by("tool");
     assert!(seen.contains("recalled ada"), "{seen}");
     product.check_nothing_left().await;

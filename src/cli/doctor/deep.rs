@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::finding::Finding;
 use crate::cli::complain;
-use crate::config::{Config, LoadOptions, Model, Source};
+use crate::config::{Config, History, LoadOptions, Model, Source};
 use crate::ids::RunId;
 use crate::runner::{CancelReason, EventKind, Receipt, Report, Run, Runner, Status, Task};
 use crate::sandbox::User;
@@ -48,7 +48,8 @@ async fn rehearse(config: &Config, place: &Place, built: bool) -> Result<Report,
     config.model = Model { source: Source::Rehearsal, ..Model::default() };
     config.workspace.roots.push(place.workspace.clone());
     // A check of the machine pushes no record of real work out of the history.
-    config.history.keep = usize::MAX;
+    config.history =
+        History { keep: usize::MAX, max_age_days: u64::MAX, max_bytes: u64::MAX.into() };
     let mut task = Task::new("Rehearse: list the folder, write a note, and read it back.");
     task.workspace = Some(place.workspace.clone());
     task.timeout = Some(Duration::from_secs(WORK.min(config.limits.max_timeout)));

@@ -14,8 +14,8 @@ use super::entry::Entry;
 use crate::config::Limits;
 use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
-use crate::mcp::result;
 use crate::mcp::session::Session;
+use crate::mcp::{resources, result};
 use crate::runner::{CancelReason, Run, Status, Task};
 use crate::workspace::Mode;
 
@@ -184,6 +184,7 @@ async fn follow(
     if pointless && session.client_gone.is_cancelled() {
         return None;
     }
+    resources::tell_changed(&context).await;
     Some(report.map_or_else(|| result::unconfirmed(&id), result::of_report))
 }
 

@@ -25,6 +25,9 @@ pub(super) enum Role {
     Common,
     /// In the folder of hooks of a git directory.
     Hook,
+    /// Deeper than anybody looks, where anything of the above can be. A link leads there in one
+    /// step.
+    Deep,
 }
 
 /// What tells one state of a place from another.
@@ -276,6 +279,12 @@ impl Visitor for Look<'_> {
             for (path, role, identity) in parts {
                 self.place(path, role, identity);
             }
+        }
+    }
+
+    fn too_deep(&mut self, folder: &Path, entry: &Entry<'_>) {
+        if let Some(stat) = entry.stat() {
+            self.place(folder.join(entry.name), Role::Deep, Identity::of(&stat));
         }
     }
 

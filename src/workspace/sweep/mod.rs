@@ -16,7 +16,7 @@ mod keep;
 mod remove;
 mod repository;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WorkspacePath;
 use super::changes::{now, shown};
-use super::gitconfig::named;
+use super::gitconfig::{Setting, named};
 use super::names::fold_path;
 use super::walk::{BOTTOM, Limits, open_folder, open_root, walk_to};
 use crate::text::one_line;
@@ -36,6 +36,9 @@ use keep::Keeper;
 
 /// Most things that a sweep names. It sweeps the others too.
 const LISTED: usize = 200;
+
+/// Of how many repositories the settings are remembered.
+const OWN: usize = 1000;
 
 /// How far a sweep goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,9 @@ pub struct Before {
     root: Option<OwnedFd>,
     extra: HashSet<String>,
     known: Known,
+    /// The user's own settings of repositories. A host's git can write to such a file during a
+    /// run (`git push -u` does), and what it said before is no doing of the run.
+    own: HashMap<PathBuf, Vec<Setting>>,
     /// How much is found before it is dealt with, to bound what has to be remembered.
     portion: usize,
 }
@@ -112,15 +118,27 @@ impl Before {
     /// Blocking. Where the limits end it early, the sweep goes by the times of what it finds.
     pub fn take(workspace: &WorkspacePath, extra: &[String], limits: Limits) -> Self {
         let extra = extra.iter().filter_map(|place| fold_path(Path::new(place))).collect();
-        let mut before = Self { root: None, extra, known: Known::default(), portion: 10_000 };
+        let (known, own) = (Known::default(), HashMap::new());
+        let mut before = Self { root: None, extra, known, own, portion: 10_000 };
         before.known.taken = now();
         if let Ok(root) = open_root(workspace.path()) {
-            let named = named(root.as_fd(), Path::new(".git")).into_iter();
+            let named = named(root.as_fd(), workspace.path(), Path::new(".git")).into_iter();
             before.extra.extend(named.filter_map(|(place, _)| fold_path(&place)));
             let mut look = Look::new(&before.extra, None, usize::MAX);
             before.known.complete = walk_to(BOTTOM, root.as_fd(), limits, &mut look);
             before.known.closed = look.closed.into_iter().collect();
             before.known.places = look.seen;
+            let files = before.known.places.iter().filter(|(path, identity)| {
+                let files = ["config", "config.worktree"];
+                identity.kind == FileType::RegularFile
+                    && path.file_name().is_some_and(|name| files.iter().any(|own| name == *own))
+            });
+            before.own = files
+                .take(OWN)
+                .filter_map(|(path, _)| {
+                    Some((path.clone(), repository::own_settings(root.as_fd(), path)?))
+                })
+                .collect();
             before.root = Some(root);
         }
         before
@@ -135,6 +153,7 @@ impl Before {
         let keeper = Keeper::new(into, limits.kept_bytes, limits.kept_entries);
         let mut sweep = Sweep {
             root: root.as_fd(),
+            own: &self.own,
             keeper,
             swept: Swept { complete: true, ..Swept::default() },
         };
@@ -147,18 +166,21 @@ impl Before {
                 (std::mem::take(&mut look.finds), std::mem::take(&mut look.closed));
             let more = finds.len() >= self.portion;
             let (odd, odd_more, git) = (look.odd, look.odd_more, look.git);
+            // What was too deep made the walk end early; without it, it can be a whole one.
+            let mut shallower = false;
             for find in finds {
-                if let Some(stays) = sweep.act(&find, &git) {
-                    known.places.insert(find.path, stays);
+                match sweep.act(&find, &git) {
+                    Some(stays) => drop(known.places.insert(find.path, stays)),
+                    None => shallower |= find.role == Role::Deep,
                 }
             }
             let closed: Vec<_> =
                 closed.into_iter().filter(|path| tried.insert(path.clone())).collect();
             let opened = sweep.open_up(&closed, known.taken);
-            if (more || opened) && started.elapsed() < limits.time {
+            if (more || opened || shallower) && started.elapsed() < limits.time {
                 continue;
             }
-            sweep.swept.complete &= whole && !more && !opened;
+            sweep.swept.complete &= whole && !more && !opened && !shallower;
             sweep.swept.unlisted += odd_more;
             sweep.swept.odd.extend(
                 odd.into_iter()
@@ -171,6 +193,7 @@ impl Before {
 
 struct Sweep<'a> {
     root: BorrowedFd<'a>,
+    own: &'a HashMap<PathBuf, Vec<Setting>>,
     keeper: Keeper<'a>,
     swept: Swept,
 }
@@ -196,16 +219,21 @@ impl Sweep<'_> {
                 return Some(Identity::of(&found));
             }
             Role::Settings if file => {
-                if let Ok(settings) = repository::read_settings(parent, name) {
-                    let kept = if settings.dropped.is_empty() {
+                let own = self.own.get(&find.path).map_or(&[][..], Vec::as_slice);
+                if let Ok(settings) = repository::read_settings(parent, name, own) {
+                    // What a person wrote is not only its settings.
+                    let kept = if settings.dropped.is_empty() && !find.known {
                         None
                     } else {
                         Some(self.keeper.keep(parent, &find.path))
                     };
                     if repository::write_fresh(parent, name, &settings.text, &found).is_ok() {
                         if let Some(kept) = kept {
-                            let note =
-                                format!("dropped: {}", one_line(&settings.dropped.join(", "), 300));
+                            let dropped = one_line(&settings.dropped.join(", "), 300);
+                            let note = match dropped.as_str() {
+                                "" => "written anew, nothing dropped".to_owned(),
+                                dropped => format!("dropped: {dropped}"),
+                            };
                             self.tell(find, kept, vec![note], false);
                         }
                         let now = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).ok();
@@ -247,6 +275,7 @@ impl Sweep<'_> {
             Role::Settings => "git on the host would do what it says",
             Role::Common => "it leads git to other settings",
             Role::Hook => "git on the host would run it",
+            Role::Deep => "it lies too deep to be looked into",
         };
         self.swept.moved.push(SweptItem {
             path: shown(&find.path, find.identity.kind == FileType::Directory),

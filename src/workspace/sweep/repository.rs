@@ -9,14 +9,30 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::super::gitconfig::{LARGEST, resolve};
+use super::super::gitconfig::{LARGEST, Setting, resolve};
 use super::super::names::{fold, is_called};
 use super::super::walk::open_folder;
-use super::harmless::{Harmless, harmless};
+use super::harmless::{Harmless, harmless_or, own};
 use super::keep::open_file;
 
-/// Reads settings and sorts them. Too many of them are all dropped.
-pub(super) fn read_settings(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Harmless, Errno> {
+/// What a file of settings says; nothing where it cannot be read.
+pub(super) fn own_settings(root: BorrowedFd<'_>, path: &Path) -> Option<Vec<Setting>> {
+    let folder = open_folder(root, path.parent()?).ok()?;
+    // As it is: a look changes nothing.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&folder, path.file_name()?, flags, Mode::empty()).ok()?;
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).take(LARGEST).read_to_end(&mut bytes).ok()?;
+    Some(own(&bytes))
+}
+
+/// Reads settings and sorts them; `own` are those that were there before. Too many of them are all
+/// dropped.
+pub(super) fn read_settings(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    own: &[Setting],
+) -> Result<Harmless, Errno> {
     let mut bytes = Vec::new();
     let file = open_file(parent, name)?;
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|_| Errno::IO)?;
@@ -24,7 +40,7 @@ pub(super) fn read_settings(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Harm
         let dropped = vec!["all of it, being too large".to_owned()];
         return Ok(Harmless { text: String::new(), dropped });
     }
-    Ok(harmless(&bytes))
+    Ok(harmless_or(&bytes, own))
 }
 
 /// Puts a fresh file in the place of an old one, which must not be written to: it can have other

@@ -225,6 +225,32 @@ fn what_is_too_much_to_keep_is_removed_all_the_same() {
     assert_eq!(fs::read_to_string(ground.at("c/.git/config")).expect("there"), "");
 }
 
+/// A link leads to any depth in one step, and git works there.
+#[test]
+fn what_lies_deeper_than_anybody_looks_is_swept() {
+    let ground = Ground::new();
+    let far = "d/".repeat(BOTTOM + 3);
+    ground.write(Path::new("own").join(&far).join("file"), "");
+    let swept = ground.sweep(SweepLimits::default(), |ground| {
+        git_directory(ground, &format!("{far}.git"), &evil(ground));
+        ground.write(Path::new(&far).join("file"), "");
+        symlink(&far, ground.at("docs")).expect("link");
+        ground.git("docs", &["status"]);
+        assert!(ground.at("witness").exists(), "this test would not notice");
+        fs::remove_file(ground.at("witness")).expect("remove");
+    });
+    let found: Vec<_> = swept.moved.iter().filter(|item| item.path != "witness").collect();
+    assert_eq!(found.len(), 1, "{swept:?}");
+    assert!(found[0].path.starts_with("d/") && !found[0].still_there, "{found:?}");
+    assert!(!ground.at("docs").exists(), "the link leads nowhere");
+    assert!(ground.at("own").join(&far).join("file").exists(), "the user's own stays");
+    assert!(!swept.complete, "which nobody has looked into");
+    // Without anything of the user's down there, everything has been looked at.
+    let ground = Ground::new();
+    let swept = ground.after(|ground| ground.write(Path::new(&far).join("file"), ""));
+    assert_eq!(swept.moved.len(), 1, "{swept:?}");
+}
+
 #[test]
 fn a_bottomless_place_is_removed() {
     let ground = Ground::new();

@@ -316,3 +316,31 @@ fn nothing_to_look_at_is_told_and_the_report_can_be_stored() {
     assert_eq!(serde_json::from_str::<Swept>(&json).expect("own form"), swept);
     assert_eq!(serde_json::from_str::<Swept>("{}").expect("of an older record"), swept);
 }
+
+/// `git push -u` on the host, in the middle of a run, writes to the settings.
+#[test]
+fn what_the_user_had_set_outlives_a_change_of_the_file() {
+    let ground = Ground::new();
+    ground.git("", &["init", "-q", "."]);
+    ground.git("", &["config", "credential.helper", "mine"]);
+    fs::write(
+        ground.at(".git/config"),
+        fs::read_to_string(ground.at(".git/config")).expect("read") + "# why\n",
+    )
+    .expect("write");
+    let swept = ground.after(|ground| {
+        ground.git("", &["config", "branch.main.remote", "origin"]);
+        ground.git("", &["config", "core.fsmonitor", "touch x"]);
+    });
+    assert_eq!(paths(&swept), [".git/config"]);
+    let note = swept.moved[0].note.as_deref().expect("a note");
+    assert_eq!(note, "dropped: core.fsmonitor; it was there before and was changed");
+    assert_eq!(ground.git("", &["config", "credential.helper"]).trim(), "mine");
+    assert_eq!(ground.git("", &["config", "branch.main.remote"]).trim(), "origin");
+    let swept = ground.after(|ground| {
+        ground.git("", &["config", "branch.main.merge", "refs/heads/main"]);
+    });
+    let note = swept.moved[0].note.as_deref().expect("a note");
+    assert!(note.starts_with("written anew, nothing dropped"), "{note}");
+    assert!(ground.kept(".git/config.swept").exists(), "its comments are in the record");
+}

@@ -1,0 +1,337 @@
+//! What records say of runs, whichever version wrote them.
+//!
+//! A record is read for what it has: what is missing has its default, and words of later versions
+//! stay the words they are. All texts are clean.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::task::Checked;
+use crate::history::{Entry, Error, State};
+use crate::text::{clean, one_line};
+use crate::workspace::Mode;
+
+/// How much of a task's text is kept.
+const TASK: usize = 200;
+
+/// What was asked, as the record keeps it from the run's beginning.
+#[derive(Debug, Serialize)]
+pub struct Asked {
+    /// The beginning of the task.
+    task: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+    workspace: String,
+    mode: Mode,
+}
+
+impl Asked {
+    pub(super) fn of(task: &Checked) -> Self {
+        Self {
+            task: one_line(&task.text, TASK),
+            command: task.command.clone(),
+            workspace: task.workspace.path().display().to_string(),
+            mode: task.mode,
+        }
+    }
+}
+
+/// A record's task, read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PastTask {
+    task: Line,
+    command: Option<Line>,
+    workspace: Line,
+    mode: Line,
+}
+
+/// A closing report as a record has it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastReport {
+    pub status: Line,
+    pub answer: Text,
+    pub error: Option<PastFailure>,
+    pub workspace: PastWorkspace,
+    pub changes: PastChanges,
+    pub remarks: Vec<Line>,
+    pub egress: PastEgress,
+    pub usage: super::Usage,
+    pub timing: super::Timing,
+    pub sandbox: PastSandbox,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastFailure {
+    pub kind: Line,
+    pub message: Text,
+    pub hint: Option<Text>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastWorkspace {
+    pub path: Line,
+    pub mode: Line,
+    pub swept: PastSwept,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastSwept {
+    pub moved: Vec<PastItem>,
+    pub odd: Vec<PastOdd>,
+    pub unlisted: u64,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastItem {
+    pub path: Line,
+    pub why: Line,
+    pub kept_as: Option<Line>,
+    pub still_there: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastOdd {
+    pub path: Line,
+    pub what: Line,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastChanges {
+    pub files: Vec<PastChange>,
+    pub truncated: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastChange {
+    pub path: Line,
+    pub change: Line,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastEgress {
+    pub allowed: u64,
+    pub refused: u64,
+    pub targets: Vec<PastTarget>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastTarget {
+    pub host: Line,
+    pub port: u16,
+    pub allowed: u64,
+    pub refused: u64,
+    pub reason: Option<Line>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastSandbox {
+    pub engine: Line,
+    pub image: Line,
+    pub user: Line,
+}
+
+/// Text of a record, clean.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text(pub String);
+
+/// Text of a record, clean and on one line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line(pub String);
+
+/// Longest line that is read of a record.
+const LINE: usize = 4096;
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(clean(&text)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(one_line(&text, LINE)))
+    }
+}
+
+impl PastReport {
+    pub fn of(report: &Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(report)
+    }
+
+    /// The status as people say it.
+    pub fn label(&self) -> String {
+        self.status.0.replace('_', " ")
+    }
+}
+
+/// The report of a run with everything that whoever wrote it put in, and what stands beside it;
+/// without a report what is known of the run.
+pub fn told(entry: &Entry) -> Result<Value, Error> {
+    let report = entry.report()?;
+    let glance = serde_json::to_value(Glance::at(entry)).unwrap_or_default();
+    let Some(Value::Object(mut report)) = report else { return Ok(glance) };
+    report.values_mut().for_each(scrub);
+    for key in ["run_id", "state", "task"] {
+        report.entry(key).or_insert_with(|| glance[key].clone());
+    }
+    Ok(Value::Object(report))
+}
+
+/// Cleans every text. Whoever wrote the record should have, but that is the record's word.
+fn scrub(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = clean(text),
+        Value::Array(values) => values.iter_mut().for_each(scrub),
+        Value::Object(values) => values.values_mut().for_each(scrub),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// A run in one line of a list.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Glance {
+    pub run_id: String,
+    /// `running`, `ended` or `died`.
+    pub state: &'static str,
+    /// The verdict; none without a report.
+    pub status: Option<String>,
+    pub mode: String,
+    pub workspace: String,
+    pub duration_ms: Option<u64>,
+    pub files_changed: Option<usize>,
+    /// The beginning of the task; empty in the records of version 0.1.0.
+    pub task: String,
+}
+
+impl Glance {
+    /// What there is to see of a run; a record that cannot be read is a run all the same.
+    pub fn at(entry: &Entry) -> Self {
+        let told = |error: &Error| tracing::warn!("{error}");
+        let asked = entry.task().inspect_err(told).ok().flatten();
+        let asked = asked.and_then(|task| PastTask::deserialize(task).ok()).unwrap_or_default();
+        let report = entry.report().inspect_err(told).ok().flatten();
+        let report = report.and_then(|report| PastReport::of(&report).ok());
+        let task = match asked.command {
+            Some(command) => format!("/{} {}", command.0, asked.task.0),
+            None => asked.task.0,
+        };
+        let mut glance = Self {
+            run_id: entry.id().to_string(),
+            state: entry.state().as_str(),
+            task,
+            mode: asked.mode.0,
+            workspace: asked.workspace.0,
+            ..Self::default()
+        };
+        if let Some(report) = report {
+            glance.state = State::Ended.as_str();
+            glance.status = Some(report.status.0);
+            glance.duration_ms = Some(report.timing.total_ms);
+            glance.files_changed = Some(report.changes.files.len());
+            if glance.workspace.is_empty() {
+                glance.mode = report.workspace.mode.0;
+                glance.workspace = report.workspace.path.0;
+            }
+        }
+        glance
+    }
+
+    /// The verdict as people say it, or what stands for one.
+    pub fn label(&self) -> String {
+        self.status.as_deref().unwrap_or(self.state).replace('_', " ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::Report;
+    use super::*;
+
+    /// As version 0.1.0 wrote it.
+    fn first() -> Value {
+        json!({
+            "run_id": "20260131-235959-k3f9",
+            "status": "completed",
+            "answer": "done",
+            "error": null,
+            "workspace": { "path": "/home/ann/project", "mode": "direct" },
+            "changes": { "files": [{ "path": "a", "change": "added" }], "truncated": false },
+            "usage": {
+                "requests": 3, "steps": 2, "input_tokens": 9, "output_tokens": 8,
+                "reasoning_tokens": 0
+            },
+            "tools": [{ "name": "bash", "calls": 1, "errors": 0 }],
+            "timing": {
+                "queued_ms": 0, "prepare_ms": 1, "boot_ms": 2, "agent_ms": 3, "cleanup_ms": 4,
+                "total_ms": 10
+            },
+            "sandbox": { "engine": "docker 20.10", "image": "i", "user": "1:1", "receipt": null },
+            "transcript": "/home/ann/events.jsonl"
+        })
+    }
+
+    #[test]
+    fn a_record_of_the_first_version_is_read() {
+        let report: Report = serde_json::from_value(first()).expect("a report");
+        assert!(report.remarks.is_empty() && report.workspace.swept.moved.is_empty());
+        assert_eq!(report.egress, super::super::EgressReport::default());
+        let past = PastReport::of(&first()).expect("a report");
+        assert_eq!((past.label().as_str(), past.answer.0.as_str()), ("completed", "done"));
+        assert_eq!((past.timing.total_ms, past.usage.requests), (10, 3));
+        assert_eq!(past.changes.files[0].change.0, "added");
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_read_for_what_it_has() {
+        let mut later = first();
+        later["status"] = "reached_the_moon".into();
+        later["workspace"]["mode"] = "remote".into();
+        later["changes"]["files"][0] = json!({ "path": "b", "change": "renamed", "from": "a" });
+        later["distance"] = json!({ "km": 384_400 });
+        later["timing"] = json!({ "total_ms": 11, "flight_ms": 10 });
+        later["usage"] = json!({ "requests": 4 });
+        let past = PastReport::of(&later).expect("a report");
+        assert_eq!(past.label(), "reached the moon");
+        assert_eq!(past.workspace.mode.0, "remote");
+        assert_eq!(past.changes.files[0].change.0, "renamed");
+        assert_eq!((past.timing.total_ms, past.usage.requests), (11, 4));
+        assert!(PastReport::of(&json!({})).is_ok());
+        assert!(PastReport::of(&json!({ "status": 3 })).is_err());
+    }
+
+    #[test]
+    fn what_this_version_writes_it_reads() {
+        let report: Report = serde_json::from_value(first()).expect("a report");
+        let written = serde_json::to_value(&report).expect("JSON");
+        let past = PastReport::of(&written).expect("a report");
+        assert_eq!(past.status.0, "completed");
+        assert_eq!(past.workspace.path.0, "/home/ann/project");
+        assert_eq!(past.sandbox.engine.0, "docker 20.10");
+    }
+
+    #[test]
+    fn texts_from_inside_steer_nothing() {
+        let mut hostile = first();
+        hostile["answer"] = "a\u{1b}[31mb\nc".into();
+        hostile["changes"]["files"][0]["path"] = "x\u{1b}]0;t\u{7}\ny\u{202e}".into();
+        let past = PastReport::of(&hostile).expect("a report");
+        assert_eq!(
+            (past.answer.0.as_str(), past.changes.files[0].path.0.as_str()),
+            ("ab\nc", "x y")
+        );
+    }
+}
