@@ -45,6 +45,36 @@ pub fn prefix(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
+/// One line with each character kept in its place, for content that must stay what it is: what
+/// [`clean`] drops stands as its control picture or as U+FFFD. Answers how many were replaced too.
+pub fn visible(line: &str) -> (String, usize) {
+    let mut replaced = 0;
+    let mut picture = |shown: char| {
+        replaced += 1;
+        shown
+    };
+    let line = line
+        .chars()
+        .map(|c| match c {
+            '\t' => c,
+            '\u{7f}' => picture('\u{2421}'),
+            c if c < ' ' => picture(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}')),
+            c if c.is_control() || is_invisible(c) => picture('\u{fffd}'),
+            c => c,
+        })
+        .collect();
+    (line, replaced)
+}
+
+/// Bytes of a character in a JSON string.
+pub fn json_length(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        c if c < ' ' => 6,
+        c => c.len_utf8(),
+    }
+}
+
 /// Bytes as digests are written.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -111,6 +141,12 @@ mod tests {
     #[test]
     fn an_unfinished_escape_hides_no_more_than_its_line() {
         assert_eq!(clean("a\u{1b}]0;never closed\nb"), "a\nb");
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_seen_to_be_there() {
+        let (shown, replaced) = visible("a\t\u{1b}[31m\u{7f}\r\u{202e}\u{9b}ü");
+        assert_eq!((shown.as_str(), replaced), ("a\t␛[31m␡␍\u{fffd}\u{fffd}ü", 5));
     }
 
     #[test]

@@ -5,8 +5,6 @@
 
 #![expect(deprecated, reason = "logging is deprecated in 2026-07-28 and alive in all hosts")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rmcp::RoleServer;
@@ -17,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::server::is_stateless;
+use super::session::{SessionLevel, is_stateless};
 use crate::ids::RunId;
 use crate::runner::EventKind;
 use crate::text;
@@ -29,26 +27,6 @@ const LONGEST_MESSAGE: usize = 1000;
 
 /// How long an answer waits for the log messages before it.
 const LAST_WORD: Duration = Duration::from_millis(250);
-
-/// The level that the host has set for the session. Before it says anything it hears of trouble.
-#[derive(Clone, Debug)]
-pub(super) struct SessionLevel(Arc<AtomicU8>);
-
-impl Default for SessionLevel {
-    fn default() -> Self {
-        Self(Arc::new(AtomicU8::new(LoggingLevel::Warning as u8)))
-    }
-}
-
-impl SessionLevel {
-    pub(super) fn set(&self, level: LoggingLevel) {
-        self.0.store(level as u8, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The log of one run, as far as its host wants it.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
-//! The face that MCP hosts see: a server on standard input and output with one tool,
-//! and its runs on record as resources.
+//! The face that MCP hosts see: a server on standard input and output, with tools, prompts, and its
+//! runs on record as resources.
 //!
 //! This room knows how hosts ask and how they want to be answered. It must never know containers:
-//! every call becomes a [`crate::runner::Task`], and what the host is told comes from the run's
-//! events and its report, or from its record.
+//! a task becomes a [`crate::runner::Task`], and what the host is told comes from the run's
+//! events and its report, or from its record; who wants to look at a project gets it from
+//! [`crate::workspace::project`].
 //!
 //! ```text
 //!  stdin ─▶ transport ─▶ rmcp ─▶ server ─▶ tools ─▶ Runner
@@ -16,10 +17,12 @@
 
 mod logs;
 mod progress;
+mod prompts;
 mod resources;
 mod result;
 mod serve;
 mod server;
+mod session;
 mod tools;
 mod transport;
 

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::result::UNTRUSTED;
-use super::server::is_stateless;
+use super::session::is_stateless;
 use crate::history::{self, Entry, Part};
 use crate::ids::RunId;
 use crate::runner::{Glance, Runner, told};

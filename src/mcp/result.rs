@@ -66,7 +66,7 @@ pub(super) fn unconfirmed(id: &RunId) -> CallToolResult {
 /// The answer when the server itself failed.
 pub(super) fn of_panic() -> CallToolResult {
     let text = "sandbox-mcp failed by a fault of its own; its standard error says more. \
-                The sandbox of this task is being removed.";
+                If a task ran, its sandbox is being removed.";
     CallToolResult::error(vec![ContentBlock::text(text)])
 }
 
@@ -241,7 +241,7 @@ fn with_note(object: JsonObject, note: &Value) -> JsonObject {
 
 /// The beginning of `text` that takes at most `room` bytes as JSON, with a mark where it was cut.
 fn cut(text: &str, room: usize, whole: &str) -> String {
-    if text.chars().map(escaped_length).sum::<usize>() <= room {
+    if text.chars().map(text::json_length).sum::<usize>() <= room {
         return text.into();
     }
     // As if everything were cut, the longest the mark can be.
@@ -249,7 +249,7 @@ fn cut(text: &str, room: usize, whole: &str) -> String {
     let mut left = room.saturating_sub(mark(text.len()).len() + 1);
     let mut end = 0;
     for c in text.chars() {
-        let length = escaped_length(c);
+        let length = text::json_length(c);
         if length > left {
             break;
         }
@@ -257,15 +257,6 @@ fn cut(text: &str, room: usize, whole: &str) -> String {
         end += c.len_utf8();
     }
     format!("{}{}", &text[..end], mark(text.len() - end))
-}
-
-/// Bytes of a character in a JSON string.
-fn escaped_length(c: char) -> usize {
-    match c {
-        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-        c if c < ' ' => 6,
-        c => c.len_utf8(),
-    }
 }
 
 fn json_length(value: &Value) -> usize {

@@ -73,8 +73,8 @@ where
 {
     let ends = Ends::default();
     let server = Server::new(runner.clone(), &ends);
-    let (closing, giving_up) = (server.closing.clone(), server.giving_up.clone());
-    let calls = server.calls.clone();
+    let (closing, giving_up) = (server.session.closing.clone(), server.session.giving_up.clone());
+    let calls = server.session.calls.clone();
     let longest = longest_line(runner.config().limits.task.bytes());
     let lines = transport::connect(reader, writer, longest, &ends);
     let mut service = tokio::spawn(async move {

@@ -14,6 +14,7 @@ use super::shared::Shared;
 use super::{Event, Report, Task, TaskError, execute, task};
 use crate::config::{self, Config, LoadOptions, Trust};
 use crate::ids::RunId;
+use crate::workspace::WorkspacePath;
 
 /// Starts runs and waits for their ends. Cheap to clone; clones share one queue.
 #[derive(Clone, Debug)]
@@ -68,6 +69,14 @@ impl Runner {
 
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// The folder that a caller may look into: the same ones that tasks may work in.
+    pub fn workspace(
+        &self,
+        requested: Option<&Path>,
+    ) -> Result<WorkspacePath, crate::workspace::Error> {
+        WorkspacePath::check(requested, &self.shared.folder, &self.shared.config.workspace.roots)
     }
 
     /// Where the records are.

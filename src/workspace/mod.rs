@@ -26,6 +26,7 @@ mod mode;
 mod names;
 mod path;
 mod placeholders;
+pub mod project;
 mod protect;
 mod refuse;
 mod scan;

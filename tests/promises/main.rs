@@ -22,6 +22,7 @@ mod model_faults;
 mod openings;
 mod output_flood;
 mod policy_holds;
+mod project_tools;
 mod read_only_refuses_writes;
 mod real_clients;
 mod rehearsal;

@@ -120,7 +120,11 @@ async fn bad_arguments_are_results_that_a_model_can_read() {
         assert!(text.contains(part), "{text}");
     }
     let answer = host.ask(2, "tools/call", &json!({ "name": "other", "arguments": {} })).await;
-    assert_eq!(answer["error"]["message"], "there is no tool `other`; there is `run_in_sandbox`");
+    assert_eq!(
+        answer["error"]["message"],
+        "there is no tool `other`; there are `run_in_sandbox`, `read_project_file`, \
+         `list_project_files`, `search_project`, `project_status`"
+    );
     assert!(host.leave().await.is_ok());
 }
 

@@ -58,6 +58,26 @@ impl Reader {
         }
     }
 
+    /// A whole number within bounds.
+    pub fn number(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
+        let value = self.take(name)?;
+        match whole(&value) {
+            Some(number) if (least..=most).contains(&number) => Some(number),
+            _ if most == u64::MAX => {
+                self.wrong(name, &format!("a whole number, {least} or more"), &value)
+            }
+            _ => self.wrong(name, &format!("a whole number from {least} to {most}"), &value),
+        }
+    }
+
+    /// Yes or no.
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
+        match self.take(name)? {
+            Value::Bool(flag) => Some(flag),
+            other => self.wrong(name, "true or false", &other),
+        }
+    }
+
     /// One of some words, each standing for a value. `read-only`, as the command line has it, is
     /// `read_only` here.
     pub fn one_of<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
@@ -190,6 +210,21 @@ mod tests {
         assert_eq!(
             reader.finish().expect_err("missing").to_string(),
             "`task` is missing (a string)"
+        );
+    }
+
+    #[test]
+    fn numbers_and_flags_say_what_they_may_be() {
+        let mut reader = reader(json!({"task": 0, "mode": "yes", "timeout": 3, "model": false}));
+        assert_eq!(reader.number("task", 1, u64::MAX), None);
+        assert_eq!(reader.flag("mode"), None);
+        assert_eq!(reader.number("timeout", 0, 2), None);
+        assert_eq!(reader.flag("model"), Some(false));
+        assert_eq!(
+            reader.finish().expect_err("wrong").to_string(),
+            "`task` must be a whole number, 1 or more, not 0; \
+             `mode` must be true or false, not the string `yes`; \
+             `timeout` must be a whole number from 0 to 2, not 3",
         );
     }
 

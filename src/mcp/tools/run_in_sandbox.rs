@@ -3,23 +3,31 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rmcp::RoleServer;
-use rmcp::model::{CallToolResult, ErrorData, JsonObject, MetaObject, Tool, ToolAnnotations};
+use rmcp::model::{CallToolResult, JsonObject, MetaObject, Tool, ToolAnnotations};
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
 use super::arguments::{BadArguments, Reader};
+use super::entry::Entry;
 use crate::config::Limits;
 use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
-use crate::mcp::server::Server;
+use crate::mcp::session::Session;
 use crate::mcp::{resources, result};
 use crate::runner::{CancelReason, Run, Status, Task};
-use crate::text;
 use crate::workspace::Mode;
 
-pub(in crate::mcp) const NAME: &str = "run_in_sandbox";
-pub(in crate::mcp) const METHOD: &str = "tools/call";
+pub(super) const ENTRY: Entry = Entry {
+    name: NAME,
+    describe: tool,
+    call: |session, arguments, context| call(session, arguments, context).boxed(),
+    refuse: result::refused,
+    example: r#"{"task": "…"}"#,
+};
+
+const NAME: &str = "run_in_sandbox";
 
 const TITLE: &str = "Run a coding task in a sandbox";
 
@@ -37,7 +45,7 @@ const MODES: &[(&str, Mode)] =
 /// Claude Code shows only the beginning of results beyond its own bound; ours stay far below this.
 const MAX_RESULT_CHARS: u32 = 50_000;
 
-pub(super) fn tool(limits: &Limits) -> Tool {
+fn tool(limits: &Limits) -> Tool {
     let mut meta = MetaObject::new();
     meta.insert("anthropic/maxResultSizeChars".into(), MAX_RESULT_CHARS.into());
     Tool::new(NAME, DESCRIPTION, input_schema(limits))
@@ -112,48 +120,33 @@ fn to_task(arguments: JsonObject) -> Result<Task, BadArguments> {
 
 /// One call. A refused task is an answer too, one that the host's model can read and correct;
 /// there is none only when the host's leaving cancelled the run.
-pub(in crate::mcp) async fn call(
-    server: &Server,
+async fn call(
+    session: Session,
     arguments: JsonObject,
     context: RequestContext<RoleServer>,
 ) -> Option<CallToolResult> {
-    if server.closing.is_cancelled() {
+    if session.closing.is_cancelled() {
         return Some(result::refused("the server is shutting down"));
     }
     let task = match to_task(arguments) {
         Ok(task) => task,
         Err(error) => return Some(result::refused(&error.to_string())),
     };
-    match server.runner.start(task) {
-        Ok(run) => follow(run, server, context).await,
+    match session.runner.start(task) {
+        Ok(run) => follow(run, &session, context).await,
         Err(error) => Some(result::refused(&error.to_string())),
     }
-}
-
-/// The answer to a call whose arguments are not even an object: some models write them as a string
-/// of JSON, and some hosts pass that on.
-pub(in crate::mcp) fn misshapen(params: Option<Value>) -> Result<CallToolResult, ErrorData> {
-    let params = params.unwrap_or_default();
-    if params["name"] != NAME {
-        return Err(ErrorData::invalid_params(no_such_tool(&params["name"]), None));
-    }
-    Ok(result::refused("`arguments` must be a JSON object such as {\"task\": \"…\"}"))
-}
-
-pub(in crate::mcp) fn no_such_tool(name: &Value) -> String {
-    let name = text::one_line(&name.as_str().map_or_else(|| name.to_string(), Into::into), 80);
-    format!("there is no tool `{name}`; there is `{NAME}`")
 }
 
 /// Tells the host what happens until the run is over; cancels it as soon as nobody wants it.
 async fn follow(
     mut run: Run,
-    server: &Server,
+    session: &Session,
     context: RequestContext<RoleServer>,
 ) -> Option<CallToolResult> {
-    let heartbeat = Duration::from_secs(server.runner.config().mcp.heartbeat);
+    let heartbeat = Duration::from_secs(session.runner.config().mcp.heartbeat);
     let mut progress = Progress::start(&context, run.id(), heartbeat);
-    let mut logs = Logs::start(&context, run.id(), &server.level);
+    let mut logs = Logs::start(&context, run.id(), &session.level);
     let canceller = run.canceller();
     let mut stopped = false;
     loop {
@@ -165,7 +158,7 @@ async fn follow(
                 progress.silence();
                 logs.silence();
             }
-            () = server.closing.cancelled(), if !stopped => {
+            () = session.closing.cancelled(), if !stopped => {
                 stopped = true;
                 canceller.cancel(CancelReason::Shutdown);
             }
@@ -176,19 +169,19 @@ async fn follow(
                 }
                 None => break,
             },
-            () = server.giving_up.cancelled() => break,
+            () = session.giving_up.cancelled() => break,
         }
     }
     let id = run.id().clone();
     let report = tokio::select! {
         biased;
         report = run.report() => Some(report),
-        () = server.giving_up.cancelled() => None,
+        () = session.giving_up.cancelled() => None,
     };
     // No notification may follow the answer.
     tokio::join!(progress.finish(), logs.finish());
     let pointless = report.as_ref().is_none_or(|report| report.status == Status::Cancelled);
-    if pointless && server.client_gone.is_cancelled() {
+    if pointless && session.client_gone.is_cancelled() {
         return None;
     }
     resources::tell_changed(&context).await;

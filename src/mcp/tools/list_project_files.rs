@@ -1,0 +1,64 @@
+//! List files of the project.
+
+use futures_util::FutureExt;
+use rmcp::RoleServer;
+use rmcp::model::{CallToolResult, JsonObject};
+use rmcp::service::RequestContext;
+use serde_json::{Value, json};
+
+use super::arguments::Reader;
+use super::entry::Entry;
+use super::project::{self, Error};
+use crate::mcp::session::Session;
+use crate::workspace::project::Selection;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: NAME,
+    describe: |_| project::tool(NAME, TITLE, DESCRIPTION, properties(), &[]),
+    call: |session, arguments, context| {
+        async move { Some(call(session, arguments, context).await) }.boxed()
+    },
+    refuse: project::refused,
+    example: r#"{"path": "src"}"#,
+};
+
+const NAME: &str = "list_project_files";
+const TITLE: &str = "List files of the project";
+const DESCRIPTION: &str = "\
+Lists files of the workspace that no .gitignore hides. `next_cursor` in the answer is the \
+`cursor` to go on with.";
+const ARGUMENTS: &[&str] = &["path", "glob", "hidden", "cursor", "workspace"];
+
+fn properties() -> Value {
+    json!({
+        "path": { "type": "string", "description": "Folder, relative to the workspace." },
+        "glob": { "type": "string", "description": "Such as *.rs or src/**; ! excludes." },
+        "hidden": { "type": "boolean", "description": "Names with a leading dot too." },
+        "cursor": { "type": "string" },
+    })
+}
+
+async fn call(
+    session: Session,
+    arguments: JsonObject,
+    context: RequestContext<RoleServer>,
+) -> CallToolResult {
+    let mut reader = Reader::new(arguments, ARGUMENTS);
+    let selection = Selection {
+        path: reader.text("path").unwrap_or_default(),
+        glob: reader.text("glob"),
+        hidden: reader.flag("hidden").unwrap_or(false),
+    };
+    let cursor = reader.text("cursor");
+    let workspace = reader.text("workspace");
+    let work = async {
+        reader.finish()?;
+        let session = session.clone();
+        project::blocking(move || {
+            let project = project::open(&session, workspace.as_deref())?;
+            Ok::<_, Error>(project.list(&selection, cursor.as_deref())?)
+        })
+        .await
+    };
+    project::answer(&session, &context, work).await
+}
