@@ -23,7 +23,9 @@ mod result;
 mod serve;
 mod server;
 mod session;
+mod shorten;
 mod tools;
 mod transport;
+mod untrusted;
 
 pub use serve::{Error, serve_stdio};

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::result::UNTRUSTED;
 use super::session::is_stateless;
+use super::untrusted::UNTRUSTED;
 use crate::history::{self, Entry, Part};
 use crate::ids::RunId;
 use crate::runner::{Glance, Runner, told};

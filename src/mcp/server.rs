@@ -24,7 +24,7 @@ use crate::runner::Runner;
 
 /// Read by the host's model in every conversation: each word costs context.
 const INSTRUCTIONS: &str = "\
-run_in_sandbox gives one coding task to a separate local agent in a fresh offline container that \
+run_in_sandbox gives one coding task to a separate local agent in a fresh container that \
 can touch nothing but the workspace folder. The agent knows nothing of this conversation: put the \
 goal, the paths, the constraints and the check that proves success into `task`. Prefer small \
 self-contained tasks. Look at `status` first: only `completed` means the agent finished; \

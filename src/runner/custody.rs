@@ -1,17 +1,17 @@
 //! What stands around a workspace that a run may write to: the lock, and the looks before and after.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
 use super::cancel::Canceller;
 use super::follow::End;
-use super::overseer::Overseer;
+use super::overseer::{Overseen, Overseer};
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{ChangeSummary, Error, host};
+use super::{ChangeSummary, Error};
 use crate::workspace::{
     Baseline, Before, Bounds, GuardError, Limits, Mode, SweepLimits, Swept, Watch, WriterLock,
 };
@@ -29,7 +29,7 @@ pub async fn lock(
     if task.mode != Mode::Direct {
         return Ok(None);
     }
-    let locks = host::locks(&shared.runtime);
+    let locks = shared.host.locks();
     let mut told = false;
     let mut attempts = 3;
     loop {
@@ -38,7 +38,7 @@ pub async fn lock(
         if dead {
             attempts -= 1;
             let engine = shared.config.engine.host.as_deref();
-            host::look_again(&shared.host, engine, &shared.runtime).await;
+            shared.host.look_again(engine).await;
         }
         match WriterLock::try_lock(&locks, &task.workspace) {
             // Its owner may have died while we waited for it.
@@ -66,23 +66,34 @@ pub struct Custody {
     baseline: Baseline,
     before: Before,
     watch: Watch,
+    memory: PathBuf,
+    /// What is to stay absent although nothing can be mounted there.
+    unmounted: Option<PathBuf>,
 }
 
 impl Custody {
     /// Looks at the whole workspace, three times at once.
-    pub async fn take(task: &Checked) -> Result<Self, Error> {
+    /// What is known is written down in `memory`, for the case that we are killed.
+    pub async fn take(task: &Checked, memory: PathBuf) -> Result<Self, Error> {
         let limits = &task.config.limits;
         let bounds = Bounds { bytes: limits.disk.bytes(), files: limits.files };
         let extra = task.config.workspace.protected.clone();
+        let unmounted = unmounted(task.workspace.path());
         let [first, second, third] = std::array::from_fn(|_| task.workspace.clone());
         let baseline = spawn_blocking(move || Baseline::take(&first, Limits::default()));
-        let before = spawn_blocking(move || Before::take(&second, &extra, Limits::default()));
+        let kept = memory.clone();
+        let before = spawn_blocking(move || {
+            let before = Before::take(&second, &extra, Limits::default());
+            before.remember(&second, &kept).map(|()| before)
+        });
         let watch = spawn_blocking(move || Watch::start(&third, bounds));
         let broken = |_| Error::Looking;
         Ok(Self {
             baseline: baseline.await.map_err(broken)?,
-            before: before.await.map_err(broken)?,
+            before: before.await.map_err(broken)??,
             watch: watch.await.map_err(broken)??,
+            memory,
+            unmounted,
         })
     }
 
@@ -93,8 +104,24 @@ impl Custody {
         loosened: impl Fn() -> Option<PathBuf> + Send + 'static,
     ) -> (Remains, Overseer) {
         let remains = Remains { baseline: self.baseline, before: self.before };
-        (remains, Overseer::new(self.watch, loosened))
+        let unmounted = self.unmounted;
+        let looks = move || {
+            let planted = unmounted.as_ref().filter(|place| place.symlink_metadata().is_ok());
+            let planted = planted.map(|_| Overseen::Planted(COMMON.into()));
+            planted.or_else(|| loosened().map(Overseen::Loosened))
+        };
+        (remains, Overseer::new(self.watch, self.memory, looks))
     }
+}
+
+/// Leads git to another repository's settings. Git does not work where a placeholder stands there,
+/// so its making is noticed instead.
+const COMMON: &str = ".git/commondir";
+
+fn unmounted(workspace: &Path) -> Option<PathBuf> {
+    let place = workspace.join(COMMON);
+    let absent = place.parent().is_some_and(Path::is_dir) && place.symlink_metadata().is_err();
+    absent.then_some(place)
 }
 
 /// What is needed after the work.

@@ -13,6 +13,7 @@ use super::cancel::Canceller;
 use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::follow::{Bounds, End, follow};
+use super::host;
 use super::overseer::Overseer;
 use super::past::Asked;
 use super::prepare::{Prepared, prepare};
@@ -98,6 +99,9 @@ async fn execute(job: Job) -> Report {
 
     // First the lock, so that who waits for a workspace takes no place from others.
     let lock = custody::lock(&job.shared, &job.task, &job.canceller, &mut story).await;
+    for told in job.shared.host.news() {
+        story.remark(&told);
+    }
     let place = match &lock {
         Ok(_) => wait(&job, &mut story).await.map(Some),
         Err(_) => Ok(None),
@@ -113,7 +117,8 @@ async fn execute(job: Job) -> Report {
     };
 
     story.phase(Phase::Cleaning);
-    let (traffic, cleared) = room.clear(&job.id).await;
+    // The folder stays until all is swept: it is what the next process would go by.
+    let (traffic, cleared, folder) = room.clear(&job.id).await;
     let traffic = traffic.unwrap_or_default();
     story.phase(Phase::Collecting);
     // After the container is gone, so that nothing changes any more.
@@ -121,6 +126,7 @@ async fn execute(job: Job) -> Report {
         Some(remains) => remains.close(history::swept(&job.shared.state, &job.id)).await,
         None => (ChangeSummary::default(), Swept { complete: true, ..Swept::default() }),
     };
+    drop(folder);
     found.timing.cleanup_ms = found.lap.next();
     found.timing.total_ms = millis(job.asked.elapsed());
 
@@ -246,11 +252,12 @@ async fn start(
 
     let argv = opencode::argv(&prepared.request(task), &prepared.abilities);
     let labels = labels(id, prepared.owner.clone(), task.timeout);
+    let memory = folder.path().join(host::MEMORY);
     let spec = Spec { image: &prepared.image, argv: &argv, labels: &labels };
     // The agent must not begin before its folder has been looked at; the engine takes its time.
     let looking = async {
         match task.mode {
-            Mode::Direct => Custody::take(task).await.map(Some),
+            Mode::Direct => Custody::take(task, memory).await.map(Some),
             Mode::ReadOnly | Mode::Isolated => Ok(None),
         }
     };

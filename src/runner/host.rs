@@ -1,24 +1,37 @@
-//! The engine and what is left on it from others, met once a process.
+//! The engine and what is left on it and in workspaces from others, met once a process.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
 use super::Error;
 use crate::engine::{Engine, Facts};
-use crate::sandbox;
-use crate::workspace::{Placeholders, Reaped};
+use crate::ids::RunId;
+use crate::workspace::{Killed, Placeholders, Reaped, SweepLimits, sweep_killed};
+use crate::{history, sandbox};
 
 /// The file in a run's private folder that tells of what was made in the workspace.
 pub const JOURNAL: &str = "placeholders";
+/// The file there that tells how the workspace was.
+pub const MEMORY: &str = "before";
 
 /// The engine, once it has been found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Host {
+    runtime: PathBuf,
+    state: PathBuf,
     met: OnceCell<(Engine, Facts)>,
+    /// What the next run is to tell.
+    news: Mutex<Vec<String>>,
 }
 
 impl Host {
+    pub fn new(runtime: &Path, state: &Path) -> Self {
+        let (runtime, state) = (runtime.to_owned(), state.to_owned());
+        Self { runtime, state, met: OnceCell::new(), news: Mutex::default() }
+    }
+
     /// The engine, if it has been met.
     pub fn known(&self) -> Option<&(Engine, Facts)> {
         self.met.get()
@@ -26,64 +39,94 @@ impl Host {
 
     /// The engine and its facts. The first to ask finds it and removes what dead owners left on
     /// it; a failure is not kept, so that an engine started later is found.
-    pub async fn meet(
-        &self,
-        configured: Option<&str>,
-        runtime: &Path,
-    ) -> Result<&(Engine, Facts), Error> {
+    pub async fn meet(&self, configured: Option<&str>) -> Result<&(Engine, Facts), Error> {
         self.met
             .get_or_try_init(|| async {
                 let engine = Engine::connect(configured).await?;
                 let facts = engine.facts().await?;
-                clean_up_after_others(&engine, runtime).await;
+                self.clean_up_after_others(&engine).await;
                 Ok((engine, facts))
             })
             .await
     }
-}
 
-/// Cleans up after those that died since the engine was met. A run calls it before it takes its
-/// lock: a dead run's placeholders in the same workspace would be taken for the user's own.
-pub async fn look_again(host: &Host, configured: Option<&str>, runtime: &Path) {
-    let met = host.known().is_some();
-    match host.meet(configured, runtime).await {
-        Ok((engine, _)) if met => clean_up_after_others(engine, runtime).await,
-        // Met just now, which cleans up; or not met, which the run is about to say.
-        Ok(_) | Err(_) => {}
-    }
-}
-
-/// Where the locks of all runs of this user are.
-pub fn locks(runtime: &Path) -> PathBuf {
-    runtime.join("locks")
-}
-
-/// What cannot be removed now is somebody's to see, but no reason to refuse work.
-async fn clean_up_after_others(engine: &Engine, runtime: &Path) {
-    if let Err(error) = sandbox::reap(engine).await {
-        // Their folders may tell of mounts in a container that still runs.
-        tracing::warn!("containers of dead owners may remain: {error}");
-        return;
-    }
-    let locks = locks(runtime);
-    if let Err(error) = sandbox::reap_folders(runtime, |folder| settle(folder, &locks)) {
-        tracing::warn!("socket folders of dead owners may remain: {error}");
-    }
-}
-
-/// Takes a dead run's placeholders out of its workspace. False when that has to wait.
-fn settle(folder: &Path, locks: &Path) -> bool {
-    match Placeholders::remove_journaled(&folder.join(JOURNAL), locks) {
-        Ok(Reaped::Done(left)) => {
-            for left in left {
-                tracing::warn!("{} stays in a workspace: {}", left.path.display(), left.why);
-            }
-            true
+    /// Cleans up after those that died since the engine was met. A run calls it before it takes its
+    /// lock: a dead run's placeholders in the same workspace would be taken for the user's own.
+    pub async fn look_again(&self, configured: Option<&str>) {
+        let met = self.known().is_some();
+        match self.meet(configured).await {
+            Ok((engine, _)) if met => self.clean_up_after_others(engine).await,
+            // Met just now, which cleans up; or not met, which the run is about to say.
+            Ok(_) | Err(_) => {}
         }
-        Ok(Reaped::Busy) => false,
-        Err(error) => {
-            tracing::warn!("what a dead run left in its workspace may remain: failed to {error}");
-            false
+    }
+
+    /// What was found out while cleaning up, told once.
+    pub fn news(&self) -> Vec<String> {
+        std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where the locks of all runs of this user are.
+    pub fn locks(&self) -> PathBuf {
+        self.runtime.join("locks")
+    }
+
+    /// What cannot be removed now is somebody's to see, but no reason to refuse work.
+    async fn clean_up_after_others(&self, engine: &Engine) {
+        if let Err(error) = sandbox::reap(engine).await {
+            // Their folders may tell of mounts in a container that still runs.
+            tracing::warn!("containers of dead owners may remain: {error}");
+            return;
+        }
+        if let Err(error) = sandbox::reap_folders(&self.runtime, |folder| self.settle(folder)) {
+            tracing::warn!("socket folders of dead owners may remain: {error}");
+        }
+    }
+
+    /// Takes a dead run's placeholders out of its workspace, and what it left for tools on the host
+    /// to trust. False when that has to wait.
+    fn settle(&self, folder: &Path) -> bool {
+        let locks = self.locks();
+        match Placeholders::remove_journaled(&folder.join(JOURNAL), &locks) {
+            Ok(Reaped::Done(left)) => {
+                for left in left {
+                    tracing::warn!("{} stays in a workspace: {}", left.path.display(), left.why);
+                }
+            }
+            Ok(Reaped::Busy) => return false,
+            Err(error) => {
+                tracing::warn!(
+                    "what a dead run left in its workspace may remain: failed to {error}"
+                );
+                return false;
+            }
+        }
+        let Some(run) = folder.file_name().and_then(|name| name.to_str()?.parse::<RunId>().ok())
+        else {
+            return true;
+        };
+        let into = history::swept(&self.state, &run);
+        match sweep_killed(&folder.join(MEMORY), &locks, &into, SweepLimits::default()) {
+            Ok(Killed::Nothing) => true,
+            Ok(Killed::Busy) => false,
+            Ok(Killed::Swept(workspace, swept)) => {
+                let count = swept.moved.len() as u64 + swept.unlisted;
+                if count > 0 {
+                    let told = format!(
+                        "run {run} was killed in {}; {count} things that it left for tools on the \
+                         host to trust were taken out and are in {}",
+                        workspace.display(),
+                        into.display()
+                    );
+                    tracing::warn!("{told}");
+                    self.news.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!("a dead run's workspace was not swept: failed to {error}");
+                false
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The watch over a workspace's growth and its protections, for the time of the work.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -19,6 +20,13 @@ pub enum Overseen {
     Overgrown(Exceeded),
     /// A protected place, relative to the workspace, was replaced on the host.
     Loosened(PathBuf),
+    /// The run made something, relative to the workspace, that git on the host follows at once and
+    /// that no mount could keep from being made.
+    Planted(PathBuf),
+}
+
+fn touch(file: &Path) -> std::io::Result<()> {
+    File::options().write(true).open(file)?.set_modified(SystemTime::now())
 }
 
 /// Tells when the run cannot go on in its workspace. Dropping it ends the watch.
@@ -29,14 +37,22 @@ pub struct Overseer {
 }
 
 impl Overseer {
-    /// `loosened` looks whether every protected place still is.
-    pub fn new(mut watch: Watch, loosened: impl Fn() -> Option<PathBuf> + Send + 'static) -> Self {
+    /// `looks` looks after the protections. `alive` is a file to touch, as the
+    /// sign of life that whoever comes after us goes by.
+    pub fn new(
+        mut watch: Watch,
+        alive: PathBuf,
+        looks: impl Fn() -> Option<Overseen> + Send + 'static,
+    ) -> Self {
         let (stop, stopped) = channel();
         let (tell, seen) = oneshot::channel();
         spawn_blocking(move || {
             // Ends with who asked for it.
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                let seen = loosened().map(Overseen::Loosened);
+                if let Err(error) = touch(&alive) {
+                    tracing::debug!("{} is not touched: {error}", alive.display());
+                }
+                let seen = looks();
                 if let Some(seen) = seen.or_else(|| watch.look().map(Overseen::Overgrown)) {
                     // Nobody listens when the work has just ended.
                     let _ = tell.send(seen);

@@ -70,7 +70,7 @@ pub async fn prepare(
     let openings = Openings::find(task, id, story).await?;
     let discover =
         async { model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from) };
-    let meet = shared.host.meet(config.engine.host.as_deref(), &shared.runtime);
+    let meet = shared.host.meet(config.engine.host.as_deref());
     // The engine's trouble comes first: without one, no model server helps.
     let (host, endpoint) = tokio::join!(meet, discover);
     let (engine, facts) = host?.clone();
@@ -192,7 +192,11 @@ fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<(PathBuf, b
         .iter()
         .map(|place| (place.relative().to_owned(), place.kind() == Kind::Dir))
         .collect();
-    for socket in sockets(workspace) {
+    let (sockets, all) = sockets(workspace);
+    if !all {
+        story.remark("the workspace may have more sockets than were found and hidden");
+    }
+    for socket in sockets {
         story.remark(&format!(
             "the socket {} of the workspace is hidden from the agent",
             socket.display()
@@ -233,7 +237,7 @@ fn workspace_mounts(
         ));
     }
     if !protection.complete {
-        story.remark("the workspace is too large to look for every repository in it; those deep below are not protected");
+        story.remark("the workspace is too large to look for every repository and project in it; what is deep below is not protected during the run, and swept at its end");
     }
     let mut mounts = vec![Policy::workspace_mount(root.to_owned(), false)];
     for (places, read_only) in [(&protection.anchors, false), (&protection.places, true)] {

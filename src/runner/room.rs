@@ -23,7 +23,10 @@ pub struct Room {
 impl Room {
     /// Undoes everything, the container first, and returns what passed through the gateway.
     /// The first failure is returned after all was tried.
-    pub async fn clear(mut self, run: &RunId) -> (Option<Traffic>, Result<(), Error>) {
+    pub async fn clear(
+        mut self,
+        run: &RunId,
+    ) -> (Option<Traffic>, Result<(), Error>, Option<RunFolder>) {
         let mut failed = Ok(());
         let mut note = |result: Result<(), Error>| {
             let succeeded = result.is_ok();
@@ -63,8 +66,7 @@ impl Room {
             traffic = Some(gateway.record());
             note(gateway.close().await.map(drop).map_err(Error::from));
         }
-        drop(self.folder.take());
-        (traffic, failed)
+        (traffic, failed, self.folder.take())
     }
 }
 

@@ -50,15 +50,15 @@ impl Runner {
         let places = config.limits.concurrency.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         });
-        let state = config::state_dir()?;
+        let (state, runtime) = (config::state_dir()?, config::runtime_dir()?);
         Ok(Self {
             shared: Arc::new(Shared {
                 trust: Trust::new(&state),
+                host: Host::new(&runtime, &state),
+                runtime,
                 state,
                 options,
-                runtime: config::runtime_dir()?,
                 folder: std::env::current_dir().map_err(StartError::Folder)?,
-                host: Host::default(),
                 queue: Queue::new(places),
                 config: Arc::new(config),
             }),
@@ -100,7 +100,7 @@ impl Runner {
         // Not tracked: nobody has to wait for it at the end, and half done is better than not.
         tokio::spawn(async move {
             let configured = shared.config.engine.host.as_deref();
-            if let Err(error) = shared.host.meet(configured, &shared.runtime).await {
+            if let Err(error) = shared.host.meet(configured).await {
                 tracing::debug!("no engine yet: {error}");
             }
         });

@@ -46,6 +46,15 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
                         looked at as ever";
             (Status::SandboxError, Some(failure("workspace_unguarded", &message, hint)))
         }
+        End::Overseen(Overseen::Planted(place)) => {
+            let message = format!(
+                "the agent made `{}`, by which git on this machine would follow other settings",
+                place.display()
+            );
+            let hint = "it was taken out; `workspace.swept` has it. Look at what the task made the \
+                        agent do";
+            (Status::Failed, Some(failure("planted", &message, hint)))
+        }
         End::Overseen(Overseen::Overgrown(exceeded)) => {
             let hint = "look for what it wrote before you run it again, or raise `limits.disk` and \
                         `limits.files`";

@@ -6,7 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::protect::Kind;
+use serde::{Deserialize, Serialize};
+
+use super::place::Kind;
 use super::walk::open_folder;
 
 /// Larger settings than anybody has.
@@ -15,7 +17,7 @@ pub(super) const LARGEST: u64 = 256 << 10;
 /// Most places that the settings of one repository can name.
 const MOST_NAMED: usize = 8;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Setting {
     /// In lower case.
     pub section: String,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType};
 
-use super::protect::{Kind, Protected};
+use super::place::{Kind, Protected};
 use super::walk::{Entry, Limits, Visitor, open_folder, walk};
 
 /// How much to look at in each protected folder, and how long in all of them.

@@ -54,7 +54,7 @@ fn check(path: &Path, roots: &[PathBuf], ours: &Ours) -> Result<PathBuf, Materia
     rustix::fs::access(&real, rustix::fs::Access::READ_OK)
         .map_err(|errno| MaterialError::Unreadable { path: shown.clone(), source: errno.into() })?;
     if found.is_dir()
-        && let Some(socket) = sockets_in(&real).into_iter().next()
+        && let Some(socket) = sockets_in(&real).0.into_iter().next()
     {
         let socket = one_line(&socket.to_string_lossy(), 200);
         return Err(MaterialError::Socket { path: shown, socket });

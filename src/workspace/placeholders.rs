@@ -19,7 +19,8 @@ use super::gitconfig::named;
 use super::journal::{self, Journal, Made};
 use super::lock::WriterLock;
 use super::names::fold;
-use super::protect::{DEFAULT, Found, Kind, look};
+use super::place::{Found, Kind, look};
+use super::protect::DEFAULT;
 use super::walk::{open_folder, open_root};
 use super::{GuardError, Owner, WorkspacePath};
 

@@ -12,14 +12,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType};
-
+use super::WorkspacePath;
 use super::gitconfig::named;
 use super::linked::linked;
 use super::names::fold_path;
+use super::place::{Found, Kind, Obstacle, Protected, look};
 use super::scan::Scan;
-use super::walk::{Limits, open_folder, open_root, walk};
-use super::{Error, WorkspacePath};
+use super::walk::{Limits, open_root, walk};
 
 /// Protected in every workspace, relative to it.
 pub(super) const DEFAULT: &[&str] = &[
@@ -55,7 +54,7 @@ const OF_A_REPOSITORY: &[&str] = &["config", "config.worktree", "hooks", "module
 const OF_A_BARE_REPOSITORY: &[&str] = &["config", "config.worktree", "hooks"];
 
 /// How far to look for repositories below the workspace, at the cost of a run's start.
-const SCAN: Limits = Limits { entries: 100_000, time: Duration::from_millis(500) };
+const SCAN: Limits = Limits { entries: 100_000, time: Duration::from_secs(3) };
 
 /// Each place costs a mount and a run's start some milliseconds. Repositories and the workspace's
 /// own places come first and have their own bounds.
@@ -83,61 +82,6 @@ pub struct Protection {
 
 // The workspace's own places that do not exist yet are `Placeholders`', to be made before; what a
 // run makes elsewhere is `Before`'s, to be swept after it.
-
-/// A file or folder that is what it seems: it was reached without passing any symbolic link.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Protected {
-    relative: PathBuf,
-    kind: Kind,
-    identity: (u64, u64),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    File,
-    Dir,
-}
-
-/// A symbolic link (or a device, FIFO or socket) where a protected file or folder should be. The
-/// agent could replace it, or write to where it leads, so a run that may write must be refused.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-#[error(
-    "`{}` in the workspace is {what}, so it cannot be protected from the agent; replace it with a real file or folder, or use the mode read-only",
-    crate::text::one_line(&.relative.to_string_lossy(), 200)
-)]
-pub struct Obstacle {
-    pub relative: PathBuf,
-    pub what: &'static str,
-    /// Whether it belongs to something below the workspace and not to the workspace itself.
-    pub nested: bool,
-}
-
-impl Protected {
-    /// Relative to the workspace.
-    pub fn relative(&self) -> &Path {
-        &self.relative
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// The path on the host to mount. Looked at once more, because whoever can write to the
-    /// workspace can exchange the place for a link at any time; call it last before the mount.
-    pub fn source(&self, workspace: &WorkspacePath) -> Result<PathBuf, Error> {
-        let path = workspace.path().join(&self.relative);
-        workspace.recheck()?;
-        let now = open_root(workspace.path()).ok().map(|root| look(root.as_fd(), &self.relative));
-        match now {
-            Some(Found::Real(kind, identity)) if (kind, identity) == (self.kind, self.identity) => {
-                Ok(path)
-            }
-            _ => {
-                Err(Error::Replaced { given: crate::text::one_line(&path.to_string_lossy(), 300) })
-            }
-        }
-    }
-}
 
 /// Those of `names`, relative to the workspace, that exist in it, and those that are not what they
 /// seem.
@@ -268,33 +212,6 @@ impl Protection {
             }
         }
     }
-}
-
-pub(super) enum Found {
-    Nothing,
-    Real(Kind, (u64, u64)),
-    Odd { at: PathBuf, what: &'static str },
-}
-
-/// What is at a relative path, without following any link on the way.
-pub(super) fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
-    let mut at = PathBuf::new();
-    let mut found = Found::Nothing;
-    for part in relative.components() {
-        let Component::Normal(name) = part else { return Found::Nothing };
-        let Ok(parent) = open_folder(root, &at) else { return Found::Nothing };
-        let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            return Found::Nothing;
-        };
-        at.push(name);
-        found = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Found::Real(Kind::Dir, (stat.st_dev, stat.st_ino)),
-            FileType::RegularFile => Found::Real(Kind::File, (stat.st_dev, stat.st_ino)),
-            FileType::Symlink => return Found::Odd { at, what: "a symbolic link" },
-            _ => return Found::Odd { at, what: "neither a file nor a folder" },
-        };
-    }
-    found
 }
 
 #[cfg(test)]

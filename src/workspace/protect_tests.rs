@@ -130,7 +130,8 @@ fn a_place_that_is_exchanged_gives_no_source() {
 fn odd_files_and_crowds_are_told() {
     let (_keep, workspace) = workspace();
     let fifo = workspace.path().join(".envrc");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).expect("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0)
+        .expect("fifo");
     for number in 0..=MOST_REPOSITORIES {
         make(&workspace, &[&format!("r{number}/.git/config")]);
     }

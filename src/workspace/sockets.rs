@@ -11,31 +11,36 @@ use super::WorkspacePath;
 use super::walk::{Entry, Limits, Visitor, open_root, walk};
 
 /// How far to look, at the cost of a run's start.
-const SCAN: Limits = Limits { entries: 100_000, time: Duration::from_millis(500) };
+const SCAN: Limits = Limits { entries: 100_000, time: Duration::from_secs(3) };
 
 /// Each costs a mount.
 const MOST: usize = 32;
 
-/// The sockets of a workspace, relative to it; at most so many as can be hidden.
-pub fn sockets(workspace: &WorkspacePath) -> Vec<PathBuf> {
+/// The sockets of a workspace, relative to it, and whether these are surely all.
+pub fn sockets(workspace: &WorkspacePath) -> (Vec<PathBuf>, bool) {
     sockets_in(workspace.path())
 }
 
-pub(super) fn sockets_in(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn sockets_in(folder: &Path) -> (Vec<PathBuf>, bool) {
     let mut sockets = Sockets::default();
-    if let Ok(root) = open_root(folder) {
-        walk(root.as_fd(), SCAN, &mut sockets);
-    }
-    sockets.0
+    let whole = open_root(folder).is_ok_and(|root| walk(root.as_fd(), SCAN, &mut sockets));
+    (sockets.found, whole && !sockets.more)
 }
 
 #[derive(Default)]
-struct Sockets(Vec<PathBuf>);
+struct Sockets {
+    found: Vec<PathBuf>,
+    more: bool,
+}
 
 impl Visitor for Sockets {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
-        if entry.kind() == FileType::Socket && self.0.len() < MOST {
-            self.0.push(folder.join(entry.name));
+        if entry.kind() == FileType::Socket {
+            if self.found.len() < MOST {
+                self.found.push(folder.join(entry.name));
+            } else {
+                self.more = true;
+            }
         }
         true
     }

@@ -208,3 +208,61 @@ async fn a_workspace_does_not_configure_its_agent() {
     assert_eq!(workspace.read(".opencode/plugin/evil.js"), plugin);
     product.check_nothing_left().await;
 }
+
+#[tokio::test]
+async fn what_a_killed_run_planted_is_swept_at_the_next_start() {
+    let gate = Gate::default();
+    let held = Answer::new([Part::Text("Never.".into())]).behind(&gate);
+    let script = "mkdir -p pkg/.vscode && echo evil >pkg/.vscode/tasks.json
+        git init -q n && git -C n config core.fsmonitor 'touch /workspace/pwned' && sleep 1";
+    let model = Model::start(Script::bash(script).then(held)).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    let run = product.start_run(&workspace, ["--json", "go"]);
+    model.step(2).await;
+    assert!(workspace.has("pkg/.vscode/tasks.json"), "planted, and live");
+    run.signal(rustix::process::Signal::KILL);
+    run.wait().await;
+
+    let next = Model::start(Script::say("Next.")).await;
+    let args = ["--json", "--model-url", &next.url(), "go"];
+    let report = product.run(&workspace, args).await.assert_status("completed");
+    let remarks = report["remarks"].to_string();
+    assert!(remarks.contains("was killed in"), "{remarks}");
+    assert!(!workspace.has("pkg/.vscode"));
+    assert!(!workspace.read("n/.git/config").contains("fsmonitor"));
+    product.check_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_repository_led_elsewhere_ends_the_run_at_once() {
+    let workspace = Workspace::new();
+    workspace.write("a.txt", "text");
+    let git = |arguments: &[&str]| {
+        let ran = Command::new("git")
+            .args(["-c", "safe.directory=*", "-c", "user.name=a", "-c", "user.email=a@b"])
+            .args(arguments)
+            .current_dir(workspace.path())
+            .output()
+            .expect("git on the host");
+        assert!(ran.status.success(), "{ran:?}");
+    };
+    git(&["init", "-q"]);
+    let (uid, gid) = workspace.owner();
+    let mut owned = Command::new("chown");
+    owned.arg("-R").arg(format!("{uid}:{gid}")).arg(workspace.path());
+    assert!(owned.status().expect("chown").success());
+    let script =
+        "cp -r .git evil && git config -f evil/config core.fsmonitor 'touch /workspace/pwned'
+        echo ../evil >.git/commondir && sleep 60";
+    let model = Model::start(Script::bash(script).then(Reply::say("Done."))).await;
+    let product = Product::with_model(&model).await;
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("failed");
+    assert_eq!(report["error"]["kind"], "planted", "{report:#}");
+    assert!(report["timing"]["total_ms"].as_u64() < Some(40_000), "long before it would end");
+    assert!(!workspace.has(".git/commondir"));
+    git(&["status"]);
+    git(&["-C", "evil", "log", "--oneline", "--all"]);
+    assert!(!workspace.has("pwned"));
+    product.check_nothing_left().await;
+}

@@ -47,6 +47,16 @@ impl Identity {
         }
     }
 
+    /// As it was written down.
+    pub fn again(inode: (u64, u64), kind: FileType, changed: i128) -> Self {
+        Self { inode, kind, changed }
+    }
+
+    /// When it changed last, in nanoseconds of the epoch.
+    pub fn changed(&self) -> i128 {
+        self.changed
+    }
+
     /// Whether this is still `before`. A folder is, whatever is in it: its entries are compared
     /// one by one.
     fn is_still(&self, before: &Self) -> bool {
@@ -69,6 +79,8 @@ pub(super) struct Known {
     pub places: HashMap<PathBuf, Identity>,
     /// When the look began, in nanoseconds of the epoch.
     pub taken: i128,
+    /// When the run was over, if that is long ago: what changed later is the user's own.
+    pub until: Option<i128>,
     /// Folders that could not be looked into.
     pub closed: HashSet<PathBuf>,
     pub complete: bool,
@@ -76,6 +88,9 @@ pub(super) struct Known {
 
 impl Known {
     fn is_unchanged(&self, path: &Path, now: &Identity) -> bool {
+        if self.until.is_some_and(|until| now.changed > until) {
+            return true;
+        }
         if let Some(before) = self.places.get(path) {
             return now.is_still(before);
         }

@@ -13,6 +13,7 @@
 mod find;
 pub(super) mod harmless;
 mod keep;
+pub(super) mod killed;
 mod remove;
 mod repository;
 
