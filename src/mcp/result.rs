@@ -24,7 +24,7 @@ const ANSWER_AT_LEAST: usize = 1024;
 const TOOLS: usize = 16;
 const MESSAGE: usize = 1000;
 const NAME: usize = 64;
-const REMARKS: usize = 896;
+const REMARKS: usize = 640;
 const REMARK: usize = 300;
 const TARGETS: usize = 512;
 
@@ -134,7 +134,7 @@ fn shorten(mut report: Report) -> JsonObject {
         tool.name = text::one_line(&tool.name, NAME);
     }
     for remark in &mut report.remarks {
-        *remark = text::prefix(&text::one_line(remark, REMARK), REMARK).to_owned();
+        text::prefix(&text::one_line(remark, REMARK), REMARK).clone_into(remark);
     }
     fit(&mut report.remarks, REMARKS);
     for target in &mut report.egress.targets {
