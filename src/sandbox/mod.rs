@@ -7,6 +7,7 @@ mod generated;
 mod guest;
 pub mod image;
 mod labels;
+mod mounted;
 mod policy;
 mod reaper;
 mod receipt;

@@ -78,7 +78,10 @@ fn is_dead(folder: &Path) -> bool {
 
 /// Removes the private folders of dead owners. Folders that do not say whose they are stay, and
 /// so do those that `settle` cannot bring to an end.
-pub fn reap_folders(runtime: &Path, settle: impl Fn(&Path) -> bool) -> std::io::Result<usize> {
+pub fn reap_folders(
+    runtime: &Path,
+    mut settle: impl FnMut(&Path) -> bool,
+) -> std::io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(runtime)? {
         let path = entry?.path();

@@ -1,0 +1,179 @@
+//! What is really mounted in a workspace: held against the policy before the agent starts, and
+//! held on to while it works.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Mount, Policy, Receipt, WORKSPACE};
+use crate::text::one_line;
+
+/// A mount point and the file or folder that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MountSeen {
+    pub path: String,
+    pub device: Option<u64>,
+    pub inode: Option<u64>,
+}
+
+impl Receipt {
+    /// Each mount in the workspace that is not the file or folder which has its name on the host.
+    /// The engine follows links in a name, and whoever else may write there can put one at any
+    /// moment before it looks.
+    pub fn misplaced(&self, policy: &Policy) -> Vec<String> {
+        let wrong = self.elsewhere(policy);
+        wrong
+            .into_iter()
+            .map(|mount| {
+                let target = one_line(&mount.target.to_string_lossy(), 200);
+                format!("what is mounted at {target} is not what was meant: it was replaced")
+            })
+            .collect()
+    }
+
+    fn elsewhere<'a>(&self, policy: &'a Policy) -> Vec<&'a Mount> {
+        let below = |mount: &&Mount| mount.target.starts_with(WORKSPACE);
+        let same = |mount: &&Mount| {
+            let target = mount.target.to_string_lossy();
+            let seen = self.workspace_mounts.iter().rev().find(|seen| seen.path == target);
+            let seen = seen.and_then(|seen| seen.device.zip(seen.inode));
+            // gVisor has numbers of its own: only that there is no link on the way can be told.
+            let meant = identity(&mount.source);
+            seen.is_some() && meant.is_some() && (seen == meant || self.gvisor)
+        };
+        policy.mounts.iter().filter(below).filter(|mount| !same(mount)).collect()
+    }
+
+    /// Holds on to what is mounted in the workspace, to see what comes loose.
+    pub fn hold(&self, policy: &Policy) -> Held {
+        let below = policy.mounts.iter().filter_map(|mount| {
+            let place = mount.target.strip_prefix(WORKSPACE).ok()?.to_owned();
+            let target = mount.target.to_string_lossy();
+            let seen = self.workspace_mounts.iter().rev().find(|seen| seen.path == target)?;
+            // gVisor's numbers are its own and tell nothing of the host's files.
+            let inside = seen.device.zip(seen.inode);
+            let identity = if self.gvisor { identity(&mount.source) } else { inside }?;
+            // Only the name: it waits for nobody and needs no right to read.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(&mount.source, flags, Mode::empty()).ok();
+            Some(HeldMount { place, source: mount.source.clone(), identity, _opened: opened })
+        });
+        Held(below.collect())
+    }
+}
+
+/// What is mounted in the workspace of a running sandbox.
+#[derive(Debug)]
+pub struct Held(Vec<HeldMount>);
+
+#[derive(Debug)]
+struct HeldMount {
+    /// Relative to the workspace.
+    place: PathBuf,
+    source: PathBuf,
+    identity: (u64, u64),
+    /// Held open, so that no other file is given its number.
+    _opened: Option<OwnedFd>,
+}
+
+impl Held {
+    /// What has come loose since. Whoever replaces a file on the host, as git does with its settings
+    /// and an editor with what it saves, takes away whatever was mounted over it, and the sandbox
+    /// can write to the new one. A workspace that was moved as a whole tells nothing.
+    pub fn loosened(&self) -> Option<PathBuf> {
+        let is_loose = |mount: &&HeldMount| identity(&mount.source) != Some(mount.identity);
+        let is_root = |mount: &&HeldMount| mount.place.as_os_str().is_empty();
+        if self.0.iter().filter(is_root).any(|root| is_loose(&root)) {
+            return None;
+        }
+        self.0.iter().find(is_loose).map(|mount| mount.place.clone())
+    }
+}
+
+/// Device and inode of what has this name; none where a link is part of it.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, ResolveFlags, openat2};
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Ok(file) => {
+                let stat = rustix::fs::fstat(file).ok()?;
+                return Some((stat.st_dev, stat.st_ino));
+            }
+            Err(rustix::io::Errno::NOSYS) => {}
+            Err(_) => return None,
+        }
+    }
+    let real = path.canonicalize().is_ok_and(|real| real == path);
+    let meta = path.symlink_metadata().ok().filter(|meta| real && !meta.is_symlink())?;
+    Some((meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::receipt::tests::{good, policy};
+
+    #[test]
+    fn a_mount_of_something_else_is_seen() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a path");
+        let (meant, other) = (root.join("meant"), root.join("other"));
+        for folder in [&meant, &other] {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        std::os::unix::fs::symlink(&other, root.join("link")).expect("a link");
+        let seen = |path: &Path| {
+            let meta = path.metadata().expect("it exists");
+            let path = format!("{WORKSPACE}/.git");
+            MountSeen { path, device: Some(meta.dev()), inode: Some(meta.ino()) }
+        };
+        let misplaced = |source: &Path, seen: Vec<MountSeen>| {
+            let mount = Mount {
+                what: "protected".into(),
+                source: source.to_owned(),
+                target: Path::new(WORKSPACE).join(".git"),
+                read_only: true,
+            };
+            let policy = Policy { mounts: vec![mount], ..policy() };
+            let receipt = Receipt { workspace_mounts: seen, ..good(&policy) };
+            receipt.misplaced(&policy).len()
+        };
+        assert_eq!(misplaced(&meant, vec![seen(&meant)]), 0);
+        assert_eq!(misplaced(&meant, vec![seen(&other)]), 1, "replaced before the mount");
+        assert_eq!(misplaced(&root.join("link"), vec![seen(&other)]), 1, "still a link");
+        assert_eq!(misplaced(&root.join("gone"), vec![seen(&other)]), 1);
+        assert_eq!(misplaced(&meant, vec![]), 1, "an image that does not say");
+        let mount = |source: &Path, target: &str| Mount {
+            what: "protected".into(),
+            source: source.to_owned(),
+            target: target.into(),
+            read_only: true,
+        };
+        let mounts = vec![mount(&root, WORKSPACE), mount(&meant, "/workspace/.git")];
+        let policy = Policy { mounts, ..policy() };
+        let top = MountSeen { path: WORKSPACE.into(), ..seen(&root) };
+        let receipt = Receipt { workspace_mounts: vec![top, seen(&meant)], ..good(&policy) };
+        let held = receipt.hold(&policy);
+        assert_eq!(held.loosened(), None);
+        let strange = |mount: &MountSeen| MountSeen { inode: Some(1), ..mount.clone() };
+        let gvisors = receipt.workspace_mounts.iter().map(strange).collect();
+        let gvisors = Receipt { workspace_mounts: gvisors, gvisor: true, ..receipt.clone() };
+        let held_in_gvisor = gvisors.hold(&policy);
+        assert_eq!(held_in_gvisor.loosened(), None);
+        std::fs::rename(&other, &meant).expect("an empty folder gives way to another");
+        assert_eq!(held.loosened(), Some(".git".into()));
+        assert_eq!(held_in_gvisor.loosened(), Some(".git".into()), "its own numbers say nothing");
+        std::fs::rename(&root, root.with_extension("moved")).expect("moved");
+        assert_eq!(held.loosened(), None, "all of it is elsewhere");
+        std::fs::rename(root.with_extension("moved"), &root).expect("moved back");
+        std::fs::create_dir(&other).expect("a folder");
+        let unknown = MountSeen { device: None, ..seen(&meant) };
+        assert_eq!(misplaced(&meant, vec![unknown]), 1);
+    }
+}
