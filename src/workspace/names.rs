@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Component, Path};
 
 /// Read, opened or executed by tools on the host in any folder that somebody works in.
-const TRUSTED: &[&str] = &[
+pub(super) const TRUSTED: &[&str] = &[
     ".claude",
     ".codex",
     ".cursor",

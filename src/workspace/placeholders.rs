@@ -20,7 +20,7 @@ use super::journal::{self, Journal, Made};
 use super::lock::WriterLock;
 use super::names::fold;
 use super::place::{Found, Kind, look};
-use super::protect::DEFAULT;
+use super::protect::default_places;
 use super::walk::{open_folder, open_root};
 use super::{GuardError, Owner, WorkspacePath};
 
@@ -162,7 +162,7 @@ fn plan(root: BorrowedFd<'_>, workspace: &Path, extra: &[String]) -> Vec<(PathBu
     // empty one, and git would add that to a commit. It is left to the sweep.
     let named = named(root, workspace, Path::new(".git"));
     let hooks = named.iter().filter(|(_, kind)| *kind == Kind::Dir).map(|(path, _)| path.as_path());
-    let places = DEFAULT.iter().copied().chain(extra.iter().map(String::as_str)).map(Path::new);
+    let places = default_places().chain(extra.iter().map(String::as_str)).map(Path::new);
     for place in places.chain(hooks) {
         let parts: Option<Vec<_>> = place
             .components()

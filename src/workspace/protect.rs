@@ -15,37 +15,30 @@ use std::time::Duration;
 use super::WorkspacePath;
 use super::gitconfig::named;
 use super::linked::linked;
-use super::names::fold_path;
+use super::names::{TRUSTED, fold_path};
 use super::place::{Found, Kind, Obstacle, Protected, look};
 use super::scan::Scan;
 use super::walk::{Limits, open_root, walk};
 
-/// Protected in every workspace, relative to it.
-pub(super) const DEFAULT: &[&str] = &[
-    ".claude",
-    ".codex",
-    ".cursor",
-    ".devcontainer",
-    ".devcontainer.json",
-    ".envrc",
-    ".gemini",
+/// Protected in every workspace besides what is trusted in any folder.
+const OF_A_WORKSPACE: &[&str] = &[
     ".git/config",
     ".git/config.worktree",
     ".git/hooks",
     ".git/modules",
     ".git/worktrees",
     ".github/workflows",
-    ".husky",
-    ".idea",
-    ".mcp.json",
-    ".opencode",
-    ".sandbox-mcp.toml",
-    ".vscode",
-    ".zed",
 ];
 
-// `opencode.json` and `opencode.jsonc` are not among them: the agent does not start where a folder
-// stands in their place. Those that exist are hidden from it, new ones are swept.
+/// The agent does not start where a folder stands in the place of its settings. Those that exist
+/// are hidden from it, new ones are swept.
+const NO_PLACEHOLDER: &[&str] = &["opencode.json", "opencode.jsonc"];
+
+/// Protected in every workspace, relative to it; where one is absent, a placeholder stands there.
+pub(super) fn default_places<'a>() -> impl Iterator<Item = &'a str> {
+    let trusted = TRUSTED.iter().filter(|place| !NO_PLACEHOLDER.contains(place));
+    trusted.chain(OF_A_WORKSPACE).copied()
+}
 
 /// Protected in each repository below the workspace, relative to its `.git`.
 const OF_A_REPOSITORY: &[&str] = &["config", "config.worktree", "hooks", "modules", "worktrees"];
@@ -103,7 +96,7 @@ pub fn protected(workspace: &WorkspacePath, extra: &[String]) -> Protection {
     let mut protection = Protection::default();
     let Ok(root) = open_root(workspace.path()) else { return protection };
     let root = root.as_fd();
-    for place in DEFAULT.iter().copied().chain(extra.iter().map(String::as_str)) {
+    for place in default_places().chain(extra.iter().map(String::as_str)) {
         protection.add(root, Path::new(place), false);
     }
     protection.add_repository_file(root, Path::new(".git"), false);

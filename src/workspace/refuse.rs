@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::protect::DEFAULT;
+use super::protect::default_places;
 use crate::config;
 
 /// The folders of this user and of this program.
@@ -141,7 +141,7 @@ fn is_protected(inside: &Path) -> bool {
         let part = rest.as_path();
         // Where a host agent keeps whole working copies is as good a project as any.
         let copy = part.starts_with(".claude/worktrees") && part.components().count() > 2;
-        if !copy && DEFAULT.iter().any(|place| part.starts_with(place)) {
+        if !copy && default_places().any(|place| part.starts_with(place)) {
             return true;
         }
         if rest.next().is_none() {
