@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 
 use super::Error;
 use crate::engine::{Engine, Facts};
@@ -78,16 +79,42 @@ impl Host {
             tracing::warn!("containers of dead owners may remain: {error}");
             return;
         }
-        if let Err(error) = sandbox::reap_folders(&self.runtime, |folder| self.settle(folder)) {
-            tracing::warn!("socket folders of dead owners may remain: {error}");
+        let (runtime, settling) = (self.runtime.clone(), self.settling());
+        // A workspace can be large, and a sweep long.
+        let settled = spawn_blocking(move || {
+            let mut news = Vec::new();
+            let reaped =
+                sandbox::reap_folders(&runtime, |folder| settling.settle(folder, &mut news));
+            (reaped, news)
+        });
+        match settled.await {
+            Ok((reaped, news)) => {
+                self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(news);
+                if let Err(error) = reaped {
+                    tracing::warn!("socket folders of dead owners may remain: {error}");
+                }
+            }
+            Err(error) => tracing::error!("cleaning up after others broke down: {error}"),
         }
     }
 
+    fn settling(&self) -> Settling {
+        Settling { locks: self.locks(), state: self.state.clone() }
+    }
+}
+
+/// Where what dead runs left is settled from.
+struct Settling {
+    locks: PathBuf,
+    state: PathBuf,
+}
+
+impl Settling {
     /// Takes a dead run's placeholders out of its workspace, and what it left for tools on the host
     /// to trust. False when that has to wait.
-    fn settle(&self, folder: &Path) -> bool {
-        let locks = self.locks();
-        match Placeholders::remove_journaled(&folder.join(JOURNAL), &locks) {
+    /// What a person should know of it goes to `news`.
+    fn settle(&self, folder: &Path, news: &mut Vec<String>) -> bool {
+        match Placeholders::remove_journaled(&folder.join(JOURNAL), &self.locks) {
             Ok(Reaped::Done(left)) => {
                 for left in left {
                     tracing::warn!("{} stays in a workspace: {}", left.path.display(), left.why);
@@ -106,7 +133,7 @@ impl Host {
             return true;
         };
         let into = history::swept(&self.state, &run);
-        match sweep_killed(&folder.join(MEMORY), &locks, &into, SweepLimits::default()) {
+        match sweep_killed(&folder.join(MEMORY), &self.locks, &into, SweepLimits::default()) {
             Ok(Killed::Nothing) => true,
             Ok(Killed::Busy) => false,
             Ok(Killed::Swept(workspace, swept)) => {
@@ -119,7 +146,7 @@ impl Host {
                         into.display()
                     );
                     tracing::warn!("{told}");
-                    self.news.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+                    news.push(told);
                 }
                 true
             }

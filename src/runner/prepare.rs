@@ -87,7 +87,7 @@ pub async fn prepare(
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
     // Before the placeholders, which are nothing of the agent's.
-    let masks = masks(&task.workspace, story)?;
+    let masks = masks(&task.workspace, story).await?;
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let folder = RunFolder::create(&shared.runtime, id, &owner)
@@ -99,7 +99,7 @@ pub async fn prepare(
         room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
     }
     let mut mounts =
-        workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story)?;
+        workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story).await?;
     // The engine takes one mount a place, and a mask is the stronger one.
     mounts.retain(|mount| !masks.iter().any(|(mask, _)| mount.target.starts_with(inside(mask))));
     mounts.extend(openings.mounts.iter().cloned());
@@ -176,7 +176,10 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
 
 /// The agent's settings in the workspace, to be hidden from it: they can run code at its start and
 /// lead its model requests elsewhere. And sockets, behind which there are programs of the host.
-fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<(PathBuf, bool)>, Error> {
+async fn masks(
+    workspace: &WorkspacePath,
+    story: &mut Story,
+) -> Result<Vec<(PathBuf, bool)>, Error> {
     let found = existing(workspace, &opencode::SETTINGS);
     if let Some(obstacle) = found.obstacles.into_iter().next() {
         return Err(Error::Unprotectable(obstacle));
@@ -192,7 +195,7 @@ fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<(PathBuf, b
         .iter()
         .map(|place| (place.relative().to_owned(), place.kind() == Kind::Dir))
         .collect();
-    let (sockets, all) = sockets(workspace);
+    let (sockets, all) = look(workspace, sockets).await?;
     if !all {
         story.remark("the workspace may have more sockets than were found and hidden");
     }
@@ -206,12 +209,22 @@ fn masks(workspace: &WorkspacePath, story: &mut Story) -> Result<Vec<(PathBuf, b
     Ok(masks)
 }
 
+/// Looks at a workspace, which can be large, without holding up anything else.
+async fn look<T: Send + 'static>(
+    workspace: &WorkspacePath,
+    how: impl FnOnce(&WorkspacePath) -> T + Send + 'static,
+) -> Result<T, Error> {
+    let workspace = workspace.clone();
+    let looking = tokio::task::spawn_blocking(move || how(&workspace));
+    looking.await.map_err(|_| Error::Looking)
+}
+
 fn inside(relative: &Path) -> String {
     Path::new(sandbox::WORKSPACE).join(relative).display().to_string()
 }
 
 /// The workspace, and over it, read-only, what a program on the host would trust or execute.
-fn workspace_mounts(
+async fn workspace_mounts(
     workspace: &WorkspacePath,
     mode: Mode,
     extra: &[String],
@@ -221,7 +234,8 @@ fn workspace_mounts(
     if mode == Mode::ReadOnly {
         return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]);
     }
-    let protection = protected(workspace, extra);
+    let extra = extra.to_vec();
+    let protection = look(workspace, move |workspace| protected(workspace, &extra)).await?;
     for obstacle in protection.obstacles {
         // A place that cannot be protected is a way out onto the host, so there is no run. A link
         // in somebody else's repository below is not worth refusing all work for.

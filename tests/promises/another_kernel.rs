@@ -24,8 +24,7 @@ async fn gvisor_runs_the_agent_and_says_that_it_is_gvisor() {
 }
 
 #[tokio::test]
-async fn a_runtime_that_is_called_so_and_is_none_is_found_out() {
-    // The engine knows `runc`; a receipt that lacks gVisor must not pass for it, and the other way.
+async fn a_runtime_that_the_engine_does_not_know_is_named() {
     let model = Model::start(Script::say("never")).await;
     let product =
         Product::with_model(&model).await.config("[sandbox]\nruntime = \"runsc-of-nobody\"\n");
