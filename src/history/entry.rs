@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{EGRESS, EVENTS, Error, LOG, OWNER, REPORT, SWEPT, TASK, folder_of};
+use super::{
+    BLOBS, CHANGES, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT, SWEPT, TASK, folder_of,
+};
 use crate::ids::{Owner, RunId};
 
 /// How long a run counts as going on when its record does not say whose it is, as those of
@@ -77,6 +79,21 @@ impl Entry {
     /// Where the swept things are, if there are some.
     pub fn swept(&self) -> Option<PathBuf> {
         Some(self.folder.join(SWEPT)).filter(|swept| swept.is_dir())
+    }
+
+    /// Where the list of changes is, whether it has been written or not.
+    pub fn changes(&self) -> PathBuf {
+        self.folder.join(CHANGES)
+    }
+
+    /// Where the patch is, likewise.
+    pub fn patch(&self) -> PathBuf {
+        self.folder.join(PATCH)
+    }
+
+    /// Where the new contents are, likewise.
+    pub fn blobs(&self) -> PathBuf {
+        self.folder.join(BLOBS)
     }
 
     pub fn state(&self) -> State {

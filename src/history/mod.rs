@@ -8,6 +8,9 @@
 //! | `agent.log` | what the agent printed besides |
 //! | `egress.jsonl` | what the sandbox tried to reach |
 //! | `swept/` | what was taken out of the workspace |
+//! | `changes.json` | what the run changed in its own view of the workspace |
+//! | `changes.patch` | the same as a patch for `git apply` |
+//! | `blobs/` | the new contents, each under its SHA-256 |
 //! | `run.json` | the closing report; the run is over when it is there |
 //!
 //! Versions read each other's records: files may be missing, and what is in them is handed on as
@@ -36,6 +39,9 @@ const LOG: &str = "agent.log";
 /// The audit log of what a sandbox tried to reach.
 const EGRESS: &str = "egress.jsonl";
 const SWEPT: &str = "swept";
+const CHANGES: &str = "changes.json";
+const PATCH: &str = "changes.patch";
+const BLOBS: &str = "blobs";
 const REPORT: &str = "run.json";
 
 /// Why something of a run is not on disk, or cannot be read from it.

@@ -15,6 +15,7 @@
 //!    [`Placeholders::remove_journaled`].
 
 mod changes;
+pub mod changeset;
 mod gitconfig;
 mod guard;
 mod ignores;

@@ -1,0 +1,10 @@
+//! What a run changed in its own view of a workspace: a list, the new contents, and a patch.
+//!
+//! A [`Manifest`] stands by itself. Whatever gave the run its view, an overlay or a copy, may be
+//! gone; showing, applying and looking into a result need only the manifest, the contents beside
+//! it, and the workspace. All of it was made by an agent and is hostile: paths are checked when
+//! they are read, and contents are never executed.
+
+mod manifest;
+
+pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};
