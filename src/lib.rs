@@ -30,6 +30,7 @@
 //! | [`sandbox`] | the policy, the image, the guest, removal | what the task is |
 //! | [`agent`] | one coding agent's argv, configuration and events | where it runs |
 //! | [`history`] | runs on disk | what the records mean |
+//! | [`session`] | conversations that go on, on disk | what an agent keeps in them |
 //! | [`model`] | where the model server is and what it can do | sandboxes |
 //! | [`engine`] | the Docker Engine API | policy |
 //! | [`config`] | every setting, its default and its source | what a setting does |
@@ -50,5 +51,6 @@ pub mod mcp;
 pub mod model;
 pub mod runner;
 pub mod sandbox;
+pub mod session;
 pub mod text;
 pub mod workspace;

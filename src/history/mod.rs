@@ -26,7 +26,7 @@ pub use entry::{Entry, Part, State};
 pub use find::{NotFound, find, runs};
 pub use follow::{Follow, Next};
 pub use record::{Record, close, swept};
-pub use retention::{Removed, Retention, prune, remove};
+pub use retention::{Removed, Retention, prune, remove, size};
 
 use std::path::{Path, PathBuf};
 

@@ -102,7 +102,7 @@ fn remove_all(path: &Path) -> Result<(), Error> {
 }
 
 /// Bytes below a folder, as far as they can be seen. Follows no links.
-fn size(folder: &Path) -> u64 {
+pub fn size(folder: &Path) -> u64 {
     let mut open: Vec<PathBuf> = vec![folder.to_owned()];
     let mut bytes = 0_u64;
     while let Some(folder) = open.pop() {
