@@ -75,6 +75,15 @@ impl Conversation {
         }
     }
 
+    /// From here on another part of the same work is told: its ending is its own, the sums go on.
+    pub fn resume(&mut self) {
+        // What was said is kept until something else is.
+        self.step_open = false;
+        self.last_reason = None;
+        self.error = None;
+        self.same_ending = 0;
+    }
+
     /// The words of the last step, whole when it ended by [`Ending::Stop`].
     pub fn answer(&self) -> String {
         self.texts.concat().trim().to_owned()
@@ -96,6 +105,11 @@ impl Conversation {
     /// The last error that the agent told of: its name and message.
     pub fn error(&self) -> Option<(&str, &str)> {
         self.error.as_ref().map(|(name, message)| (name.as_str(), message.as_str()))
+    }
+
+    /// Tools that have ended, well or not.
+    pub fn tool_calls(&self) -> u64 {
+        self.tools.iter().map(|tool| tool.calls).sum()
     }
 
     pub fn steps(&self) -> u64 {
@@ -184,6 +198,24 @@ mod tests {
         assert!(
             !talk(&[unknown.clone(), finish("tool-calls"), unknown.clone(), unknown]).endless()
         );
+    }
+
+    #[test]
+    fn the_ending_and_the_answer_are_those_of_the_last_part() {
+        let mut cut = talk(&[
+            AgentEvent::StepStarted,
+            text("Half"),
+            tool("bash", true),
+            AgentEvent::Error { name: "e".into(), message: "m".into(), status: None },
+            finish("length"),
+        ]);
+        cut.resume();
+        assert_eq!((cut.ending(), cut.error()), (Ending::Nothing, None));
+        for event in [AgentEvent::StepStarted, text("The rest."), finish("stop")] {
+            cut.take(&event);
+        }
+        assert_eq!((cut.ending(), cut.answer().as_str()), (Ending::Stop, "The rest."));
+        assert_eq!((cut.steps(), cut.tools().len()), (2, 1));
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct Abilities {
     /// The flag that lets it work without asking, if it has one.
     pub unattended_flag: Option<String>,
     pub title_flag: bool,
+    /// It can go on with a conversation by its id.
+    #[serde(default)]
+    pub session_flag: bool,
 }
 
 /// One thing that an agent said of itself, in the order of its own output.

@@ -47,6 +47,7 @@ pub fn abilities(output: &str) -> Option<Abilities> {
             .find(|flag| has(flag))
             .map(str::to_owned),
         title_flag: has("--title"),
+        session_flag: has("--session"),
     })
 }
 
@@ -63,6 +64,34 @@ pub fn argv(request: &Request<'_>, abilities: &Abilities) -> Vec<String> {
         argv.extend(["--command".into(), command.to_owned()]);
     }
     argv
+}
+
+/// The command line that goes on with a conversation; what is said next comes by standard input.
+pub fn resumed(request: &Request<'_>, abilities: &Abilities, session: &str) -> Vec<String> {
+    let request = Request { command: None, ..request.clone() };
+    let abilities = Abilities { title_flag: false, ..abilities.clone() };
+    let mut argv = argv(&request, &abilities);
+    argv.extend(["--session".into(), session.to_owned()]);
+    argv
+}
+
+/// Longest id of a conversation.
+const SESSION: usize = 64;
+
+/// The id of the conversation that a line belongs to. It becomes an argument, and whatever runs
+/// inside can print such a line: so nothing but an id.
+pub fn session(line: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Of {
+        #[serde(rename = "sessionID")]
+        session: String,
+    }
+    let Of { session } = serde_json::from_str(line).ok()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let is_id = session.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && session.len() <= SESSION
+        && session.chars().all(plain);
+    is_id.then_some(session)
 }
 
 /// The environment that the agent gets besides the image's own. Holds no secret.
@@ -293,6 +322,19 @@ mod tests {
     }
 
     #[test]
+    fn only_an_id_becomes_an_argument() {
+        let of = |id: &str| session(&json!({"type": "x", "sessionID": id}).to_string());
+        assert_eq!(session(STEP), Some("s".into()));
+        assert_eq!(of("ses_6b2AZ-9"), Some("ses_6b2AZ-9".into()));
+        let long = "a".repeat(65);
+        for hostile in ["", "-s", "--attach=http://x", "a b", "a\n", "ä", "../x", "_a", &long] {
+            assert_eq!(of(hostile), None, "{hostile:?}");
+        }
+        assert_eq!(session("{}"), None);
+        assert_eq!(session(r#"{"sessionID":["a"]}"#), None);
+    }
+
+    #[test]
     fn escapes_in_the_agents_words_are_gone() {
         let line = r#"{"type":"text","part":{"text":"a\u001b[31mb\u0000\u202ec"}}"#;
         assert_eq!(parse(line), Some(AgentEvent::Text { text: "abc".into() }));
@@ -320,5 +362,10 @@ mod tests {
         assert!(new.contains(&"--auto".to_owned()) && new.contains(&"--title".to_owned()));
         assert!(new.ends_with(&["--command".into(), "git-commit".into()]));
         assert_eq!(abilities("bash: opencode: not found"), None);
+        let able = abilities("1.18.33\n --format\n --title\n -s, --session  id").expect("an agent");
+        assert!(able.session_flag);
+        let again = resumed(&request, &able, "ses_1");
+        assert!(again.ends_with(&["--session".into(), "ses_1".into()]));
+        assert!(!again.iter().any(|word| word == "--title" || word == "--command"));
     }
 }

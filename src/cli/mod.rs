@@ -123,6 +123,10 @@ struct RunArgs {
     /// One of the agent's commands, to which the task is the argument
     #[arg(long, value_name = "NAME")]
     command: Option<String>,
+    /// Shell command that checks the result, run in the sandbox before the agent and after it
+    /// [default: `agent.verify`; empty for none]
+    #[arg(long, value_name = "COMMAND")]
+    verify: Option<String>,
     /// Print the closing report as one JSON object
     #[arg(long, conflicts_with = "events")]
     json: bool,

@@ -29,6 +29,7 @@ pub fn run(
         timeout: args.timeout.map(Duration::from_secs),
         model: None, // already in the configuration, with its origin
         command: args.command.clone(),
+        verify: args.verify.clone(),
     };
     super::block_on(async {
         let runner = Runner::new(config, options)?;
@@ -36,7 +37,7 @@ pub fn run(
         let report = watch(run, args, quiet).await?;
         runner.shutdown(CLEAN_UP).await;
         show(&report, args)?;
-        Ok(exit_code(report.status))
+        Ok(exit_code(&report))
     })
 }
 
@@ -130,9 +131,10 @@ fn print_line(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
-fn exit_code(status: Status) -> u8 {
-    match status {
-        Status::Completed => 0,
+/// What does not stand its own check is no success for a script.
+fn exit_code(report: &Report) -> u8 {
+    match report.status {
+        Status::Completed => u8::from(report.verify.as_ref().is_some_and(|verify| !verify.passed)),
         Status::TimedOut => 124,
         Status::Cancelled => 130,
         _ => 1,

@@ -99,11 +99,18 @@ impl View {
             (count, more) => format!("{count}{} files changed", if more { "+" } else { "" }),
         };
         let usage = report.usage;
-        let mark = if report.status == Status::Completed { "✓" } else { "✗" };
+        let verify = match &report.verify {
+            None => "",
+            Some(verify) if verify.passed => " · verified",
+            Some(_) => " · NOT verified",
+        };
+        let good = report.status == Status::Completed
+            && report.verify.as_ref().is_none_or(|verify| verify.passed);
+        let mark = if good { "✓" } else { "✗" };
         #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
         let seconds = report.timing.total_ms as f64 / 1000.0;
         complain(&format!(
-            "{mark} {} in {seconds:.1} s · {} requests, {} + {} tokens · {changes} · {}",
+            "{mark} {} in {seconds:.1} s · {} requests, {} + {} tokens · {changes}{verify} · {}",
             report.status.label(),
             usage.requests,
             usage.input_tokens,

@@ -115,14 +115,27 @@ fn yes() -> bool {
     true
 }
 
-/// What the agent has besides its own tools.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// How the agent works, and what it has besides its own tools.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Agent {
     /// MCP servers for the agent, by name: `command` (a list) runs in the sandbox with the
     /// variables in `env`; `url` with its `headers` is reached through `egress`.
     #[schemars(example = json!({ "notes": { "command": ["python3", "/workspace/notes.py"] } }))]
     pub mcp: BTreeMap<String, McpServer>,
+    /// Shell command that checks the result: run in the sandbox before the agent and after it.
+    #[schemars(example = "cargo test")]
+    pub verify: Option<String>,
+    /// How often the agent is started again where it stopped, when its answer or the model's stream
+    /// was cut, when it ended without an answer, or stalled.
+    #[serde(rename = "continue")]
+    pub continues: u32,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self { mcp: BTreeMap::new(), verify: None, continues: 1 }
+    }
 }
 
 /// One MCP server inside: exactly one of `command` and `url`.

@@ -201,6 +201,11 @@ pub struct Limits {
     pub task: Size,
     /// Most bytes of agent output that are kept of one run; the rest is drained and dropped.
     pub output: Size,
+    /// Seconds without any sign of life (a line of the agent, traffic, a tool at work) after which
+    /// the agent counts as stalled; 0 for never.
+    pub stall: u64,
+    /// Seconds that `agent.verify` may take each time; never more than is left of the run.
+    pub verify_timeout: u64,
     /// How much a run may add to its workspace before it is stopped.
     pub disk: Size,
     /// How many files and folders it may add.
@@ -221,6 +226,8 @@ impl Default for Limits {
             max_requests: 200,
             task: Size::mebibytes(8),
             output: Size::mebibytes(64),
+            stall: 300,
+            verify_timeout: 600,
             disk: Size::mebibytes(10 << 10),
             files: 500_000,
         }

@@ -92,6 +92,10 @@ const RULES: &[Rule] = &[
     rule("limits.max_requests", "at least 1 request", |c| c.limits.max_requests >= 1),
     rule("limits.task", "\"1k\" to \"1g\"", |c| within(c.limits.task, 1 << 10, 1 << 30)),
     rule("limits.output", "\"64k\" to \"16g\"", |c| within(c.limits.output, 64 << 10, 16 << 30)),
+    rule("limits.stall", "0 (never) to 604800 seconds", |c| c.limits.stall <= WEEK),
+    rule("limits.verify_timeout", "1 to 604800 seconds", |c| {
+        (1..=WEEK).contains(&c.limits.verify_timeout)
+    }),
     rule("workspace.roots", "whole paths below `/`, or such that start with `~/`", |c| {
         c.workspace.roots.iter().all(|root| root.is_absolute() && root.parent().is_some())
     }),
@@ -166,6 +170,12 @@ const RULES: &[Rule] = &[
             None => server.command.first().is_some_and(|program| !program.is_empty()),
         })
     }),
+    rule("agent.verify", "a shell command, up to 32 KiB, without NUL", |c| {
+        c.agent.verify.as_deref().is_none_or(|command| {
+            !command.trim().is_empty() && command.len() <= 32 << 10 && !command.contains('\0')
+        })
+    }),
+    rule("agent.continue", "0 to 10 times", |c| c.agent.continues <= 10),
     rule("mcp.heartbeat", "1 to 10 seconds", |c| (1..=10).contains(&c.mcp.heartbeat)),
     rule("history.keep", "1 to 1000000 runs", |c| (1..=1_000_000).contains(&c.history.keep)),
     rule("history.max_age_days", "1 to 36500 days", |c| {

@@ -10,7 +10,7 @@ use schemars::transform::{Transform, transform_subschemas};
 use serde_json::{Map, Value};
 
 use super::resources;
-use super::shorten::{fit, leave_out, shorten_files, shorten_swept};
+use super::shorten::{fit, leave_out, shorten_files, shorten_swept, shorten_verify};
 use super::untrusted::UNTRUSTED;
 use crate::ids::RunId;
 use crate::runner::{Report, Status};
@@ -23,6 +23,7 @@ const ANSWER_AT_LEAST: usize = 1024;
 
 const TOOLS: usize = 16;
 const MESSAGE: usize = 1000;
+const HINT: usize = 240;
 const NAME: usize = 64;
 const REMARKS: usize = 640;
 const REMARK: usize = 300;
@@ -127,7 +128,10 @@ fn shorten(mut report: Report) -> JsonObject {
     if let Some(error) = &mut report.error {
         error.kind = text::one_line(&error.kind, NAME);
         error.message = cut(&text::clean(&error.message), MESSAGE, "");
-        error.hint = error.hint.as_deref().map(|hint| cut(&text::clean(hint), MESSAGE, ""));
+        error.hint = error.hint.as_deref().map(|hint| cut(&text::clean(hint), HINT, ""));
+    }
+    if let Some(verify) = &mut report.verify {
+        shorten_verify(verify);
     }
     report.tools.truncate(TOOLS);
     for tool in &mut report.tools {
@@ -152,7 +156,7 @@ fn shorten(mut report: Report) -> JsonObject {
     value.insert(RESOURCE_KEY.into(), resource.into());
     let mut rest = object_length(&value);
     // What is evidence and not needed for the next step goes first; the record has all of it.
-    for part in ["/sandbox/receipt", "/egress/targets", "/workspace/swept"] {
+    for part in ["/sandbox/receipt", "/egress/targets", "/workspace/swept", "/verify/before"] {
         if rest <= TOTAL - ANSWER_AT_LEAST {
             break;
         }
@@ -254,9 +258,11 @@ mod tests {
                 "untrusted",
                 "answer",
                 "error",
+                "verify",
                 "workspace",
                 "changes",
                 "remarks",
+                "continued",
                 "egress",
                 "usage",
                 "tools",
@@ -322,9 +328,11 @@ mod tests {
         let targets: Vec<_> = (0..20)
             .map(|_| json!({ "host": long, "port": 443, "allowed": 0, "refused": 1, "reason": "not_allowed" }))
             .collect();
+        let check = json!({ "exit_code": 1, "output": long, "timed_out": false, "duration_ms": 1 });
         let (value, text) = answer(&json!({
             "status": "failed",
             "answer": long,
+            "verify": { "command": long, "before": check, "after": check, "passed": false },
             "error": { "kind": long, "message": long, "hint": long },
             "changes": { "files": files, "truncated": false },
             "workspace": { "path": "/w", "mode": "direct", "swept": { "moved": swept } },
@@ -334,6 +342,8 @@ mod tests {
         }));
         assert!(text.len() <= TOTAL + 1024, "{} bytes", text.len());
         assert_eq!(value["changes"]["truncated"], true);
+        let output = value["verify"]["after"]["output"].as_str().expect("an output");
+        assert!(output.starts_with('[') && output.ends_with("ß\""), "{output}");
         assert!(value["changes"]["files"].as_array().is_some_and(|files| files.len() > 30));
         assert_eq!(value["tools"].as_array().map(Vec::len), Some(TOOLS));
     }

@@ -4,13 +4,16 @@ use rmcp::model::JsonObject;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::runner::{Report, Swept};
+use crate::runner::{Report, Swept, Verify};
 use crate::text;
 
 const FILES: usize = 2048;
 const SWEPT: usize = 1024;
 const PATH: usize = 160;
 const WHY: usize = 64;
+const BEFORE: usize = 192;
+const AFTER: usize = 512;
+const COMMAND: usize = 80;
 
 /// Empties one part of the answer. Of what was swept, the number stays.
 pub(super) fn leave_out(value: &mut JsonObject, part: &str) {
@@ -21,6 +24,11 @@ pub(super) fn leave_out(value: &mut JsonObject, part: &str) {
     let length = |list: &Value| list.as_array().map_or(0, Vec::len) as u64;
     match name {
         "receipt" => *place = Value::Null,
+        "before" => {
+            if let Some(output) = place.get_mut("output") {
+                *output = "".into();
+            }
+        }
         "targets" => *place = Value::Array(Vec::new()),
         _ => {
             let listed = length(&place["moved"]) + length(&place["odd"]);
@@ -44,6 +52,31 @@ pub(super) fn shorten_swept(swept: &mut Swept) {
     }
     let over = fit(&mut swept.moved, SWEPT) + fit(&mut swept.odd, SWEPT / 2);
     swept.unlisted += u64::try_from(over).unwrap_or(u64::MAX);
+}
+
+/// Keeps the end of what a check printed: more of one that failed, and most of what counts.
+pub(super) fn shorten_verify(verify: &mut Verify) {
+    verify.command = text::one_line(&verify.command, COMMAND);
+    for (check, most) in [(&mut verify.before, BEFORE), (&mut verify.after, AFTER)] {
+        let Some(check) = check else { continue };
+        let most = if check.exit_code == Some(0) { PATH } else { most };
+        check.output = end_of(&text::clean(&check.output), most);
+    }
+}
+
+/// The end of `text` that takes at most `room` bytes as JSON, with a mark where it was cut.
+fn end_of(text: &str, room: usize) -> String {
+    let mut left = room;
+    let mut from = text.len();
+    for (at, c) in text.char_indices().rev() {
+        let length = text::json_length(c);
+        if length > left {
+            return format!("[{from} bytes cut …]\n{}", &text[from..]);
+        }
+        left -= length;
+        from = at;
+    }
+    text.to_owned()
 }
 
 /// Keeps the files that fit; the summary says when there are more.

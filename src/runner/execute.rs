@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use super::cancel::Canceller;
 use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
-use super::follow::{Bounds, End, follow};
+use super::follow::End;
 use super::host;
 use super::overseer::Overseer;
 use super::past::Asked;
@@ -22,11 +22,11 @@ use super::shared::Shared;
 use super::story::{Story, millis};
 use super::task::Checked;
 use super::verdict::{self, Evidence, judge};
+use super::work::{Done, work};
 use super::{
     ChangeSummary, EgressReport, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport,
     Timing, ToolUse, Usage, WorkspaceReport,
 };
-use crate::agent::opencode;
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Record, Retention};
 use crate::ids::RunId;
@@ -54,6 +54,7 @@ struct Findings {
     user: String,
     receipt: Option<Receipt>,
     remains: Option<Remains>,
+    done: Done,
 }
 
 /// [`execute`], with a report even when it breaks down in a way that nobody thought of.
@@ -95,6 +96,7 @@ async fn execute(job: Job) -> Report {
         user: String::new(),
         receipt: None,
         remains: None,
+        done: Done::default(),
     };
 
     // First the lock, so that who waits for a workspace takes no place from others.
@@ -130,10 +132,12 @@ async fn execute(job: Job) -> Report {
     found.timing.cleanup_ms = found.lap.next();
     found.timing.total_ms = millis(job.asked.elapsed());
 
+    let Done { verify, continued, witness } = found.done;
+    let witness = witness.as_ref().unwrap_or(&traffic);
     let (mut status, mut error) = judge(&Evidence {
         end: &end,
         conversation: &story.conversation,
-        traffic: &traffic,
+        traffic: witness,
         last_words: story.last_words(),
         timeout_seconds: job.task.timeout.as_secs(),
     });
@@ -145,8 +149,9 @@ async fn execute(job: Job) -> Report {
     let report = Report {
         run_id: job.id.clone(),
         status,
-        answer: verdict::answer(status, &story.conversation, &traffic),
+        answer: verdict::answer(status, &story.conversation, witness),
         error,
+        verify,
         workspace: WorkspaceReport {
             path: job.task.workspace.path().display().to_string(),
             mode: job.task.mode,
@@ -154,6 +159,7 @@ async fn execute(job: Job) -> Report {
         },
         changes,
         remarks: std::mem::take(&mut story.remarks),
+        continued,
         egress: EgressReport::of(&traffic.egress),
         usage: Usage::of(&traffic, &story.conversation),
         tools: story.conversation.tools().iter().map(ToolUse::of).collect(),
@@ -203,7 +209,7 @@ async fn live(
     let started = start(job, &prepared, room, found).await;
     found.timing.boot_ms = found.lap.next();
     let end = match started {
-        Ok(overseer) => work(job, &prepared, room, story, overseer).await,
+        Ok(overseer) => work(job, &prepared, room, story, overseer, &mut found.done).await,
         Err(error) => End::Broken(error),
     };
     found.timing.agent_ms = found.lap.next();
@@ -250,10 +256,9 @@ async fn start(
     }
     let policy = Policy::new(&task.config, prepared.user, mounts);
 
-    let argv = opencode::argv(&prepared.request(task), &prepared.abilities);
     let labels = labels(id, prepared.owner.clone(), task.timeout);
     let memory = folder.path().join(host::MEMORY);
-    let spec = Spec { image: &prepared.image, argv: &argv, labels: &labels };
+    let spec = Spec { image: &prepared.image, labels: &labels };
     // The agent must not begin before its folder has been looked at; the engine takes its time.
     let looking = async {
         match task.mode {
@@ -270,35 +275,6 @@ async fn start(
         found.remains = Some(remains);
         overseer
     }))
-}
-
-/// Gives the agent its task and follows it to its end.
-async fn work(
-    job: &Job,
-    prepared: &Prepared,
-    room: &mut Room,
-    story: &mut Story,
-    overseer: Option<Overseer>,
-) -> End {
-    let (Some(sandbox), Some(gateway)) = (&mut room.sandbox, &mut room.gateway) else {
-        unreachable!("a started run has a sandbox and a gateway");
-    };
-    let Job { task, canceller, .. } = job;
-    story.phase(Phase::Working);
-    let deadline = tokio::time::Instant::now() + task.timeout;
-    let mut environment = prepared.openings.environment.clone();
-    environment.extend(opencode::environment(&prepared.request(task)));
-    tokio::select! {
-        biased;
-        reason = canceller.cancelled() => return End::Cancelled(reason),
-        sent = sandbox.go(&environment, task.text.as_bytes()) => {
-            if let Err(error) = sent {
-                return End::Broken(error.into());
-            }
-        }
-    }
-    let mut bounds = Bounds { canceller, deadline, overseer };
-    follow(sandbox, gateway, story, &mut bounds).await
 }
 
 /// Writes the closing report and makes room for the next.

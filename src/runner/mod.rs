@@ -18,14 +18,18 @@ mod overseer;
 mod past;
 mod prepare;
 mod probe;
+mod pulse;
 mod queue;
 mod report;
+mod resume;
 mod room;
 mod run;
 mod shared;
 mod story;
 mod task;
 mod verdict;
+mod verify;
+mod work;
 
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
@@ -36,5 +40,7 @@ pub use report::{
     ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,
     Swept, Timing, ToolUse, Usage, WorkspaceReport,
 };
+pub use resume::{Continued, Reason};
 pub use run::{Run, Runner, StartError};
 pub use task::{Task, TaskError};
+pub use verify::{Check, Verify};

@@ -53,6 +53,7 @@ pub struct PastReport {
     pub status: Line,
     pub answer: Text,
     pub error: Option<PastFailure>,
+    pub verify: Option<PastVerify>,
     pub workspace: PastWorkspace,
     pub changes: PastChanges,
     pub remarks: Vec<Line>,
@@ -68,6 +69,14 @@ pub struct PastFailure {
     pub kind: Line,
     pub message: Text,
     pub hint: Option<Text>,
+}
+
+/// Of a check there is more in the record than is read here.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastVerify {
+    pub command: Line,
+    pub passed: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

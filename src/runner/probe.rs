@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::agent::{Abilities, opencode};
 use crate::engine::Engine;
-use crate::sandbox::{Labels, Line, Policy, Sandbox, Spec};
+use crate::sandbox::{Labels, Line, Order, Policy, Sandbox, Spec};
 use crate::text::one_line;
 
 /// What the image's agent can do: from our notes, or asked.
@@ -52,8 +52,7 @@ async fn ask(
     policy: &Policy,
     labels: &Labels,
 ) -> Result<String, crate::sandbox::Error> {
-    let argv = opencode::PROBE.map(str::to_owned);
-    let mut sandbox = Sandbox::start(engine, policy, &Spec { image, argv: &argv, labels }).await?;
+    let mut sandbox = Sandbox::start(engine, policy, &Spec { image, labels }).await?;
     let answer = listen(&mut sandbox, policy).await;
     sandbox.remove().await?;
     answer
@@ -61,12 +60,17 @@ async fn ask(
 
 async fn listen(sandbox: &mut Sandbox, policy: &Policy) -> Result<String, crate::sandbox::Error> {
     sandbox.receipt(policy).await?;
-    sandbox.go(&[], &[]).await?;
+    let argv = opencode::PROBE.map(str::to_owned);
+    sandbox.order(&Order { argv: &argv, environment: &[], task: &[] }).await?;
     let mut output = String::new();
     while let Some(line) = sandbox.next_line().await {
-        if let Line::Stdout(text) | Line::Stderr(text) = line? {
-            output.push_str(&text);
-            output.push('\n');
+        match line? {
+            Line::Stdout(text) | Line::Stderr(text) => {
+                output.push_str(&text);
+                output.push('\n');
+            }
+            Line::TooLong { .. } => {}
+            Line::Ended(_) => break,
         }
     }
     Ok(output)

@@ -7,6 +7,8 @@ use crate::agent::{Conversation, ToolCount};
 use crate::gateway::{EgressRecord, Record as Traffic, TargetRecord};
 use crate::ids::RunId;
 
+pub use super::resume::Continued;
+pub use super::verify::Verify;
 pub use crate::sandbox::Receipt;
 pub use crate::workspace::{ChangeSummary, Mode, Swept};
 
@@ -61,12 +63,18 @@ pub struct Report {
     /// The agent's closing words; partial when the run did not complete. Untrusted.
     pub answer: String,
     pub error: Option<Failure>,
+    /// What the caller's own check said, if there is one.
+    #[serde(default)]
+    pub verify: Option<Verify>,
     pub workspace: WorkspaceReport,
     pub changes: ChangeSummary,
     /// What a person should know besides: settings that are not in force, places that were hidden
     /// or could not be protected.
     #[serde(default)]
     pub remarks: Vec<String>,
+    /// How often the agent was started again, and why.
+    #[serde(default)]
+    pub continued: Vec<Continued>,
     #[serde(default)]
     pub egress: EgressReport,
     pub usage: Usage,
@@ -217,6 +225,7 @@ impl Report {
                 message: message.into(),
                 hint: Some("see the log on standard error".into()),
             }),
+            verify: None,
             workspace: WorkspaceReport {
                 path: String::new(),
                 mode: Mode::Direct,
@@ -224,6 +233,7 @@ impl Report {
             },
             changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
             remarks: Vec::new(),
+            continued: Vec::new(),
             egress: EgressReport::default(),
             usage: Usage::default(),
             tools: Vec::new(),

@@ -22,6 +22,8 @@ pub struct Story {
     room: u64,
     /// Lines of the agent beside its events, for a failure's message.
     last_words: Option<String>,
+    /// The agent's own id of the conversation: the first that was told, before any tool ran.
+    pub session: Option<String>,
     /// What a person should know besides the result.
     pub remarks: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl Story {
             conversation: Conversation::default(),
             room,
             last_words: None,
+            session: None,
             remarks: Vec::new(),
         }
     }
@@ -77,6 +80,9 @@ impl Story {
 
     /// A line that the agent printed on its standard output.
     pub fn agent_line(&mut self, line: &str) {
+        if self.session.is_none() {
+            self.session = opencode::session(line);
+        }
         let Some(event) = opencode::parse(line) else {
             // Versions differ in what they print besides; an event of a kind we do not use is
             // no one's last words.
@@ -114,6 +120,12 @@ impl Story {
             record.log(&line);
         }
         self.last_words = Some(one_line(&line, 300));
+    }
+
+    /// The agent is started again, in the same conversation.
+    pub fn resume(&mut self) {
+        self.conversation.resume();
+        self.last_words = None;
     }
 
     pub fn last_words(&self) -> Option<&str> {

@@ -22,6 +22,8 @@ pub struct Task {
     pub model: Option<String>,
     /// One of the agent's commands, to which `text` is the argument.
     pub command: Option<String>,
+    /// Shell command by which the result is checked, over the configured one; empty for none.
+    pub verify: Option<String>,
 }
 
 impl Task {
@@ -33,6 +35,7 @@ impl Task {
             timeout: None,
             model: None,
             command: None,
+            verify: None,
         }
     }
 }
@@ -50,6 +53,8 @@ pub enum TaskError {
     Timeout { asked: u64, allowed: u64 },
     #[error("`command` is `{asked}`; there are: {}", .known.join(", "))]
     Command { asked: String, known: Vec<String> },
+    #[error("`verify` must be a shell command of up to {VERIFY} bytes without NUL")]
+    Verify,
     #[error("`mode` isolated is not available in this version; use direct or read-only")]
     Mode,
     #[error(transparent)]
@@ -71,7 +76,11 @@ pub(super) struct Checked {
     pub timeout: Duration,
     pub model: Option<String>,
     pub command: Option<String>,
+    pub verify: Option<String>,
 }
+
+/// Longest command that checks the result: far below what the kernel takes as one argument.
+const VERIFY: usize = 32 << 10;
 
 /// Checks everything that can be checked without waiting.
 pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
@@ -112,6 +121,11 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     if task.mode != Mode::ReadOnly {
         workspace.require_writable()?;
     }
+    let verify = task.verify.or_else(|| config.agent.verify.clone());
+    let verify = verify.filter(|command| !command.trim().is_empty());
+    if verify.as_ref().is_some_and(|command| command.len() > VERIFY || command.contains('\0')) {
+        return Err(TaskError::Verify);
+    }
     let Task { text, mode, model, command, .. } = task;
-    Ok(Checked { config, remark, text, workspace, mode, timeout, model, command })
+    Ok(Checked { config, remark, text, workspace, mode, timeout, model, command, verify })
 }

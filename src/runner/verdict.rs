@@ -8,7 +8,7 @@ use super::{Failure, Status};
 use crate::agent::{Conversation, Ending};
 use crate::engine::Exit;
 use crate::gateway::Record as Traffic;
-use crate::sandbox::{AGENT_KILLED, DEADLINE, OWNER_GONE};
+use crate::sandbox::{DEADLINE, Ended, OWNER_GONE};
 
 /// Everything that bears witness.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ pub struct Evidence<'a> {
 
 pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
     match evidence.end {
-        End::Exited(exit) => of_exit(evidence, *exit),
+        End::Ended(ended) => of_agent(evidence, *ended),
+        End::Exited(exit) => of_container(evidence, *exit),
         End::TimedOut => (Status::TimedOut, Some(timed_out(evidence.timeout_seconds))),
         End::Cancelled(reason) => (Status::Cancelled, Some(cancelled(*reason))),
         End::ModelFault(fault) => {
@@ -66,6 +67,15 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
             let hint = "see the model server's log; its stream may be cut on the way";
             (Status::ModelError, Some(failure("endless", message, hint)))
         }
+        End::Stalled(silence) => {
+            let message = format!(
+                "nothing happened for {} seconds: no word of the agent, nothing to or from the \
+                 model, no tool at work",
+                silence.as_secs()
+            );
+            let hint = "run it again; if the agent needs more time to think, raise `limits.stall`";
+            (Status::Failed, Some(failure("stalled", &message, hint)))
+        }
         End::Broken(error) => {
             let (status, failure) = error.verdict();
             (status, Some(failure))
@@ -73,23 +83,15 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
     }
 }
 
-/// The exit code of whatever got SIGKILL.
-const KILLED: i64 = 128 + 9;
-
 const LOOK: &str = "the transcript shows what the agent did";
 
-fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
+/// The whole container ended, which it does by itself only at its deadline or when it has lost us.
+fn of_container(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
     if exit.code == DEADLINE {
         return (Status::TimedOut, Some(timed_out(evidence.timeout_seconds)));
     }
-    let conversation = evidence.conversation;
-    let ended_well = exit.code == 0 && conversation.ending() == Ending::Stop;
-    // A child that was killed for its memory is the agent's business as long as the agent lived
-    // to tell.
-    if exit.out_of_memory && !ended_well {
-        let hint = "raise `limits.memory`, or ask for less at once";
-        let message = "the sandbox ran out of memory";
-        return (Status::OutOfMemory, Some(failure("out_of_memory", message, hint)));
+    if exit.out_of_memory {
+        return (Status::OutOfMemory, Some(out_of_memory()));
     }
     if exit.code == OWNER_GONE {
         let message = "the sandbox lost its connection to us and ended itself";
@@ -98,11 +100,26 @@ fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
             Some(failure("connection_lost", message, "was the engine restarted? try again")),
         );
     }
-    let killed = |words: &str| words.starts_with(AGENT_KILLED);
-    if exit.code == KILLED && !evidence.last_words.is_some_and(killed) {
+    if exit.code == KILLED {
         let message = "the container was killed from outside";
         let hint = "somebody or something else removed it, or the engine was stopped; try again";
         return (Status::SandboxError, Some(failure("killed_from_outside", message, hint)));
+    }
+    let said = evidence.last_words.map(|words| format!(": {words}")).unwrap_or_default();
+    let message = format!("the sandbox ended by itself with exit code {}{said}", exit.code);
+    (Status::SandboxError, Some(failure("sandbox_ended", &message, "try again")))
+}
+
+/// The exit code of whatever got SIGKILL.
+const KILLED: i64 = 128 + 9;
+
+fn of_agent(evidence: &Evidence<'_>, ended: Ended) -> (Status, Option<Failure>) {
+    let conversation = evidence.conversation;
+    let ended_well = ended.code == 0 && conversation.ending() == Ending::Stop;
+    // A child that was killed for its memory is the agent's business as long as the agent lived
+    // to tell.
+    if ended.out_of_memory() && !ended_well {
+        return (Status::OutOfMemory, Some(out_of_memory()));
     }
     match conversation.ending() {
         Ending::Stop => {
@@ -111,8 +128,8 @@ fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
                 let message = "the agent claims an answer, but asked no model for it";
                 return (Status::Failed, Some(failure("forged_answer", message, LOOK)));
             }
-            if exit.code != 0 {
-                return (Status::Failed, Some(broke_down(evidence, exit)));
+            if ended.code != 0 {
+                return (Status::Failed, Some(broke_down(evidence, ended)));
             }
             if conversation.answer().is_empty() {
                 return (Status::NoOutput, Some(no_output()));
@@ -125,8 +142,8 @@ fn of_exit(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
             (Status::Truncated, Some(failure("length", message, hint)))
         }
         Ending::Nothing | Ending::Other(_) => {
-            if conversation.error().is_some() || exit.code != 0 {
-                return (Status::Failed, Some(broke_down(evidence, exit)));
+            if conversation.error().is_some() || ended.code != 0 {
+                return (Status::Failed, Some(broke_down(evidence, ended)));
             }
             if told_by_model(evidence.traffic).is_some() {
                 return (Status::Completed, None);
@@ -154,12 +171,21 @@ fn told_by_model(traffic: &Traffic) -> Option<String> {
     (ended && !answer.is_empty()).then_some(answer)
 }
 
-fn broke_down(evidence: &Evidence<'_>, exit: Exit) -> Failure {
+fn broke_down(evidence: &Evidence<'_>, ended: Ended) -> Failure {
     if let Some((name, message)) = evidence.conversation.error() {
         return failure("agent_error", &format!("{name}: {message}"), LOOK);
     }
     let said = evidence.last_words.map(|words| format!(": {words}")).unwrap_or_default();
-    failure("agent_exit", &format!("the agent ended with exit code {}{said}", exit.code), LOOK)
+    let message = match ended.signal {
+        Some(signal) => format!("the agent was killed by signal {signal}{said}"),
+        None => format!("the agent ended with exit code {}{said}", ended.code),
+    };
+    failure("agent_exit", &message, LOOK)
+}
+
+fn out_of_memory() -> Failure {
+    let hint = "raise `limits.memory`, or ask for less at once";
+    failure("out_of_memory", "the sandbox ran out of memory", hint)
 }
 
 fn no_output() -> Failure {
@@ -198,23 +224,19 @@ mod tests {
     }
 
     fn of(conversation: &Conversation, requests: u64, code: i64, out_of_memory: bool) -> Status {
-        of_words(conversation, requests, code, out_of_memory, None)
+        let oom_kills = Some(u64::from(out_of_memory));
+        let end = End::Ended(Ended { code, signal: None, oom_kills });
+        judged(&end, conversation, requests).0
     }
 
-    fn of_words(
-        conversation: &Conversation,
-        requests: u64,
-        code: i64,
-        out_of_memory: bool,
-        last_words: Option<&str>,
-    ) -> Status {
+    fn judged(end: &End, conversation: &Conversation, requests: u64) -> (Status, Option<Failure>) {
         let traffic = Traffic { requests, ..Traffic::default() };
-        let end = End::Exited(Exit { code, out_of_memory });
+        let last_words = Some("last words");
         let evidence =
-            Evidence { end: &end, conversation, traffic: &traffic, last_words, timeout_seconds: 1 };
+            Evidence { end, conversation, traffic: &traffic, last_words, timeout_seconds: 1 };
         let (status, failure) = judge(&evidence);
         assert_eq!(failure.is_none(), status == Status::Completed, "{failure:?}");
-        status
+        (status, failure)
     }
 
     #[test]
@@ -248,7 +270,7 @@ mod tests {
         let cut = Conversation::default();
         let judged = |code| {
             judge(&Evidence {
-                end: &End::Exited(Exit { code, out_of_memory: false }),
+                end: &End::Ended(Ended { code, ..Ended::default() }),
                 conversation: &cut,
                 traffic: &traffic,
                 last_words: None,
@@ -263,14 +285,34 @@ mod tests {
     #[test]
     fn a_killed_container_is_not_a_killed_agent() {
         let nothing = Conversation::default();
-        assert_eq!(of(&nothing, 1, KILLED, false), Status::SandboxError);
-        let told = format!("{AGENT_KILLED} 9");
-        assert_eq!(of_words(&nothing, 1, KILLED, false, Some(&told)), Status::Failed);
+        let exit = |code, out_of_memory| End::Exited(Exit { code, out_of_memory });
+        assert_eq!(judged(&exit(KILLED, false), &nothing, 1).0, Status::SandboxError);
+        assert_eq!(judged(&exit(KILLED, true), &nothing, 1).0, Status::OutOfMemory);
+        let killed = End::Ended(Ended { code: KILLED, signal: Some(9), oom_kills: Some(0) });
+        let (status, failure) = judged(&killed, &nothing, 1);
+        assert_eq!(status, Status::Failed);
+        let message = failure.expect("a failure").message;
+        assert_eq!(message, "the agent was killed by signal 9: last words");
+    }
+
+    #[test]
+    fn a_container_that_ended_is_never_done() {
+        let done = conversation("stop", "Done.");
+        for code in [0, 1, 250, DEADLINE, OWNER_GONE, KILLED] {
+            let end = End::Exited(Exit { code, out_of_memory: false });
+            assert_ne!(judged(&end, &done, 1).0, Status::Completed, "{code}");
+        }
     }
 
     #[test]
     fn the_guests_own_deadline_is_a_timeout() {
-        assert_eq!(of(&Conversation::default(), 1, DEADLINE, false), Status::TimedOut);
-        assert_eq!(of(&Conversation::default(), 1, OWNER_GONE, false), Status::SandboxError);
+        let of = |code| {
+            let end = End::Exited(Exit { code, out_of_memory: false });
+            judged(&end, &Conversation::default(), 1).0
+        };
+        assert_eq!(of(DEADLINE), Status::TimedOut);
+        assert_eq!(of(OWNER_GONE), Status::SandboxError);
+        // The agent's own exit code is nobody's deadline.
+        assert_eq!(super::tests::of(&Conversation::default(), 1, DEADLINE, false), Status::Failed);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 
-use super::guest::{self, Lines};
+use super::guest::{self, Lines, Order, Watch};
 use super::{AUTHORITIES, Error, Labels, Line, Policy, Receipt, SOCKETS, WORKSPACE};
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
@@ -28,7 +28,6 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Spec<'a> {
     pub image: &'a str,
-    pub argv: &'a [String],
     pub labels: &'a Labels,
 }
 
@@ -40,6 +39,8 @@ pub struct Sandbox {
     id: String,
     lines: Lines,
     input: Input,
+    /// For the end of the order that goes on.
+    watch: Option<Watch>,
 }
 
 struct Input(Pin<Box<dyn AsyncWrite + Send>>);
@@ -71,6 +72,7 @@ impl Sandbox {
                 id,
                 lines: Lines::new(attached.output, GUEST_LINE_LIMIT),
                 input: Input(attached.input),
+                watch: None,
             }),
             Err(error) => {
                 engine.remove(&id).await?;
@@ -104,7 +106,7 @@ impl Sandbox {
                     None => said.push(text),
                 },
                 Line::Stderr(text) => said.push(text),
-                Line::TooLong { .. } => {}
+                Line::TooLong { .. } | Line::Ended(_) => {}
             }
         };
         let mut wrong = receipt.mismatches(policy);
@@ -112,16 +114,39 @@ impl Sandbox {
         if wrong.is_empty() { Ok(receipt) } else { Err(Error::Mismatch(wrong)) }
     }
 
-    /// Hands the agent its environment and its task, and starts it.
-    pub async fn go(&mut self, environment: &[(String, String)], task: &[u8]) -> Result<(), Error> {
-        guest::go(&mut self.input.0, environment, task)
+    /// Has the guest run something. One order at a time: the next when [`Line::Ended`] was read.
+    pub async fn order(&mut self, order: &Order<'_>) -> Result<(), Error> {
+        let watch = Watch::new()
+            .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
+        let watch = self.watch.insert(watch);
+        guest::order(&mut self.input.0, order, watch)
             .await
             .map_err(|source| Error::Io { what: "hand the task to the sandbox".into(), source })
     }
 
-    /// The next line of output; none at the end. Safe to drop and call again.
+    /// Has the guest end the order that goes on; its [`Line::Ended`] follows.
+    pub async fn stop(&mut self) -> Result<(), Error> {
+        guest::stop(&mut self.input.0)
+            .await
+            .map_err(|source| Error::Io { what: "stop the agent".into(), source })
+    }
+
+    /// The next line of output; none at the end of the container. Safe to drop and call again.
     pub async fn next_line(&mut self) -> Option<Result<Line, Error>> {
-        Some(self.lines.next().await?.map_err(Error::from))
+        loop {
+            let line = match self.lines.next().await? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error.into())),
+            };
+            let Some(watch) = &mut self.watch else { return Some(Ok(line)) };
+            if !watch.takes(&line) {
+                return Some(Ok(line));
+            }
+            if let Some(ended) = watch.ended() {
+                self.watch = None;
+                return Some(Ok(Line::Ended(ended)));
+            }
+        }
     }
 
     /// How the container ended, once its output has.
@@ -153,7 +178,7 @@ fn quote(said: &[String]) -> String {
     if said.is_empty() { String::new() } else { format!(": {}", one_line(&said.join(" "), 600)) }
 }
 
-/// The guest's command line: its forwarders, its deadline, and the agent.
+/// The guest's command line: its forwarders and its deadline. What it is to run comes later.
 fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
     let mut command = Vec::new();
     for door in &policy.doors {
@@ -168,9 +193,7 @@ fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
         spec.labels.container_deadline.to_string(),
         "--umask".into(),
         policy.umask.clone(),
-        "--".into(),
     ]);
-    command.extend(spec.argv.iter().cloned());
     command
 }
 

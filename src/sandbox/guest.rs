@@ -1,8 +1,9 @@
 //! Our side of the conversation with `image/init`, PID 1 of the sandbox.
 //!
-//! It first sends its receipt as one line; then it takes frames: `env N`, `task N`, each with N
-//! bytes, and `go`, which starts the agent. From then on our end of its standard input is the
-//! dead-man's switch: when it closes, the sandbox ends.
+//! It first sends its receipt as one line; then it takes orders: the frames `argv N`, `env N` and
+//! `task N`, each with N bytes, and `go NONCE`, which starts the command. When that has ended, and
+//! nothing else lives in the sandbox, it says so with the nonce on both streams; `stop` ends it
+//! before. Our end of its standard input is the dead-man's switch: when it closes, the sandbox ends.
 
 use std::pin::Pin;
 
@@ -17,8 +18,84 @@ use crate::engine::{Error, Output};
 pub const OWNER_GONE: i64 = 251;
 pub const DEADLINE: i64 = 252;
 
-/// How the guest's word begins that the agent was killed and the container was not.
-pub const AGENT_KILLED: &str = "init: the agent was killed by signal";
+/// What the guest is to run.
+#[derive(Debug)]
+pub struct Order<'a> {
+    pub argv: &'a [String],
+    /// Variables besides the image's own.
+    pub environment: &'a [(String, String)],
+    /// Its standard input.
+    pub task: &'a [u8],
+}
+
+/// How an order ended, in the guest's own words. Nothing but the guest lives in the sandbox then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Ended {
+    /// The exit code; 128 and more where it was a signal.
+    pub code: i64,
+    pub signal: Option<i64>,
+    /// How often the kernel killed something for want of memory meanwhile; none where it is not
+    /// known.
+    pub oom_kills: Option<u64>,
+}
+
+impl Ended {
+    pub fn out_of_memory(&self) -> bool {
+        self.oom_kills.is_some_and(|kills| kills > 0)
+    }
+}
+
+/// Tells the guest's word on an order's end from everything else that is printed: by a nonce that
+/// no process inside has ever seen but the guest.
+#[derive(Debug)]
+pub struct Watch {
+    nonce: String,
+    ended: Option<Ended>,
+    /// The other stream has nothing more of this order.
+    mark: bool,
+}
+
+impl Watch {
+    pub fn new() -> Result<Self, std::io::Error> {
+        let mut bytes = [0_u8; 16];
+        let flags = rustix::rand::GetRandomFlags::empty();
+        // Sixteen bytes are never handed out in part.
+        rustix::rand::getrandom(&mut bytes, flags)?;
+        Ok(Self { nonce: crate::text::hex(&bytes), ended: None, mark: false })
+    }
+
+    /// Whether this line was the guest's.
+    pub fn takes(&mut self, line: &Line) -> bool {
+        match line {
+            Line::Stdout(text) if self.ended.is_none() => {
+                self.ended = ended(text, &self.nonce);
+                self.ended.is_some()
+            }
+            Line::Stderr(text) if text.strip_prefix("sandbox.ended ") == Some(&self.nonce) => {
+                self.mark = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How the order ended, once both streams have said so.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.filter(|_| self.mark)
+    }
+}
+
+fn ended(line: &str, nonce: &str) -> Option<Ended> {
+    // The cheap look first: lines of the agent can be megabytes.
+    if !line.starts_with(r#"{"type":"sandbox.ended","#) {
+        return None;
+    }
+    let value: serde_json::Value = serde_json::from_str(line).ok()?;
+    if value["nonce"] != nonce {
+        return None;
+    }
+    serde_json::from_value(value).ok()
+}
 
 /// One line of the guest's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +106,8 @@ pub enum Line {
     TooLong {
         bytes: usize,
     },
+    /// The order has ended; no more lines of it follow.
+    Ended(Ended),
 }
 
 /// Cuts the engine's pieces into lines, with bounded memory whatever comes.
@@ -143,21 +222,30 @@ pub fn receipt(line: &str) -> Option<Receipt> {
     serde_json::from_value(value).ok()
 }
 
-/// Sends the agent's environment and the task, and starts the agent.
-pub async fn go(
+/// Sends an order, whose end will be told with the nonce of `watch`.
+pub async fn order(
     input: &mut Pin<Box<dyn AsyncWrite + Send>>,
-    environment: &[(String, String)],
-    task: &[u8],
+    order: &Order<'_>,
+    watch: &Watch,
 ) -> std::io::Result<()> {
-    let environment: Vec<u8> = environment
+    let argv: Vec<u8> =
+        order.argv.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
+    let environment: Vec<u8> = order
+        .environment
         .iter()
         .flat_map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat())
         .collect();
-    input.write_all(format!("env {}\n", environment.len()).as_bytes()).await?;
-    input.write_all(&environment).await?;
-    input.write_all(format!("task {}\n", task.len()).as_bytes()).await?;
-    input.write_all(task).await?;
-    input.write_all(b"go\n").await?;
+    for (name, bytes) in [("argv", &*argv), ("env", &*environment), ("task", order.task)] {
+        input.write_all(format!("{name} {}\n", bytes.len()).as_bytes()).await?;
+        input.write_all(bytes).await?;
+    }
+    input.write_all(format!("go {}\n", watch.nonce).as_bytes()).await?;
+    input.flush().await
+}
+
+/// Has the guest end the order that goes on. Does nothing where it has ended already.
+pub async fn stop(input: &mut Pin<Box<dyn AsyncWrite + Send>>) -> std::io::Result<()> {
+    input.write_all(b"stop\n").await?;
     input.flush().await
 }
 
@@ -204,10 +292,46 @@ mod tests {
     async fn frames_are_counted_in_bytes() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let mut input: Pin<Box<dyn AsyncWrite + Send>> = Box::pin(ours);
-        go(&mut input, &[("A".into(), "ü".into())], "ß\n".as_bytes()).await.expect("sent");
+        let watch = Watch::new().expect("a nonce");
+        let what = Order {
+            argv: &["/bin/echo".into(), "a b".into()],
+            environment: &[("A".into(), "ü".into())],
+            task: "ß\n".as_bytes(),
+        };
+        order(&mut input, &what, &watch).await.expect("sent");
+        stop(&mut input).await.expect("sent");
         drop(input);
         let mut sent = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut theirs, &mut sent).await.expect("read");
-        assert_eq!(sent, "env 5\nA=ü\0task 3\nß\ngo\n");
+        let go = format!("go {}\n", watch.nonce);
+        let expected = format!("argv 14\n/bin/echo\0a b\0env 5\nA=ü\0task 3\nß\n{go}stop\n");
+        assert_eq!(sent, expected);
+    }
+
+    fn told(nonce: &str) -> Line {
+        let end = r#""code":137,"signal":9,"oom_kills":1}"#;
+        Line::Stdout(format!(r#"{{"type":"sandbox.ended","nonce":"{nonce}",{end}"#))
+    }
+
+    #[test]
+    fn only_the_nonce_makes_an_end() {
+        let mut watch = Watch::new().expect("a nonce");
+        let nonce = watch.nonce.clone();
+        assert_eq!(nonce.len(), 32);
+        let other = Watch::new().expect("a nonce").nonce;
+        assert_ne!(nonce, other);
+        for forged in ["", &other, &nonce[..31], &nonce.to_uppercase()] {
+            let same = forged == nonce;
+            assert!(same || !watch.takes(&told(forged)), "{forged}");
+        }
+        assert!(!watch.takes(&Line::Stdout(r#"{"type":"sandbox.ended","code":0}"#.into())));
+        assert!(!watch.takes(&Line::Stderr(format!("sandbox.ended {other}"))));
+        assert_eq!(watch.ended(), None);
+        assert!(watch.takes(&told(&nonce)));
+        assert_eq!(watch.ended(), None, "the other stream may still have lines");
+        assert!(watch.takes(&Line::Stderr(format!("sandbox.ended {nonce}"))));
+        let expected = Ended { code: 137, signal: Some(9), oom_kills: Some(1) };
+        assert_eq!(watch.ended(), Some(expected));
+        assert!(expected.out_of_memory());
     }
 }

@@ -14,7 +14,7 @@ mod receipt;
 
 pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
 pub use generated::{identity_mounts, mask_mount};
-pub use guest::{AGENT_KILLED, DEADLINE, Line, OWNER_GONE};
+pub use guest::{DEADLINE, Ended, Line, OWNER_GONE, Order};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use policy::{Door, Mount, Policy, Tmpfs, User};
 pub use reaper::{RunFolder, has_abandoned, reap, reap_folders};

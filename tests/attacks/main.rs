@@ -16,6 +16,7 @@ mod host_reach;
 mod identity;
 mod kernel_files;
 mod neighbours;
+mod orders;
 mod privileges;
 mod protected_places;
 mod resources;

@@ -62,6 +62,10 @@ fn show(entry: &Entry, report: &PastReport, out: &mut impl Write) -> std::io::Re
         field(out, "error", &format!("{} ({})", error.message.0, error.kind.0))?;
         field(out, "hint", error.hint.as_ref().map_or("", |hint| &hint.0))?;
     }
+    if let Some(verify) = &report.verify {
+        let verdict = if verify.passed { "passed" } else { "FAILED" };
+        field(out, "verify", &format!("{verdict}: {}", verify.command.0))?;
+    }
     for remark in &report.remarks {
         field(out, "remark", &remark.0)?;
     }

@@ -37,7 +37,7 @@ its answer, the changed files and a verdict in `status`. Takes seconds to minute
 only `task` and the workspace folder, so say all it needs: goal, paths, constraints, and how to \
 check the result.";
 
-const ARGUMENTS: &[&str] = &["task", "workspace", "mode", "timeout", "model", "command"];
+const ARGUMENTS: &[&str] = &["task", "workspace", "mode", "timeout", "model", "command", "verify"];
 
 const MODES: &[(&str, Mode)] =
     &[("direct", Mode::Direct), ("isolated", Mode::Isolated), ("read_only", Mode::ReadOnly)];
@@ -97,6 +97,10 @@ fn input_schema(limits: &Limits) -> JsonObject {
                 "type": "string",
                 "description": "Name of a prepared agent command; `task` is then its argument.",
             },
+            "verify": {
+                "type": "string",
+                "description": "Shell command run before and after the agent, such as `cargo test`.",
+            },
         },
         "required": ["task"],
         "additionalProperties": false,
@@ -114,6 +118,7 @@ fn to_task(arguments: JsonObject) -> Result<Task, BadArguments> {
         timeout: arguments.seconds("timeout").map(Duration::from_secs),
         model: arguments.text("model"),
         command: arguments.text("command"),
+        verify: arguments.text("verify"),
     };
     arguments.finish().map(|()| task)
 }
@@ -201,7 +206,7 @@ mod tests {
     fn arguments_become_a_task() {
         let task = to_task(object(json!({
             "task": "--do 'it'\n", "workspace": "sub", "mode": "read_only", "timeout": 90,
-            "model": "m", "command": "git-commit",
+            "model": "m", "command": "git-commit", "verify": "make check",
         })))
         .expect("good arguments");
         assert_eq!(task.text, "--do 'it'\n");
@@ -210,6 +215,7 @@ mod tests {
         assert_eq!(task.timeout, Some(Duration::from_secs(90)));
         assert_eq!(task.model.as_deref(), Some("m"));
         assert_eq!(task.command.as_deref(), Some("git-commit"));
+        assert_eq!(task.verify.as_deref(), Some("make check"));
     }
 
     #[test]

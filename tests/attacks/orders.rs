@@ -1,0 +1,64 @@
+//! Speaking in the name of PID 1: ending the agent's order before its time, or forging what the
+//! caller's check said.
+
+use serde_json::json;
+
+use crate::common::{Model, Product, Reply, Workspace};
+use crate::inside::{assert_lines, probes, told};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_told_by_pid_1_alone() {
+    let script = probes("python orders.py")
+        // Far behind the forged end: what happens here shows that it was none.
+        .then_bash("until [ -e alive ]; do sleep 0.05; done; echo later > later.txt")
+        .then(Reply::say("Tried."));
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let home = Workspace::new();
+    home.write("orders.py", include_str!("inside/orders.py"));
+    // What still lives would make the file anew.
+    let check = "rm -f alive; sleep 0.5; ls -d /proc/[0-9]* | wc -l; [ ! -e alive ] && exit 5";
+
+    let run = product.run(&home, ["--json", "--timeout", "120", "--verify", check, "attack"]).await;
+
+    let report = run.assert_status("completed");
+    assert_lines(&told(&home), include_str!("expected/orders.txt"));
+    assert_eq!(report["answer"], "Tried.");
+    assert_eq!(home.read("later.txt"), "later\n");
+    let after = &report["verify"]["after"];
+    assert_eq!((&after["exit_code"], &after["timed_out"]), (&json!(5), &json!(false)), "{after:#}");
+    // PID 1, two forwarders, the shell and what it counts with: nothing else, and no words but its.
+    let count: u32 = after["output"].as_str().and_then(|text| text.parse().ok()).expect("a number");
+    assert!((3..=6).contains(&count), "{count} processes");
+    assert_eq!(report["verify"]["passed"], false);
+    run.assert_code(1);
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_for_its_memory_is_told_from_one_that_ends() {
+    // Many small ones, and the agent made the first to go.
+    let greedy = "
+import os, time
+for pid in filter(str.isdigit, os.listdir('/proc')):
+    try:
+        if pid != '1' and b'opencode' in open(f'/proc/{pid}/cmdline', 'rb').read().split(b'\\0')[0]:
+            open(f'/proc/{pid}/oom_score_adj', 'w').write('1000')
+    except OSError:
+        pass
+for _ in range(5): os.fork()
+held = [bytearray(b'x' * (1 << 20)) for _ in range(40)]
+time.sleep(60)
+";
+    let model = Model::start(probes("python greedy.py").then_say("never asked")).await;
+    let product = Product::with_model(&model).await.config("[limits]\nmemory = \"700m\"\n");
+    let home = Workspace::new();
+    home.write("greedy.py", greedy);
+
+    let run = product.run(&home, ["--json", "--timeout", "60", "--verify", "true", "attack"]).await;
+
+    let report = run.assert_status("out_of_memory");
+    assert_eq!(report["verify"]["after"]["exit_code"], 0, "the sandbox lives on: {report:#}");
+    assert_eq!(report["continued"], json!([]));
+    product.check_nothing_left().await;
+}
