@@ -87,7 +87,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
-    /// List, show, follow and remove runs on record
+    /// List, show, follow, cancel and remove runs on record
     Runs(runs::RunsArgs),
     /// What sandboxes may reach besides the model
     #[command(subcommand)]
@@ -127,6 +127,9 @@ struct RunArgs {
     /// One of the agent's commands, to which the task is the argument
     #[arg(long, value_name = "NAME")]
     command: Option<String>,
+    /// Print the run's id and leave it to itself; `runs follow` and `runs cancel` find it
+    #[arg(long, conflicts_with = "events")]
+    background: bool,
     /// Print the closing report as one JSON object
     #[arg(long, conflicts_with = "events")]
     json: bool,

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::ids::RunId;
 use crate::runner::EventKind;
 use crate::text;
 
@@ -42,11 +41,11 @@ struct Teller {
 impl Progress {
     pub(super) fn start(
         context: &RequestContext<RoleServer>,
-        id: &RunId,
+        first: String,
         heartbeat: Duration,
     ) -> Self {
         Self(context.meta.get_progress_token().map(|token| {
-            let (activity, watched) = watch::channel(Activity::new(format!("started run {id}")));
+            let (activity, watched) = watch::channel(Activity::new(first));
             let pace = Pace::new(watched, heartbeat);
             Teller { activity, task: tokio::spawn(tell(context.peer.clone(), token, pace)) }
         }))
