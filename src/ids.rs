@@ -103,6 +103,37 @@ impl Owner {
         Ok(Self { pid, started: start_time(pid)?, boot: boot_id()? })
     }
 
+    /// Asks the process to end. False when it is gone, so that no other one is ever asked: a
+    /// handle of the process is taken before its identity is looked at.
+    pub fn terminate(&self) -> std::io::Result<bool> {
+        use rustix::io::Errno;
+        use rustix::process::{
+            Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal,
+        };
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(false);
+        };
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => Some(handle),
+            Err(Errno::SRCH) => return Ok(false),
+            // Kernels before 5.3 have no handles; there a moment of doubt remains.
+            Err(Errno::NOSYS) => None,
+            Err(errno) => return Err(errno.into()),
+        };
+        if !self.is_alive() {
+            return Ok(false);
+        }
+        let asked = match handle {
+            Some(handle) => pidfd_send_signal(handle, Signal::TERM),
+            None => kill_process(pid, Signal::TERM),
+        };
+        match asked {
+            Ok(()) => Ok(true),
+            Err(Errno::SRCH) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Whether the process still runs, as far as this machine can tell.
     pub fn is_alive(&self) -> bool {
         boot_id().is_ok_and(|boot| boot == self.boot)
@@ -187,6 +218,21 @@ mod tests {
         });
         assert!(gone, "a zombie passes for alive");
         child.wait().expect("waited for");
+    }
+
+    #[test]
+    fn only_the_very_process_is_asked_to_end() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        let pid = child.id();
+        let started = start_time(pid).expect("it runs");
+        let owner = Owner { pid, started, boot: boot_id().expect("proc") };
+        let other = Owner { started: started + 1, ..owner.clone() };
+        assert!(!other.terminate().expect("looked"), "another process has the number now");
+        assert!(!Owner { pid: 0, ..owner.clone() }.terminate().expect("looked"));
+        assert!(owner.is_alive());
+        assert!(owner.terminate().expect("asked"));
+        child.wait().expect("ended");
+        assert!(!owner.terminate().expect("looked"), "it is gone");
     }
 
     #[test]

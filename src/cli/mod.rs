@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod egress;
 mod init;
+mod own;
 mod policy;
 mod run;
 mod runs;
@@ -21,7 +22,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Effective, LoadOptions, Override, Trust, load, load_at, state_dir};
-use crate::runner::Runner;
+use crate::runner::{OwnerLog, Runner};
 
 /// Hand a coding task to a local agent in a fresh hardened container.
 ///
@@ -86,7 +87,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
     },
-    /// List, show, follow and remove runs on record
+    /// List, show, follow, cancel and remove runs on record
     Runs(runs::RunsArgs),
     /// What sandboxes may reach besides the model
     #[command(subcommand)]
@@ -96,6 +97,9 @@ enum Command {
         /// Folder of the project [default: the current folder]
         workspace: Option<PathBuf>,
     },
+    /// Carry out one run for another process of ours
+    #[command(hide = true)]
+    Own,
     /// Show what a project's `.sandbox-mcp.toml` asks for, and put it in force
     Trust(trust::TrustArgs),
 }
@@ -127,6 +131,9 @@ struct RunArgs {
     /// [default: `agent.verify`; empty for none]
     #[arg(long, value_name = "COMMAND")]
     verify: Option<String>,
+    /// Print the run's id and leave it to itself; `runs follow` and `runs cancel` find it
+    #[arg(long, conflicts_with = "events")]
+    background: bool,
     /// Print the closing report as one JSON object
     #[arg(long, conflicts_with = "events")]
     json: bool,
@@ -157,8 +164,17 @@ impl std::error::Error for Usage {}
 /// The whole program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging(cli.verbose, cli.quiet);
-    let code = match dispatch(&cli) {
+    let done = if matches!(cli.command, Some(Command::Own)) {
+        own::leave_session().and_then(|()| {
+            let log = OwnerLog::default();
+            logging(cli.verbose, cli.quiet, log.clone());
+            own::run(&log)
+        })
+    } else {
+        logging(cli.verbose, cli.quiet, std::io::stderr);
+        dispatch(&cli)
+    };
+    let code = match done {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("error: {error:#}"));
@@ -175,7 +191,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         None | Some(Command::Serve) => {
             drop(stdout);
-            let runner = Runner::new(effective()?.config, load_options(cli))?;
+            let runner = Runner::new(effective()?.config, load_options(cli))?.detached();
             block_on(async {
                 runner.look_around();
                 crate::mcp::serve_stdio(runner).await
@@ -215,6 +231,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             init::run(workspace.as_deref(), &mut stdout)?;
             Ok(0)
         }
+        Some(Command::Own) => unreachable!("dispatched before"),
         Some(Command::Trust(args)) => trust::run(&load_options(cli), args, &mut stdout),
     }
 }
@@ -242,12 +259,10 @@ fn project_settings(cli: &Cli, workspace: Option<&Path>) -> anyhow::Result<Effec
 fn load_options(cli: &Cli) -> LoadOptions {
     let mut overrides = Vec::new();
     if let Some(Command::Run(args)) = &cli.command {
-        if let Some(url) = &args.model_url {
-            overrides.push(Override::new("--model-url", "model.url", url));
-        }
-        if let Some(model) = &args.model {
-            overrides.push(Override::new("--model", "model.model", model));
-        }
+        let given = [("model.url", &args.model_url), ("model.model", &args.model)];
+        overrides.extend(
+            given.into_iter().filter_map(|(key, value)| Override::of_key(key, value.as_ref()?)),
+        );
     }
     LoadOptions { file: cli.config.clone(), overrides, ..LoadOptions::default() }
 }
@@ -270,7 +285,10 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// Logs go to standard error; `RUST_LOG` decides where it is set.
-fn logging(verbose: u8, quiet: bool) {
+fn logging<W>(verbose: u8, quiet: bool, writer: W)
+where
+    W: for<'a> tracing_subscriber::fmt::MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = match (quiet, verbose) {
         (true, _) => "error",
         (_, 0) => "warn,rmcp=off",
@@ -281,7 +299,7 @@ fn logging(verbose: u8, quiet: bool) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

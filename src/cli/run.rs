@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::view::View;
 use super::{RunArgs, Usage, complain};
 use crate::config::{Config, LoadOptions};
-use crate::runner::{CancelReason, Report, Run, Runner, Status, Task};
+use crate::runner::{CancelReason, Report, Run, Runner, Status, Task, TaskError};
 
 /// How long clean-up may take after the last run has ended.
 const CLEAN_UP: Duration = Duration::from_secs(10);
@@ -33,12 +33,34 @@ pub fn run(
     };
     super::block_on(async {
         let runner = Runner::new(config, options)?;
+        if args.background {
+            return leave(runner.detached(), task, args.json).await;
+        }
         let run = runner.start(task).map_err(|error| Usage(error.to_string()))?;
         let report = watch(run, args, quiet).await?;
         runner.shutdown(CLEAN_UP).await;
         show(&report, args)?;
         Ok(exit_code(&report))
     })
+}
+
+/// Starts the run in a process of its own, and leaves when it goes on for certain.
+async fn leave(runner: Runner, task: Task, json: bool) -> anyhow::Result<u8> {
+    let refused = |error: TaskError| Usage(error.to_string());
+    let mut run = runner.start(task).map_err(refused)?;
+    if !run.begun().await.map_err(refused)? {
+        drop(run);
+        runner.shutdown(CLEAN_UP).await;
+        anyhow::bail!("the run could leave no record, so its result would be lost");
+    }
+    run.keep().await;
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        writeln!(stdout, "{}", serde_json::json!({ "run_id": run.id() }))?;
+    } else {
+        writeln!(stdout, "{}", run.id())?;
+    }
+    Ok(0)
 }
 
 /// The task from the argument, or from standard input where the argument says or lacks.

@@ -32,7 +32,16 @@ pub struct Override {
     pub value: String,
 }
 
+/// The flags that give settings, and which.
+const FLAGS: [(&str, &str); 2] = [("--model-url", "model.url"), ("--model", "model.model")];
+
 impl Override {
+    /// As the flag for `key` gives it.
+    pub fn of_key(key: &str, value: impl Into<String>) -> Option<Self> {
+        let (flag, key) = FLAGS.into_iter().find(|(_, known)| *known == key)?;
+        Some(Self::new(flag, key, value))
+    }
+
     pub fn new(flag: &'static str, key: &'static str, value: impl Into<String>) -> Self {
         Self { flag, key, value: value.into() }
     }

@@ -134,7 +134,7 @@ fn unknown_names_are_refused_with_their_place_and_the_nearest() {
         ),
         (
             "[mcp]\ncolour = 1\n",
-            "line 2, column 1: `mcp.colour` is not a setting; `[mcp]` has heartbeat",
+            "line 2, column 1: `mcp.colour` is not a setting; `[mcp]` has heartbeat, sync_limit, keep",
         ),
         (
             "[x]\n",

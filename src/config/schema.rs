@@ -245,16 +245,33 @@ pub struct Workspace {
     pub protected: Vec<String>,
 }
 
+/// Which runs go on when their client has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// Those that no call waits for.
+    #[default]
+    Background,
+    /// All of them.
+    All,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mcp {
     /// Seconds between two signs of life to a host while nothing happens.
     pub heartbeat: u64,
+    /// Seconds after which a call answers that its run goes on in the background; 0 is never. When
+    /// absent, 50, and never for hosts that are known to wait.
+    #[schemars(example = 50)]
+    pub sync_limit: Option<u64>,
+    /// Runs that go on when their host has gone: those in the background, or all.
+    pub keep: Keep,
 }
 
 impl Default for Mcp {
     fn default() -> Self {
-        Self { heartbeat: 8 }
+        Self { heartbeat: 8, sync_limit: None, keep: Keep::Background }
     }
 }
 

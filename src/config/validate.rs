@@ -177,6 +177,9 @@ const RULES: &[Rule] = &[
     }),
     rule("agent.continue", "0 to 10 times", |c| c.agent.continues <= 10),
     rule("mcp.heartbeat", "1 to 10 seconds", |c| (1..=10).contains(&c.mcp.heartbeat)),
+    rule("mcp.sync_limit", "0, or 5 to 86400 seconds", |c| {
+        c.mcp.sync_limit.is_none_or(|seconds| seconds == 0 || (5..=DAY).contains(&seconds))
+    }),
     rule("history.keep", "1 to 1000000 runs", |c| (1..=1_000_000).contains(&c.history.keep)),
     rule("history.max_age_days", "1 to 36500 days", |c| {
         (1..=36_500).contains(&c.history.max_age_days)

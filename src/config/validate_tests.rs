@@ -55,6 +55,7 @@ fn values_are_held_to_their_limits() {
         ("limits.task", &["\"1k\""], &["0", "\"2g\""]),
         ("limits.output", &["\"64k\""], &["\"1k\""]),
         ("mcp.heartbeat", &["1", "10"], &["0", "11"]),
+        ("mcp.sync_limit", &["0", "5", "86400"], &["4", "86401"]),
         ("history.keep", &["1"], &["0"]),
         ("history.max_age_days", &["1", "36500"], &["0", "36501"]),
         ("history.max_bytes", &["\"1m\"", "\"16t\""], &["0", "\"1k\"", "\"17t\""]),

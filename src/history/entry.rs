@@ -96,14 +96,18 @@ impl Entry {
         self.folder.join(BLOBS)
     }
 
+    /// The process that writes here; none where the record does not say.
+    pub fn owner(&self) -> Option<Owner> {
+        let owner = fs::read_to_string(self.folder.join(OWNER)).ok()?;
+        owner.trim().parse().ok()
+    }
+
     pub fn state(&self) -> State {
         let ended = || self.folder.join(REPORT).exists();
         if ended() {
             return State::Ended;
         }
-        let owner = fs::read_to_string(self.folder.join(OWNER)).ok();
-        let owner = owner.and_then(|text| text.trim().parse::<Owner>().ok());
-        let alive = match owner {
+        let alive = match self.owner() {
             Some(owner) => owner.is_alive(),
             None => self.id.age().is_some_and(|age| age < NOBODYS),
         };

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `owner` | the process that writes here: a run without a report is over when that is gone |
+//! | `owner.log` | the log of that process, where it had no terminal |
 //! | `task.json` | what was asked |
 //! | `events.jsonl` | what happened, a line each |
 //! | `agent.log` | what the agent printed besides |
@@ -25,7 +26,7 @@ mod retention;
 pub use entry::{Entry, Part, State};
 pub use find::{NotFound, find, runs};
 pub use follow::{Follow, Next};
-pub use record::{Record, close, swept};
+pub use record::{Record, close, owner_log, swept};
 pub use retention::{Removed, Retention, prune, remove, size};
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use crate::ids::RunId;
 
 const OWNER: &str = "owner";
+const OWNER_LOG: &str = "owner.log";
 const TASK: &str = "task.json";
 const EVENTS: &str = "events.jsonl";
 const LOG: &str = "agent.log";

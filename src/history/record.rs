@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{EGRESS, EVENTS, Error, LOG, OWNER, REPORT, SWEPT, TASK, folder_of};
+use super::{EGRESS, EVENTS, Error, LOG, OWNER, OWNER_LOG, REPORT, SWEPT, TASK, folder_of};
 use crate::ids::{Owner, RunId};
 
 /// The record of one run. A failed write is told once and does not stop the run: the record is
@@ -113,6 +113,11 @@ pub fn close(state: &Path, run: &RunId, report: &impl Serialize) -> Result<(), E
 /// A folder in a run's record for what was taken out of the workspace. Made by who writes there.
 pub fn swept(state: &Path, run: &RunId) -> PathBuf {
     folder_of(state, run).join(SWEPT)
+}
+
+/// Where the process of a run may keep its own log.
+pub fn owner_log(state: &Path, run: &RunId) -> PathBuf {
+    folder_of(state, run).join(OWNER_LOG)
 }
 
 fn write_whole(folder: &Path, name: &str, value: &impl Serialize) -> std::io::Result<()> {

@@ -12,10 +12,12 @@
 //!                             ◀─ result ◀────────── report
 //! ```
 //!
-//! `serve` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
+//! A run belongs to the machine and not to the session: `standing` tells of it from its record, whichever
+//! process carries it out. `serve` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
 //! what is still open, leave.
 
 mod logs;
+mod patience;
 mod progress;
 mod prompts;
 mod resources;
@@ -24,6 +26,7 @@ mod serve;
 mod server;
 mod session;
 mod shorten;
+mod standing;
 mod tools;
 mod transport;
 mod untrusted;

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::ids::RunId;
 use crate::runner::EventKind;
 use crate::text;
 
@@ -42,11 +41,11 @@ struct Teller {
 impl Progress {
     pub(super) fn start(
         context: &RequestContext<RoleServer>,
-        id: &RunId,
+        first: String,
         heartbeat: Duration,
     ) -> Self {
         Self(context.meta.get_progress_token().map(|token| {
-            let (activity, watched) = watch::channel(Activity::new(format!("started run {id}")));
+            let (activity, watched) = watch::channel(Activity::new(first));
             let pace = Pace::new(watched, heartbeat);
             Teller { activity, task: tokio::spawn(tell(context.peer.clone(), token, pace)) }
         }))
@@ -93,9 +92,15 @@ async fn tell(peer: Peer<RoleServer>, token: ProgressToken, mut pace: Pace) {
 /// One line about an event; none where what was said before stays true.
 pub(super) fn describe(event: &EventKind) -> Option<String> {
     Some(match event {
-        EventKind::Queued { ahead: 0 } => "queued: next in line".into(),
-        EventKind::Queued { ahead: 1 } => "queued: 1 run ahead".into(),
-        EventKind::Queued { ahead } => format!("queued: {ahead} runs ahead"),
+        EventKind::Queued { ahead, workspace } => {
+            let ahead = match ahead {
+                0 => "next in line".to_owned(),
+                1 => "1 run ahead".to_owned(),
+                more => format!("{more} runs ahead"),
+            };
+            let whom = "for another run that writes to this workspace";
+            if *workspace { format!("queued {whom}: {ahead}") } else { format!("queued: {ahead}") }
+        }
         EventKind::Phase { phase } => phase.label().into(),
         EventKind::Notice { message } => message.clone(),
         EventKind::Step { number } => format!("step {number}: thinking"),
@@ -288,6 +293,6 @@ mod tests {
         assert_eq!(read(started), "bash: cargo test");
         assert_eq!(read(EventKind::Phase { phase: Phase::Starting }), "starting the sandbox");
         assert_eq!(read(EventKind::Step { number: 3 }), "step 3: thinking");
-        assert_eq!(read(EventKind::Queued { ahead: 1 }), "queued: 1 run ahead");
+        assert_eq!(read(EventKind::Queued { ahead: 1, workspace: false }), "queued: 1 run ahead");
     }
 }

@@ -116,11 +116,18 @@ fn parse(uri: &str) -> Option<(RunId, View)> {
 pub(super) async fn list(runner: &Runner) -> Result<ListResourcesResult, ErrorData> {
     let runner = runner.clone();
     let listed = spawn_blocking(move || {
-        let ids = history::runs(runner.state());
-        let seen = ids.iter().take(LOOKED_AT).filter_map(|id| look(&runner, id)).take(NEWEST);
-        seen.map(|(_, glance)| resource(&glance)).collect()
+        glances(&runner, |_| true).take(NEWEST).map(|glance| resource(&glance)).collect()
     });
     listed.await.map(ListResourcesResult::with_all_items).map_err(broken)
+}
+
+/// The newest runs that this host may see, of those that are `wanted`.
+pub(super) fn glances(
+    runner: &Runner,
+    wanted: impl Fn(&Glance) -> bool,
+) -> impl Iterator<Item = Glance> {
+    let ids = history::runs(runner.state()).into_iter().take(LOOKED_AT);
+    ids.filter_map(|id| Some(look(runner, &id)?.1)).filter(move |glance| wanted(glance))
 }
 
 pub(super) fn templates() -> ListResourceTemplatesResult {

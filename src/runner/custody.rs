@@ -1,23 +1,28 @@
 //! What stands around a workspace that a run may write to: the lock, and the looks before and after.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
 use super::cancel::Canceller;
 use super::follow::End;
+use super::line::LOOK;
 use super::overseer::{Overseen, Overseer};
+use super::queue::Writer;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{ChangeSummary, Error};
+use super::{ChangeSummary, Error, EventKind};
 use crate::workspace::{
     Baseline, Before, Bounds, GuardError, Limits, Mode, SweepLimits, Swept, Watch, WriterLock,
 };
 
-/// How often somebody else's lock is asked for. It is the kernel's, which tells nobody.
-const ASK: Duration = Duration::from_millis(200);
+/// The turn at writing to a workspace: the right to it first, the place in the line after it.
+#[derive(Debug)]
+pub struct Turn {
+    pub lock: WriterLock,
+    _writer: Writer,
+}
 
 /// Waits until nobody else writes to the workspace. A run that only reads needs no lock.
 pub async fn lock(
@@ -25,12 +30,15 @@ pub async fn lock(
     task: &Checked,
     canceller: &Canceller,
     story: &mut Story,
-) -> Result<Option<WriterLock>, End> {
+) -> Result<Option<Turn>, End> {
     if task.mode != Mode::Direct {
         return Ok(None);
     }
     let locks = shared.host.locks();
-    let mut told = false;
+    let broken =
+        |source| End::Broken(Error::Io { what: "stand in line for the workspace", source });
+    let mut writer = shared.queue.write(&task.workspace).await.map_err(broken)?;
+    let mut told = None;
     let mut attempts = 3;
     loop {
         // Not for ever: what cannot be cleaned up is told, and is no reason to refuse work.
@@ -40,22 +48,32 @@ pub async fn lock(
             let engine = shared.config.engine.host.as_deref();
             shared.host.look_again(engine).await;
         }
-        match WriterLock::try_lock(&locks, &task.workspace) {
+        let ahead = writer.ahead().await.map_err(broken)?;
+        let lock = match ahead {
+            0 => WriterLock::try_lock(&locks, &task.workspace),
+            _ => Ok(None),
+        };
+        match lock {
             // Its owner may have died while we waited for it.
             Ok(Some(lock)) if attempts > 0 && crate::sandbox::has_abandoned(&shared.runtime) => {
                 drop(lock);
                 continue;
             }
-            Ok(Some(lock)) => return Ok(Some(lock)),
+            Ok(Some(lock)) => return Ok(Some(Turn { lock, _writer: writer })),
             Ok(None) => {}
             Err(error) => return Err(End::Broken(error.into())),
         }
-        if !std::mem::replace(&mut told, true) {
+        if told.is_none() {
             story.notice("waiting for another run that writes to this workspace");
+        }
+        // Who writes at the moment is not counted, as with places.
+        let ahead = ahead.saturating_sub(1);
+        if told.replace(ahead) != Some(ahead) {
+            story.tell(EventKind::Queued { ahead, workspace: true });
         }
         tokio::select! {
             reason = canceller.cancelled() => return Err(End::Cancelled(reason)),
-            () = tokio::time::sleep(ASK) => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }

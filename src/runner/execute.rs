@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use tokio::sync::{SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::cancel::Canceller;
@@ -15,8 +15,8 @@ use super::deadlines::labels;
 use super::follow::End;
 use super::host;
 use super::overseer::Overseer;
-use super::past::Asked;
 use super::prepare::{Prepared, prepare};
+use super::queue::Place;
 use super::room::{Room, remove_all};
 use super::shared::Shared;
 use super::story::{Story, millis};
@@ -42,6 +42,8 @@ pub struct Job {
     pub asked: Instant,
     pub events: mpsc::UnboundedSender<Event>,
     pub canceller: Canceller,
+    /// Begun already, so that whoever is told of the run finds it.
+    pub record: Option<Record>,
 }
 
 /// What a run gathers on its way, besides its story.
@@ -60,7 +62,7 @@ struct Findings {
 /// [`execute`], with a report even when it breaks down in a way that nobody thought of.
 pub async fn guarded(job: Job) -> Report {
     let (shared, id) = (job.shared.clone(), job.id.clone());
-    if let Ok(report) = AssertUnwindSafe(execute(job)).catch_unwind().await {
+    if let Ok(report) = AssertUnwindSafe(Box::pin(execute(job))).catch_unwind().await {
         return report;
     }
     tracing::error!("run {id} broke down; this is a fault of sandbox-mcp, please report it");
@@ -77,13 +79,8 @@ pub async fn guarded(job: Job) -> Report {
     report
 }
 
-async fn execute(job: Job) -> Report {
-    let mut record = Record::create(&job.shared.state, &job.id)
-        .inspect_err(|error| tracing::warn!("this run leaves no record: {error}"))
-        .ok();
-    if let Some(record) = &mut record {
-        record.task(&Asked::of(&job.task));
-    }
+async fn execute(mut job: Job) -> Report {
+    let record = job.record.take();
     let transcript = record.as_ref().map(|record| record.transcript().display().to_string());
     let output = job.task.config.limits.output.bytes();
     let mut story = Story::new(job.asked, job.events.clone(), record, output);
@@ -112,7 +109,8 @@ async fn execute(job: Job) -> Report {
     // Lock and place are kept until everything is gone again.
     let (end, _place, _lock) = match (lock, place) {
         (Ok(lock), Ok(place)) => {
-            let end = live(&job, lock.as_ref(), &mut story, &mut room, &mut found).await;
+            let writer = lock.as_ref().map(|turn| &turn.lock);
+            let end = live(&job, writer, &mut story, &mut room, &mut found).await;
             (end, place, lock)
         }
         (Err(end), _) | (_, Err(end)) => (end, None, None),
@@ -176,11 +174,15 @@ async fn execute(job: Job) -> Report {
     report
 }
 
-async fn wait<'a>(job: &'a Job, story: &mut Story) -> Result<SemaphorePermit<'a>, End> {
+async fn wait(job: &Job, story: &mut Story) -> Result<Place, End> {
     tokio::select! {
         biased;
         reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
-        place = job.shared.queue.enter(|ahead| story.tell(EventKind::Queued { ahead })) => Ok(place),
+        place = job.shared.queue.enter(|ahead| {
+            story.tell(EventKind::Queued { ahead, workspace: false });
+        }) => place.map_err(|source| {
+            End::Broken(Error::Io { what: "stand in line for a place", source })
+        }),
     }
 }
 

@@ -13,8 +13,10 @@ mod execute;
 mod follow;
 mod hook;
 mod host;
+mod line;
 mod openings;
 mod overseer;
+mod owner;
 mod past;
 mod prepare;
 mod probe;
@@ -34,6 +36,7 @@ mod work;
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use owner::{OwnerLog, Stopped, own, stop};
 pub use past::{Glance, PastReport, told};
 pub use probe::noted as noted_agent;
 pub use report::{

@@ -23,6 +23,8 @@ pub struct Asked {
     command: Option<String>,
     workspace: String,
     mode: Mode,
+    /// That its process has no other run, so that ending the one ends the other.
+    alone: bool,
 }
 
 impl Asked {
@@ -32,8 +34,14 @@ impl Asked {
             command: task.command.clone(),
             workspace: task.workspace.path().display().to_string(),
             mode: task.mode,
+            alone: true,
         }
     }
+}
+
+/// Whether the process of a run has no other one. Servers of earlier versions had all of theirs.
+pub(super) fn is_alone(entry: &Entry) -> bool {
+    entry.task().ok().flatten().is_some_and(|task| task["alone"] == true)
 }
 
 /// A record's task, read.

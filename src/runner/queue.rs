@@ -1,103 +1,118 @@
-//! At most so many runs at once; the rest wait in the order in which they came.
+//! At most so many runs at once on this machine; the rest wait in the order in which they came.
 
-use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use super::line::{LOOK, Line, Ticket};
+use crate::workspace::WorkspacePath;
 
-/// Places for runs.
+/// Places for runs, shared by all processes of this user.
 #[derive(Debug)]
 pub struct Queue {
-    places: Semaphore,
-    waiting: watch::Sender<Waiting>,
+    line: Line,
+    places: usize,
+    writers: Line,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    next: u64,
-    tickets: VecDeque<u64>,
+/// A place among the runs, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    _ticket: Ticket,
 }
 
 impl Queue {
-    pub fn new(places: usize) -> Self {
-        Self { places: Semaphore::new(places), waiting: watch::Sender::default() }
+    /// Each process has its own opinion on the number of `places`, as its settings say.
+    pub fn new(runtime: &Path, places: usize) -> Self {
+        let lines = runtime.join("lines");
+        Self {
+            line: Line::new(lines.join("places")),
+            places,
+            writers: Line::new(lines.join("writers")),
+        }
     }
 
-    /// Waits for a place. `told` is called with the number of runs ahead, at first and whenever it
-    /// changes; never when there is a place at once.
-    pub async fn enter(&self, mut told: impl FnMut(usize)) -> SemaphorePermit<'_> {
-        if let Ok(place) = self.places.try_acquire() {
-            return place;
-        }
-        let ticket = Ticket::take(&self.waiting);
-        let mut changes = self.waiting.subscribe();
-        let place = self.places.acquire();
-        tokio::pin!(place);
+    /// Waits for a place: until fewer runs than there are places came before this one. `told` is
+    /// called with the number of runs ahead that wait as well, at first and whenever it changes;
+    /// never when there is a place at once.
+    pub async fn enter(&self, mut told: impl FnMut(usize)) -> io::Result<Place> {
+        let mut ticket = self.line.join(b"").await?;
         let mut last = None;
         loop {
-            let ahead = ticket.ahead();
+            let before = ticket.ahead(|_| true)?;
+            if before < self.places {
+                return Ok(Place { _ticket: ticket });
+            }
+            let ahead = before - self.places;
             if last.replace(ahead) != Some(ahead) {
                 told(ahead);
             }
-            tokio::select! {
-                // The semaphore is never closed; were it, waiting would be the safe answer.
-                Ok(place) = &mut place => return place,
-                Ok(()) = changes.changed() => {}
+            tokio::time::sleep(LOOK).await;
+            if !ticket.is_seen() {
+                ticket = self.line.join(b"").await?;
             }
         }
     }
-}
 
-/// A place in the line, given up when dropped.
-struct Ticket<'a> {
-    number: u64,
-    waiting: &'a watch::Sender<Waiting>,
-}
-
-impl<'a> Ticket<'a> {
-    fn take(waiting: &'a watch::Sender<Waiting>) -> Self {
-        let mut number = 0;
-        waiting.send_modify(|line| {
-            number = line.next;
-            line.next += 1;
-            line.tickets.push_back(number);
-        });
-        Self { number, waiting }
-    }
-
-    fn ahead(&self) -> usize {
-        let line = self.waiting.borrow();
-        line.tickets.iter().position(|ticket| *ticket == self.number).unwrap_or_default()
+    /// Stands in line for writing to a workspace.
+    pub async fn write(&self, workspace: &WorkspacePath) -> io::Result<Writer> {
+        let path = workspace.path().to_owned();
+        let ticket = self.writers.join(path.as_os_str().as_encoded_bytes()).await?;
+        Ok(Writer { line: self.writers.clone(), path, ticket })
     }
 }
 
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        self.waiting.send_modify(|line| line.tickets.retain(|ticket| *ticket != self.number));
+/// Somebody who writes to a workspace, or waits for that.
+#[derive(Debug)]
+pub struct Writer {
+    line: Line,
+    path: std::path::PathBuf,
+    ticket: Ticket,
+}
+
+impl Writer {
+    /// How many came before and write to the same folder, to one above or to one below. The lock
+    /// of the workspace has the last word; this is for the order.
+    pub async fn ahead(&mut self) -> io::Result<usize> {
+        if !self.ticket.is_seen() {
+            self.ticket = self.line.join(self.path.as_os_str().as_encoded_bytes()).await?;
+        }
+        self.ticket.ahead(|other| {
+            let other: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(other);
+            let other = Path::new(other);
+            self.path.starts_with(other) || other.starts_with(&self.path)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use super::*;
 
     #[tokio::test]
     async fn who_comes_first_goes_first_and_knows_its_place() {
-        let queue = Arc::new(Queue::new(1));
-        let first = queue.enter(|_| panic!("there is a place")).await;
+        let runtime = tempfile::tempdir().expect("temp");
+        // Each as if in a process of its own.
+        let queue = || Queue::new(runtime.path(), 1);
+        let first = queue().enter(|_| panic!("there is a place")).await.expect("a place");
         let told = Arc::new(Mutex::new(Vec::new()));
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut waiting = Vec::new();
         for name in ["b", "c"] {
-            let (queue, told, order) = (queue.clone(), told.clone(), order.clone());
+            let (queue, told, order) = (queue(), told.clone(), order.clone());
+            let count = told.lock().expect("lock").len();
+            let seen = told.clone();
             waiting.push(tokio::spawn(async move {
-                let place =
-                    queue.enter(|ahead| told.lock().expect("lock").push((name, ahead))).await;
+                let place = queue.enter(|ahead| told.lock().expect("lock").push((name, ahead)));
+                let place = place.await.expect("a place");
                 order.lock().expect("lock").push(name);
                 drop(place);
             }));
-            tokio::task::yield_now().await;
+            while seen.lock().expect("lock").len() == count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
         drop(first);
         for one in waiting {
@@ -110,12 +125,61 @@ mod tests {
 
     #[tokio::test]
     async fn one_who_leaves_the_line_makes_room() {
-        let queue = Queue::new(1);
-        let first = queue.enter(|_| ()).await;
-        let gone = tokio::time::timeout(std::time::Duration::from_millis(5), queue.enter(|_| ()));
+        let runtime = tempfile::tempdir().expect("temp");
+        let queue = Queue::new(runtime.path(), 1);
+        let first = queue.enter(|_| ()).await.expect("a place");
+        let gone = tokio::time::timeout(Duration::from_millis(50), queue.enter(|_| ()));
         assert!(gone.await.is_err());
-        assert!(queue.waiting.borrow().tickets.is_empty());
         drop(first);
-        drop(queue.enter(|_| panic!("there is a place")).await);
+        drop(queue.enter(|_| panic!("there is a place")).await.expect("a place"));
+    }
+
+    #[tokio::test]
+    async fn each_goes_by_its_own_number_of_places() {
+        let runtime = tempfile::tempdir().expect("temp");
+        let (one, two) = (Queue::new(runtime.path(), 1), Queue::new(runtime.path(), 2));
+        let _first = one.enter(|_| panic!("there is a place")).await.expect("a place");
+        let second = two.enter(|_| panic!("there are two places")).await.expect("a place");
+        let refused = tokio::time::timeout(Duration::from_millis(50), one.enter(|_| ()));
+        assert!(refused.await.is_err());
+        drop(second);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_removed_is_stood_in_again() {
+        let runtime = tempfile::tempdir().expect("temp");
+        let queue = Queue::new(runtime.path(), 1);
+        let first = queue.enter(|_| ()).await.expect("a place");
+        let lines = runtime.path().join("lines");
+        let waiting = queue.enter(|_| std::fs::remove_dir_all(&lines).expect("removed"));
+        let place = tokio::time::timeout(Duration::from_secs(5), waiting);
+        let place = place.await.expect("in time").expect("a place");
+        let refused = tokio::time::timeout(Duration::from_millis(50), queue.enter(|_| ()));
+        assert!(refused.await.is_err());
+        drop((first, place));
+    }
+
+    #[tokio::test]
+    async fn writers_wait_for_those_above_and_below_and_for_no_others() {
+        let runtime = tempfile::tempdir().expect("temp");
+        let keep = tempfile::tempdir().expect("temp");
+        let root = keep.path().canonicalize().expect("real");
+        std::fs::create_dir_all(root.join("a/b")).expect("made");
+        std::fs::create_dir_all(root.join("ab")).expect("made");
+        let queue = Queue::new(runtime.path(), 1);
+        let stand = async |path: &str| {
+            let path = WorkspacePath::check(Some(&root.join(path)), &root, &[]).expect("checked");
+            queue.write(&path).await.expect("in line")
+        };
+        let first = stand("a").await;
+        let mut inner = stand("a/b").await;
+        let mut like = stand("ab").await;
+        let mut again = stand("a").await;
+        assert_eq!(inner.ahead().await.expect("counted"), 1);
+        assert_eq!(like.ahead().await.expect("counted"), 0);
+        assert_eq!(again.ahead().await.expect("counted"), 2);
+        drop(first);
+        assert_eq!(inner.ahead().await.expect("counted"), 0);
+        assert_eq!(again.ahead().await.expect("counted"), 1);
     }
 }

@@ -213,7 +213,25 @@ pub struct SandboxReport {
     pub receipt: Option<Receipt>,
 }
 
+/// The kind of failure of a run whose process died.
+const DIED: &str = "died";
+
 impl Report {
+    /// The report of a run whose process ended without one. There is none on record.
+    pub(super) fn of_death(run_id: RunId, how: &str) -> Self {
+        let mut report = Self::of_breakdown(run_id, &format!("the run's own process {how}"));
+        if let Some(error) = &mut report.error {
+            error.kind = DIED.into();
+            error.hint = Some("look at the workspace, and run it again".into());
+        }
+        report
+    }
+
+    /// Whether this stands for a run that died.
+    pub fn is_of_death(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.kind == DIED)
+    }
+
     /// The report of a run that broke down before it could make one.
     pub(super) fn of_breakdown(run_id: RunId, message: &str) -> Self {
         Self {

@@ -9,19 +9,22 @@ use tokio_util::task::TaskTracker;
 
 use super::cancel::{CancelReason, Canceller};
 use super::host::Host;
+use super::past::Asked;
 use super::queue::Queue;
 use super::shared::Shared;
-use super::{Event, Report, Task, TaskError, execute, task};
+use super::{Event, Report, Task, TaskError, execute, owner, task};
 use crate::config::{self, Config, LoadOptions, Trust};
+use crate::history::Record;
 use crate::ids::RunId;
 use crate::workspace::WorkspacePath;
 
-/// Starts runs and waits for their ends. Cheap to clone; clones share one queue.
+/// Starts runs and waits for their ends. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Runner {
     shared: Arc<Shared>,
     live: Arc<Mutex<Vec<(RunId, Canceller)>>>,
     tracker: TaskTracker,
+    detached: bool,
 }
 
 /// Why there is no runner.
@@ -41,7 +44,13 @@ pub struct Run {
     events: mpsc::UnboundedReceiver<Event>,
     report: oneshot::Receiver<Report>,
     canceller: Canceller,
+    begun: Option<oneshot::Receiver<Begun>>,
+    keep: mpsc::Sender<oneshot::Sender<()>>,
+    kept: bool,
 }
+
+/// Whether there is a record of the run; or why there is no run after all.
+pub(super) type Begun = Result<bool, String>;
 
 impl Runner {
     /// `options` are what `config` was loaded with; with the file of a run's project, they give
@@ -55,16 +64,24 @@ impl Runner {
             shared: Arc::new(Shared {
                 trust: Trust::new(&state),
                 host: Host::new(&runtime, &state),
+                queue: Queue::new(&runtime, places),
                 runtime,
                 state,
                 options,
                 folder: std::env::current_dir().map_err(StartError::Folder)?,
-                queue: Queue::new(places),
                 config: Arc::new(config),
             }),
             live: Arc::default(),
             tracker: TaskTracker::new(),
+            detached: false,
         })
+    }
+
+    /// Gives each run a process of its own, which outlives this one as long as it takes to clean
+    /// up, and longer where the run is kept.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        Self { detached: true, ..self }
     }
 
     pub fn config(&self) -> &Config {
@@ -106,31 +123,82 @@ impl Runner {
         });
     }
 
+    /// Settles what runs left whose processes died: containers, and things in workspaces.
+    pub async fn settle(&self) {
+        self.shared.host.look_again(self.shared.config.engine.host.as_deref()).await;
+    }
+
+    /// Whether something of the run is still there that [`Self::settle`] is to remove.
+    pub fn is_unsettled(&self, id: &RunId) -> bool {
+        self.shared.runtime.join(id.as_str()).exists()
+    }
+
     /// Checks the task and starts it; never waits for the engine or the model server.
     pub fn start(&self, task: Task) -> Result<Run, TaskError> {
+        if self.detached { self.start_detached(task) } else { self.start_as(RunId::new(), task) }
+    }
+
+    /// In this process.
+    pub(super) fn start_as(&self, id: RunId, task: Task) -> Result<Run, TaskError> {
         let asked = Instant::now();
         let task = task::check(task, &self.shared)?;
-        let id = RunId::new();
-        let canceller = Canceller::new();
-        let (events, received) = mpsc::unbounded_channel();
-        let (done, report) = oneshot::channel();
+        let record = Record::create(&self.shared.state, &id)
+            .inspect_err(|error| tracing::warn!("this run leaves no record: {error}"))
+            .ok();
+        let record = record.map(|mut record| {
+            record.task(&Asked::of(&task));
+            record
+        });
+        let (run, ends) = Run::new(id.clone());
+        let _ = ends.begun.send(Ok(record.is_some()));
         let job = execute::Job {
             shared: self.shared.clone(),
-            id: id.clone(),
+            id,
             task,
             asked,
-            events,
-            canceller: canceller.clone(),
+            events: ends.events,
+            canceller: ends.canceller,
+            record,
         };
-        self.lock().push((id.clone(), canceller.clone()));
-        let runner = self.clone();
+        self.track(&run, execute::guarded(job), ends.done);
+        Ok(run)
+    }
+
+    /// In a process of its own, which checks the task again: it is that one's word that counts.
+    fn start_detached(&self, task: Task) -> Result<Run, TaskError> {
+        task::check(task.clone(), &self.shared)?;
+        let id = RunId::new();
+        let (run, ends) = Run::new(id.clone());
+        let RunEnds { events, canceller, begun, keep, done } = ends;
+        let ends = owner::Ends { events, begun, keep, canceller };
+        let followed = owner::start(&self.shared, id, task, ends).map_err(TaskError::Owner)?;
+        let shared = self.shared.clone();
+        let settled = async move {
+            let report = followed.await;
+            if report.is_of_death() {
+                // Nobody is nearer.
+                shared.host.look_again(shared.config.engine.host.as_deref()).await;
+            }
+            report
+        };
+        self.track(&run, settled, done);
+        Ok(run)
+    }
+
+    fn track(
+        &self,
+        run: &Run,
+        work: impl Future<Output = Report> + Send + 'static,
+        done: oneshot::Sender<Report>,
+    ) {
+        self.lock().push((run.id.clone(), run.canceller.clone()));
+        let (runner, id) = (self.clone(), run.id.clone());
         self.tracker.spawn(async move {
-            let report = execute::guarded(job).await;
-            runner.lock().retain(|(live, _)| *live != report.run_id);
+            let report = work.await;
+            runner.lock().retain(|(live, _)| *live != id);
             // Nobody may be listening any more; the record on disk has the report.
             drop(done.send(report));
         });
-        Ok(Run { id, events: received, report, canceller })
     }
 
     /// Cancels all runs and waits for their clean-up. Returns those that were not clean in time.
@@ -149,7 +217,57 @@ impl Runner {
     }
 }
 
+/// What whoever carries out a run has of it.
+struct RunEnds {
+    events: mpsc::UnboundedSender<Event>,
+    canceller: Canceller,
+    begun: oneshot::Sender<Begun>,
+    keep: mpsc::Receiver<oneshot::Sender<()>>,
+    done: oneshot::Sender<Report>,
+}
+
 impl Run {
+    fn new(id: RunId) -> (Self, RunEnds) {
+        let canceller = Canceller::new();
+        let (events, received) = mpsc::unbounded_channel();
+        let (done, report) = oneshot::channel();
+        let (started, begun) = oneshot::channel();
+        let (keep, wanted) = mpsc::channel(1);
+        let run = Self {
+            id,
+            events: received,
+            report,
+            canceller: canceller.clone(),
+            begun: Some(begun),
+            keep,
+            kept: false,
+        };
+        (run, RunEnds { events, canceller, begun: started, keep: wanted, done })
+    }
+
+    /// Waits until the run is on record, or says why there is none. False where it leaves no
+    /// record. Asked once.
+    pub async fn begun(&mut self) -> Result<bool, TaskError> {
+        let Some(begun) = self.begun.take() else { return Ok(true) };
+        let told = begun.await.unwrap_or_else(|_| Err("its process ended at once".into()));
+        told.map_err(TaskError::Refused)
+    }
+
+    /// Lets the run outlive this handle and, where it has a process of its own, this program.
+    /// When this returns, killing us no longer ends it.
+    pub async fn keep(&mut self) {
+        self.kept = true;
+        let (done, told) = oneshot::channel();
+        // A run that is over needs no keeping, and one in this process has nobody to be told.
+        if self.keep.send(done).await.is_ok() {
+            let _ = told.await;
+        }
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     pub fn id(&self) -> &RunId {
         &self.id
     }
@@ -175,6 +293,8 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.canceller.cancel(CancelReason::Asked);
+        if !self.kept {
+            self.canceller.cancel(CancelReason::Asked);
+        }
     }
 }

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::shared::Shared;
 use crate::config::{Config, load_at};
 use crate::workspace::{Mode, WorkspacePath};
 
 /// A task as a face understood it; [`super::Runner::start`] checks it against the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
     /// What the agent is to do, verbatim.
     pub text: String,
@@ -57,6 +59,10 @@ pub enum TaskError {
     Verify,
     #[error("`mode` isolated is not available in this version; use direct or read-only")]
     Mode,
+    #[error("the process for the run could not be started: {0}")]
+    Owner(std::io::Error),
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Workspace(#[from] crate::workspace::Error),
     #[error(transparent)]

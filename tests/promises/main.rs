@@ -5,6 +5,7 @@ mod common;
 
 mod another_kernel;
 mod assembles_the_answer;
+mod belongs_to_the_machine;
 mod build_is_idempotent;
 mod cancel_removes_the_container;
 mod cli;

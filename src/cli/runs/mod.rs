@@ -1,5 +1,6 @@
 //! `sandbox-mcp runs`: what is on record, one file per command.
 
+mod cancel;
 mod events;
 mod follow;
 mod gc;
@@ -40,6 +41,9 @@ enum RunsCommand {
     /// Show the events of a run as they happen, until it is over; the exit code is then the run's
     #[command(after_help = RUN)]
     Follow(One),
+    /// End a run and wait until its container is gone
+    #[command(after_help = RUN)]
+    Cancel(One),
     /// Show the events of a run so far
     #[command(after_help = RUN)]
     Events(One),
@@ -76,6 +80,7 @@ pub fn run(
         Some(RunsCommand::List(list)) => list::run(&state, list, out),
         Some(RunsCommand::Show(one)) => show::run(&find(&state, &one.run)?, one.json, out),
         Some(RunsCommand::Follow(one)) => follow::run(&find(&state, &one.run)?, one.json, out),
+        Some(RunsCommand::Cancel(one)) => cancel::run(&find(&state, &one.run)?, one.json, out),
         Some(RunsCommand::Events(one)) => events::run(&find(&state, &one.run)?, one.json, out),
         Some(RunsCommand::Log(one)) => log::run(&find(&state, &one.run)?, one.json, out),
         Some(RunsCommand::Rm(args)) => rm::run(&state, args, out),

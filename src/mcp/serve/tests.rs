@@ -122,8 +122,9 @@ async fn bad_arguments_are_results_that_a_model_can_read() {
     let answer = host.ask(2, "tools/call", &json!({ "name": "other", "arguments": {} })).await;
     assert_eq!(
         answer["error"]["message"],
-        "there is no tool `other`; there are `run_in_sandbox`, `read_project_file`, \
-         `list_project_files`, `search_project`, `project_status`"
+        "there is no tool `other`; there are `run_in_sandbox`, `get_run`, `list_runs`, \
+         `cancel_run`, `read_project_file`, `list_project_files`, `search_project`, \
+         `project_status`"
     );
     assert!(host.leave().await.is_ok());
 }

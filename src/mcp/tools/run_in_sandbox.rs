@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use super::arguments::{BadArguments, Reader};
 use super::entry::Entry;
-use crate::config::Limits;
+use crate::config::{Keep, Limits};
 use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
 use crate::mcp::session::Session;
-use crate::mcp::{resources, result};
+use crate::mcp::{patience, resources, result};
 use crate::runner::{CancelReason, Run, Status, Task};
 use crate::workspace::Mode;
 
@@ -37,7 +37,8 @@ its answer, the changed files and a verdict in `status`. Takes seconds to minute
 only `task` and the workspace folder, so say all it needs: goal, paths, constraints, and how to \
 check the result.";
 
-const ARGUMENTS: &[&str] = &["task", "workspace", "mode", "timeout", "model", "command", "verify"];
+const ARGUMENTS: &[&str] =
+    &["task", "workspace", "mode", "timeout", "model", "command", "verify", "background"];
 
 const MODES: &[(&str, Mode)] =
     &[("direct", Mode::Direct), ("isolated", Mode::Isolated), ("read_only", Mode::ReadOnly)];
@@ -101,6 +102,10 @@ fn input_schema(limits: &Limits) -> JsonObject {
                 "type": "string",
                 "description": "Shell command run before and after the agent, such as `cargo test`.",
             },
+            "background": {
+                "type": "boolean",
+                "description": "Answer at once with a run_id for get_run.",
+            },
         },
         "required": ["task"],
         "additionalProperties": false,
@@ -109,7 +114,8 @@ fn input_schema(limits: &Limits) -> JsonObject {
     schema
 }
 
-fn to_task(arguments: JsonObject) -> Result<Task, BadArguments> {
+/// The task, and whether the caller waits for its end.
+fn to_task(arguments: JsonObject) -> Result<(Task, bool), BadArguments> {
     let mut arguments = Reader::new(arguments, ARGUMENTS);
     let task = Task {
         text: arguments.required_text("task"),
@@ -120,7 +126,8 @@ fn to_task(arguments: JsonObject) -> Result<Task, BadArguments> {
         command: arguments.text("command"),
         verify: arguments.text("verify"),
     };
-    arguments.finish().map(|()| task)
+    let background = arguments.flag("background").unwrap_or(false);
+    arguments.finish().map(|()| (task, background))
 }
 
 /// One call. A refused task is an answer too, one that the host's model can read and correct;
@@ -133,27 +140,86 @@ async fn call(
     if session.closing.is_cancelled() {
         return Some(result::refused("the server is shutting down"));
     }
-    let task = match to_task(arguments) {
-        Ok(task) => task,
+    let (task, background) = match to_task(arguments) {
+        Ok(asked) => asked,
         Err(error) => return Some(result::refused(&error.to_string())),
     };
-    match session.runner.start(task) {
-        Ok(run) => follow(run, &session, context).await,
-        Err(error) => Some(result::refused(&error.to_string())),
+    let run = match session.runner.start(task) {
+        Ok(run) => run,
+        Err(error) => return Some(result::refused(&error.to_string())),
+    };
+    if background {
+        return leave(run, session, context).await;
     }
+    follow(run, &session, context).await
 }
 
-/// Tells the host what happens until the run is over; cancels it as soon as nobody wants it.
+/// Answers as soon as the run goes on for certain, whatever becomes of us.
+async fn leave(
+    mut run: Run,
+    session: Session,
+    context: RequestContext<RoleServer>,
+) -> Option<CallToolResult> {
+    let recorded = tokio::select! {
+        biased;
+        () = context.ct.cancelled() => return None,
+        () = session.closing.cancelled() => {
+            return Some(result::refused("the server is shutting down"));
+        }
+        recorded = run.begun() => recorded,
+    };
+    match recorded {
+        Ok(true) => {}
+        // Dropping the run cancels it.
+        Ok(false) => {
+            let why = "it could leave no record, so its result would be lost; the server's log has \
+                       the reason";
+            return Some(result::refused(why));
+        }
+        Err(error) => return Some(result::refused(&error.to_string())),
+    }
+    run.keep().await;
+    let id = run.id().clone();
+    tell_the_end(run, &session, context);
+    Some(result::running(&id))
+}
+
+/// Tells the host of the end of a run that no call waits for, if both live to see it.
+fn tell_the_end(run: Run, session: &Session, context: RequestContext<RoleServer>) {
+    let closing = session.closing.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = closing.cancelled() => {}
+            _ = run.report() => resources::tell_changed(&context).await,
+        }
+    });
+}
+
+/// Tells the host what happens until the run is over, or for as long as the host bears it; cancels
+/// it as soon as nobody wants it.
 async fn follow(
     mut run: Run,
     session: &Session,
     context: RequestContext<RoleServer>,
 ) -> Option<CallToolResult> {
-    let heartbeat = Duration::from_secs(session.runner.config().mcp.heartbeat);
-    let mut progress = Progress::start(&context, run.id(), heartbeat);
+    let settings = &session.runner.config().mcp;
+    let heartbeat = Duration::from_secs(settings.heartbeat);
+    let mut progress = Progress::start(&context, format!("started run {}", run.id()), heartbeat);
     let mut logs = Logs::start(&context, run.id(), &session.level);
+    let limit = patience::of(settings, &context);
+    let patience = async move {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(patience);
+    if settings.keep == Keep::All {
+        run.keep().await;
+    }
     let canceller = run.canceller();
     let mut stopped = false;
+    let (mut impatient, mut outlasted) = (false, false);
     loop {
         tokio::select! {
             biased;
@@ -164,6 +230,10 @@ async fn follow(
                 logs.silence();
             }
             () = session.closing.cancelled(), if !stopped => {
+                if run.is_kept() {
+                    outlasted = true;
+                    break;
+                }
                 stopped = true;
                 canceller.cancel(CancelReason::Shutdown);
             }
@@ -174,10 +244,27 @@ async fn follow(
                 }
                 None => break,
             },
+            () = &mut patience, if !stopped && !impatient => {
+                impatient = true;
+                // Without a record the result could be had from nowhere else.
+                if run.begun().await.unwrap_or(false) {
+                    run.keep().await;
+                    outlasted = true;
+                    break;
+                }
+            }
             () = session.giving_up.cancelled() => break,
         }
     }
     let id = run.id().clone();
+    if outlasted {
+        tokio::join!(progress.finish(), logs.finish());
+        if session.client_gone.is_cancelled() {
+            return None;
+        }
+        tell_the_end(run, session, context);
+        return Some(result::running(&id));
+    }
     let report = tokio::select! {
         biased;
         report = run.report() => Some(report),
@@ -190,7 +277,13 @@ async fn follow(
         return None;
     }
     resources::tell_changed(&context).await;
-    Some(report.map_or_else(|| result::unconfirmed(&id), result::of_report))
+    Some(match report {
+        Some(report) if report.is_of_death() => {
+            result::of_death(&id, !session.runner.is_unsettled(&id))
+        }
+        Some(report) => result::of_report(report),
+        None => result::unconfirmed(&id),
+    })
 }
 
 #[cfg(test)]
@@ -204,9 +297,10 @@ mod tests {
 
     #[test]
     fn arguments_become_a_task() {
-        let task = to_task(object(json!({
+        let (task, background) = to_task(object(json!({
             "task": "--do 'it'\n", "workspace": "sub", "mode": "read_only", "timeout": 90,
             "model": "m", "command": "git-commit", "verify": "make check",
+            "background": true,
         })))
         .expect("good arguments");
         assert_eq!(task.text, "--do 'it'\n");
@@ -216,11 +310,13 @@ mod tests {
         assert_eq!(task.model.as_deref(), Some("m"));
         assert_eq!(task.command.as_deref(), Some("git-commit"));
         assert_eq!(task.verify.as_deref(), Some("make check"));
+        assert!(background);
     }
 
     #[test]
     fn a_task_alone_is_enough() {
-        let task = to_task(object(json!({"task": "x"}))).expect("good arguments");
+        let (task, background) = to_task(object(json!({"task": "x"}))).expect("good arguments");
+        assert!(!background);
         assert_eq!(task.mode, Mode::Direct);
         assert_eq!((task.workspace, task.timeout), (None, None));
     }

@@ -1,6 +1,6 @@
 //! "Nothing left behind": no container, volume, network, socket, folder or process of a run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -56,8 +56,9 @@ impl Leftovers {
         let mut found = Vec::new();
         for kind in ["container", "volume", "network"] {
             for (id, run, owner) in listed(kind) {
-                let pid = owner.split('.').next().and_then(|pid| pid.parse().ok());
-                if pid.is_some_and(|pid| pids.contains(&pid)) || runs.contains(&run) {
+                let recorded = self.root.join("state/runs").join(&run).is_dir();
+                let watched = pids.iter().any(|pid| belongs(&owner, *pid));
+                if recorded || watched || runs.contains(&run) {
                     found.push(format!("{kind} {id} of run {run}"));
                 }
             }
@@ -143,11 +144,33 @@ impl Drop for Leftovers {
     }
 }
 
-/// Ids of what the engine keeps for the runs of process `pid`.
+/// Ids of what the engine keeps for the runs of process `pid`, and of those processes that it
+/// started for one run each.
 pub fn owned(kind: &str, pid: u32) -> Vec<String> {
-    let prefix = format!("{pid}.");
-    let ours = listed(kind).into_iter().filter(|(_, _, owner)| owner.starts_with(&prefix));
+    let ours = listed(kind).into_iter().filter(|(_, _, owner)| belongs(owner, pid));
     ours.map(|(id, _, _)| id).collect()
+}
+
+/// Whether the owner is `pid` or a child of it. A parent is remembered from the first look on: a
+/// child that has lost it has another.
+fn belongs(owner: &str, pid: u32) -> bool {
+    static PARENTS: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+    let Some(own) = owner.split('.').next().and_then(|pid| pid.parse::<u32>().ok()) else {
+        return false;
+    };
+    let mut parents = PARENTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !parents.contains_key(owner)
+        && let Some(parent) = parent_of(own)
+    {
+        parents.insert(owner.to_owned(), parent);
+    }
+    own == pid || parents.get(owner) == Some(&pid)
+}
+
+/// The process that started `pid`, as long as both are there.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// Everything of that kind that the engine keeps for runs: id, run and owner.

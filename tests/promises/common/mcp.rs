@@ -83,6 +83,13 @@ impl Mcp {
         answer["result"].clone()
     }
 
+    /// Calls a tool to its end.
+    pub async fn tool(&mut self, name: &str, arguments: Value) -> Value {
+        let params = json!({"name": name, "arguments": arguments});
+        let id = self.request("tools/call", params).await;
+        self.result(id).await
+    }
+
     /// Calls `run_in_sandbox` with `token` for its progress and gives the request's id.
     pub async fn start_run(&mut self, arguments: Value, token: &str) -> u64 {
         let params = json!({
