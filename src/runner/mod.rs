@@ -13,6 +13,7 @@ mod execute;
 mod follow;
 mod hook;
 mod host;
+mod isolated;
 mod openings;
 mod overseer;
 mod past;
@@ -34,7 +35,7 @@ pub use past::{Glance, PastReport, told};
 pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,
-    Swept, Timing, ToolUse, Usage, WorkspaceReport,
+    Swept, Timing, ToolUse, Usage, View, WorkspaceReport,
 };
 pub use run::{Run, Runner, StartError};
 pub use task::{Task, TaskError};

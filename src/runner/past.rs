@@ -75,6 +75,7 @@ pub struct PastFailure {
 pub struct PastWorkspace {
     pub path: Line,
     pub mode: Line,
+    pub view: Option<Line>,
     pub swept: PastSwept,
 }
 
@@ -107,6 +108,7 @@ pub struct PastOdd {
 pub struct PastChanges {
     pub files: Vec<PastChange>,
     pub truncated: bool,
+    pub applied: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -114,6 +116,7 @@ pub struct PastChanges {
 pub struct PastChange {
     pub path: Line,
     pub change: Line,
+    pub from: Option<Line>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -50,8 +50,6 @@ pub enum TaskError {
     Timeout { asked: u64, allowed: u64 },
     #[error("`command` is `{asked}`; there are: {}", .known.join(", "))]
     Command { asked: String, known: Vec<String> },
-    #[error("`mode` isolated is not available in this version; use direct or read-only")]
-    Mode,
     #[error(transparent)]
     Workspace(#[from] crate::workspace::Error),
     #[error(transparent)]
@@ -87,9 +85,6 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
             return Err(TaskError::Command { asked: asked.clone(), known });
         }
     }
-    if task.mode == Mode::Isolated {
-        return Err(TaskError::Mode);
-    }
     let workspace = WorkspacePath::check(
         task.workspace.as_deref(),
         &shared.folder,
@@ -109,7 +104,7 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     if timeout.is_zero() || timeout.as_secs() > limits.max_timeout {
         return Err(TaskError::Timeout { asked: timeout.as_secs(), allowed: limits.max_timeout });
     }
-    if task.mode != Mode::ReadOnly {
+    if task.mode == Mode::Direct {
         workspace.require_writable()?;
     }
     let Task { text, mode, model, command, .. } = task;

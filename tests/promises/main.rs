@@ -16,6 +16,7 @@ mod egress_end_to_end;
 mod files_belong_to_the_user;
 mod guards_the_workspace;
 mod hostile_task_text;
+mod isolated;
 mod keeps_the_key_out;
 mod leftovers_are_seen;
 mod model_faults;
