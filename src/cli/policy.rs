@@ -13,7 +13,8 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
     let mut mounts = Policy::usual_mounts();
     mounts.extend(config.mount.iter().filter_map(|mount| {
         let what = format!("shared material {}", mount.path.display());
-        Some(Mount { what, source: mount.path.clone(), target: mount.target()?, read_only: true })
+        let (source, target) = (mount.path.clone(), mount.target()?);
+        Some(Mount { what, source, target, read_only: true, overlay: None })
     }));
     let policy = Policy::new(config, user, mounts);
     if json {
@@ -69,6 +70,7 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
         let access = if mount.read_only { "read-only" } else { "read-write" };
         row(&mount.target.display().to_string(), format!("{}, {access}", mount.what));
     }
+    row("/workspace", "in mode isolated a view, copied on write (else a copy), read-write".into());
     row("runtime", policy.runtime.clone().unwrap_or_else(|| "the engine's default".into()));
     row("host", "no port, device, engine socket or environment of the host".into());
     row("engine's logs", policy.log_driver.into());

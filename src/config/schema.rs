@@ -243,6 +243,19 @@ pub struct Workspace {
     /// More paths, relative to the workspace, that stay read-only in direct mode.
     #[schemars(example = ["deploy", "scripts/release.sh"])]
     pub protected: Vec<String>,
+    /// How the mode isolated gets its view of a workspace: as an overlay, as a copy, or as an
+    /// overlay where that can be had.
+    pub isolation: Isolation,
+}
+
+/// How the mode isolated gets its view of a workspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    #[default]
+    Auto,
+    Overlay,
+    Copy,
 }
 
 /// Which runs go on when their client has gone.

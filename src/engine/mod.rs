@@ -6,11 +6,13 @@
 mod connect;
 mod containers;
 mod images;
+mod volumes;
 
 pub use bollard::models;
 pub use connect::{Candidate, Engine, Facts};
 pub use containers::{Attached, Exit, Found, Output};
 pub use images::{BuildRequest, ImageFacts};
+pub use volumes::FoundVolume;
 
 /// What can go wrong between us and the engine.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,8 @@ pub enum Error {
     Api { verb: &'static str, source: bollard::errors::Error },
     #[error("the engine did not {verb} within {seconds} seconds")]
     TimedOut { verb: &'static str, seconds: u64 },
+    #[error("the engine has another volume of the name {name}")]
+    VolumeTaken { name: String },
     #[error("the image's build failed: {message}")]
     Build { message: String },
 }
@@ -44,6 +48,18 @@ impl Error {
                 ..
             }
         )
+    }
+
+    /// Whether this is trouble with a mount, as far as an engine's words tell.
+    pub fn is_about_a_mount(&self) -> bool {
+        match self {
+            Self::Api {
+                source: bollard::errors::Error::DockerResponseServerError { message, .. },
+                ..
+            } => ["mount", "overlay", "volume"].iter().any(|word| message.contains(word)),
+            Self::VolumeTaken { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the engine is already doing, or has done, what was asked.

@@ -25,6 +25,12 @@ pub enum Error {
     Unprotectable(workspace::Obstacle),
     #[error("failed to {0}")]
     Guard(workspace::GuardError),
+    #[error("failed to {0}")]
+    Layer(workspace::LayerError),
+    #[error(
+        "`workspace.isolation` is overlay, and the workspace's path has a comma, a colon or a backslash, which no overlay takes"
+    )]
+    NoOverlay,
     #[error("failed to look at the workspace; this is a fault of sandbox-mcp, please report it")]
     Looking,
     #[error("`hooks.before_start` {why}")]
@@ -39,6 +45,15 @@ pub enum Error {
     Material(#[from] workspace::MaterialError),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
+}
+
+impl From<workspace::LayerError> for Error {
+    fn from(error: workspace::LayerError) -> Self {
+        match error {
+            workspace::LayerError::Workspace(error) => error.into(),
+            other => Self::Layer(other),
+        }
+    }
 }
 
 impl Error {
@@ -69,9 +84,12 @@ impl Error {
             }
             Self::Model(_) => "model_settings",
             Self::OtherKernel { .. } => "other_kernel",
-            Self::Workspace(_) | Self::Unprotectable(_) | Self::Guard(_) | Self::Looking => {
-                "workspace"
-            }
+            Self::Workspace(_)
+            | Self::Unprotectable(_)
+            | Self::Guard(_)
+            | Self::Layer(_)
+            | Self::NoOverlay
+            | Self::Looking => "workspace",
             Self::Hook { .. } => "hook",
             Self::Domain(_) | Self::ModelPort { .. } => "egress",
             Self::Material(_) => "mount",
@@ -95,6 +113,10 @@ impl Error {
             Self::OtherKernel { .. } => {
                 "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)"
             }
+            Self::Layer(workspace::LayerError::TooLarge { .. }) => {
+                "raise the limit, use the mode direct, or an engine and a file system with overlays"
+            }
+            Self::NoOverlay => "set `workspace.isolation` to auto or copy, or rename the folder",
             Self::Hook { .. } => {
                 "run the lines by hand in your home folder, and mend or remove them"
             }

@@ -14,10 +14,11 @@ use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::follow::End;
 use super::host;
+use super::isolated;
 use super::overseer::Overseer;
 use super::prepare::{Prepared, prepare};
 use super::queue::Place;
-use super::room::{Room, remove_all};
+use super::room::{Cleared, Room, remove_all};
 use super::shared::Shared;
 use super::story::{Story, millis};
 use super::task::Checked;
@@ -118,15 +119,24 @@ async fn execute(mut job: Job) -> Report {
 
     story.phase(Phase::Cleaning);
     // The folder stays until all is swept: it is what the next process would go by.
-    let (traffic, cleared, folder) = room.clear(&job.id).await;
+    let Cleared { traffic, failed: cleared, folder, layer, gone } = room.clear(&job.id).await;
     let traffic = traffic.unwrap_or_default();
     story.phase(Phase::Collecting);
     // After the container is gone, so that nothing changes any more.
-    let (changes, swept) = match found.remains.take() {
+    let (mut changes, swept) = match found.remains.take() {
         Some(remains) => remains.close(history::swept(&job.shared.state, &job.id)).await,
         None => (ChangeSummary::default(), Swept { complete: true, ..Swept::default() }),
     };
+    let mut view = None;
+    if let Some(layer) = layer {
+        let closed = isolated::close(&job.shared.state, &job.id, layer, gone).await;
+        closed.remarks.iter().for_each(|remark| story.remark(remark));
+        (view, changes) = (closed.view, closed.changes);
+    }
     drop(folder);
+    for told in job.shared.host.news() {
+        story.remark(&told);
+    }
     found.timing.cleanup_ms = found.lap.next();
     found.timing.total_ms = millis(job.asked.elapsed());
 
@@ -153,6 +163,7 @@ async fn execute(mut job: Job) -> Report {
         workspace: WorkspaceReport {
             path: job.task.workspace.path().display().to_string(),
             mode: job.task.mode,
+            view,
             swept,
         },
         changes,
@@ -208,11 +219,14 @@ async fn live(
         Err(end) => return end,
     };
     story.phase(Phase::Starting);
-    let started = start(job, &prepared, room, found).await;
+    let started = start(job, &prepared, story, room, found).await;
     found.timing.boot_ms = found.lap.next();
     let end = match started {
         Ok(overseer) => work(job, &prepared, room, story, overseer, &mut found.done).await,
-        Err(error) => End::Broken(error),
+        Err(error) => match job.canceller.cancelled().now_or_never() {
+            Some(reason) => End::Cancelled(reason),
+            None => End::Broken(error),
+        },
     };
     found.timing.agent_ms = found.lap.next();
     end
@@ -223,6 +237,7 @@ async fn live(
 async fn start(
     job: &Job,
     prepared: &Prepared,
+    story: &mut Story,
     room: &mut Room,
     found: &mut Findings,
 ) -> Result<Option<Overseer>, Error> {
@@ -256,11 +271,18 @@ async fn start(
                 .map_err(io("write the sandbox's masks"))?,
         );
     }
-    let policy = Policy::new(&task.config, prepared.user, mounts);
-
     let labels = labels(id, prepared.owner.clone(), task.timeout);
     let memory = folder.path().join(host::MEMORY);
     let spec = Spec { image: &prepared.image, labels: &labels };
+    if task.mode == Mode::Isolated {
+        let started = isolated::start(job, prepared, &mut room.layer, mounts, &spec, story).await?;
+        let (sandbox, policy) = started;
+        let sandbox = room.sandbox.insert(sandbox);
+        found.receipt = Some(sandbox.receipt(&policy).await?);
+        let Some(layer) = &room.layer else { unreachable!("it was started with one") };
+        return isolated::watch(task, layer).await.map(Some);
+    }
+    let policy = Policy::new(&task.config, prepared.user, mounts);
     // The agent must not begin before its folder has been looked at; the engine takes its time.
     let looking = async {
         match task.mode {

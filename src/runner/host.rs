@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::Error;
+use super::{Error, isolated};
 use crate::engine::{Engine, Facts};
 use crate::ids::RunId;
 use crate::workspace::{Killed, Placeholders, Reaped, SweepLimits, sweep_killed};
@@ -79,12 +79,20 @@ impl Host {
             tracing::warn!("containers of dead owners may remain: {error}");
             return;
         }
+        let running = match sandbox::reap_volumes(engine).await {
+            Ok(running) => running,
+            Err(error) => {
+                tracing::warn!("volumes of dead owners may remain: {error}");
+                return;
+            }
+        };
         let (runtime, settling) = (self.runtime.clone(), self.settling());
         // A workspace can be large, and a sweep long.
         let settled = spawn_blocking(move || {
             let mut news = Vec::new();
             let reaped =
                 sandbox::reap_folders(&runtime, |folder| settling.settle(folder, &mut news));
+            news.extend(isolated::settle_abandoned(&settling.state, &running));
             (reaped, news)
         });
         match settled.await {

@@ -13,6 +13,7 @@ mod execute;
 mod follow;
 mod hook;
 mod host;
+mod isolated;
 mod line;
 mod openings;
 mod overseer;
@@ -41,7 +42,7 @@ pub use past::{Glance, PastReport, told};
 pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,
-    Swept, Timing, ToolUse, Usage, WorkspaceReport,
+    Swept, Timing, ToolUse, Usage, View, WorkspaceReport,
 };
 pub use resume::{Continued, Reason};
 pub use run::{Run, Runner, StartError};

@@ -188,7 +188,13 @@ fn material(config: &Config) -> Result<Vec<Mount>, Error> {
         .filter_map(|mount| Some((mount, mount.target()?)))
         .map(|(mount, target)| {
             let source = check_material(&mount.path, &config.workspace.roots)?;
-            Ok(Mount { what: "shared material".into(), source, target, read_only: true })
+            Ok(Mount {
+                what: "shared material".into(),
+                source,
+                target,
+                read_only: true,
+                overlay: None,
+            })
         })
         .collect()
 }

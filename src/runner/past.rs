@@ -92,6 +92,7 @@ pub struct PastVerify {
 pub struct PastWorkspace {
     pub path: Line,
     pub mode: Line,
+    pub view: Option<Line>,
     pub swept: PastSwept,
 }
 
@@ -124,6 +125,7 @@ pub struct PastOdd {
 pub struct PastChanges {
     pub files: Vec<PastChange>,
     pub truncated: bool,
+    pub applied: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -131,6 +133,7 @@ pub struct PastChanges {
 pub struct PastChange {
     pub path: Line,
     pub change: Line,
+    pub from: Option<Line>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

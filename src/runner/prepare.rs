@@ -4,7 +4,7 @@ use super::openings::Openings;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{Error, deadlines, probe};
+use super::{Error, deadlines, isolated, probe};
 use std::path::{Path, PathBuf};
 
 use crate::agent::{Abilities, Request, opencode};
@@ -97,6 +97,9 @@ pub async fn prepare(
         let journal = folder.path().join(JOURNAL);
         let extra = &config.workspace.protected;
         room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
+    }
+    if task.mode == Mode::Isolated {
+        room.layer = Some(isolated::make(&shared.state, id, &owner, task, &masks)?);
     }
     let mut mounts =
         workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story).await?;
@@ -231,8 +234,11 @@ async fn workspace_mounts(
     story: &mut Story,
 ) -> Result<Vec<Mount>, Error> {
     let root = workspace.path();
-    if mode == Mode::ReadOnly {
-        return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]);
+    match mode {
+        Mode::ReadOnly => return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]),
+        // Its view is made with the container, and nothing in it is the host's to trust.
+        Mode::Isolated => return Ok(Vec::new()),
+        Mode::Direct => {}
     }
     let extra = extra.to_vec();
     let protection = look(workspace, move |workspace| protected(workspace, &extra)).await?;

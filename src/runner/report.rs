@@ -10,7 +10,7 @@ use crate::ids::RunId;
 pub use super::resume::Continued;
 pub use super::verify::Verify;
 pub use crate::sandbox::Receipt;
-pub use crate::workspace::{ChangeSummary, Mode, Swept};
+pub use crate::workspace::{ChangeSummary, Mode, Swept, View};
 
 /// Our own verdict on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -99,6 +99,9 @@ pub struct Failure {
 pub struct WorkspaceReport {
     pub path: String,
     pub mode: Mode,
+    /// How the run saw it, in the mode isolated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<View>,
     /// What the run left that tools on the host would run or trust: taken out of the workspace and
     /// kept in the run's record. And what is odd, such as setuid bits, devices and sockets.
     #[serde(default)]
@@ -247,6 +250,7 @@ impl Report {
             workspace: WorkspaceReport {
                 path: String::new(),
                 mode: Mode::Direct,
+                view: None,
                 swept: Swept::default(),
             },
             changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },

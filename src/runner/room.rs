@@ -7,6 +7,7 @@ use crate::gateway::{Gateway, Record as Traffic};
 use crate::ids::RunId;
 use crate::sandbox::{RUN_LABEL, RunFolder, Sandbox};
 use crate::workspace::Placeholders;
+use crate::workspace::layer::Layer;
 
 /// Everything that has to be gone when the run is over. Each part also undoes itself when it is
 /// dropped, as far as that is possible without waiting.
@@ -16,17 +17,27 @@ pub struct Room {
     pub gateway: Option<Gateway>,
     pub sandbox: Option<Sandbox>,
     pub placeholders: Option<Placeholders>,
+    /// What the run writes in the mode isolated. It outlives the room: the result is taken from it.
+    pub layer: Option<Layer>,
     /// Whether the engine was asked to make anything.
     pub engine: Option<Engine>,
 }
 
+/// What is left of a room.
+#[derive(Debug)]
+pub struct Cleared {
+    /// What passed through the gateway.
+    pub traffic: Option<Traffic>,
+    pub failed: Result<(), Error>,
+    pub folder: Option<RunFolder>,
+    pub layer: Option<Layer>,
+    /// Whether the container is, for certain.
+    pub gone: bool,
+}
+
 impl Room {
-    /// Undoes everything, the container first, and returns what passed through the gateway.
-    /// The first failure is returned after all was tried.
-    pub async fn clear(
-        mut self,
-        run: &RunId,
-    ) -> (Option<Traffic>, Result<(), Error>, Option<RunFolder>) {
+    /// Undoes everything, the container first. The first failure is returned after all was tried.
+    pub async fn clear(mut self, run: &RunId) -> Cleared {
         let mut failed = Ok(());
         let mut note = |result: Result<(), Error>| {
             let succeeded = result.is_ok();
@@ -66,14 +77,18 @@ impl Room {
             traffic = Some(gateway.record());
             note(gateway.close().await.map(drop).map_err(Error::from));
         }
-        (traffic, failed, self.folder.take())
+        let (folder, layer) = (self.folder.take(), self.layer.take());
+        Cleared { traffic, failed, folder, layer, gone }
     }
 }
 
-/// Removes every container that carries the run's label.
+/// Removes every container that carries the run's label, and then every volume.
 pub async fn remove_all(engine: &Engine, run: &RunId) -> Result<(), Error> {
     for found in engine.find(&format!("{RUN_LABEL}={run}")).await? {
         engine.remove(&found.id).await?;
+    }
+    for found in engine.find_volumes(&format!("{RUN_LABEL}={run}")).await? {
+        engine.remove_volume(&found.name).await?;
     }
     Ok(())
 }

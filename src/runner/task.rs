@@ -57,8 +57,6 @@ pub enum TaskError {
     Command { asked: String, known: Vec<String> },
     #[error("`verify` must be a shell command of up to {VERIFY} bytes without NUL")]
     Verify,
-    #[error("`mode` isolated is not available in this version; use direct or read-only")]
-    Mode,
     #[error("the process for the run could not be started: {0}")]
     Owner(std::io::Error),
     #[error("{0}")]
@@ -102,9 +100,6 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
             return Err(TaskError::Command { asked: asked.clone(), known });
         }
     }
-    if task.mode == Mode::Isolated {
-        return Err(TaskError::Mode);
-    }
     let workspace = WorkspacePath::check(
         task.workspace.as_deref(),
         &shared.folder,
@@ -124,7 +119,7 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     if timeout.is_zero() || timeout.as_secs() > limits.max_timeout {
         return Err(TaskError::Timeout { asked: timeout.as_secs(), allowed: limits.max_timeout });
     }
-    if task.mode != Mode::ReadOnly {
+    if task.mode == Mode::Direct {
         workspace.require_writable()?;
     }
     let verify = task.verify.or_else(|| config.agent.verify.clone());

@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 
 use super::guest::{self, Lines, Order, Watch};
-use super::{AUTHORITIES, Error, Labels, Line, Policy, Receipt, SOCKETS, WORKSPACE};
+use super::{
+    AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt, SOCKETS, WORKSPACE,
+};
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
-    ResourcesUlimits,
+    MountVolumeOptions, ResourcesUlimits,
 };
 use crate::engine::{Engine, Exit};
 use crate::text::one_line;
@@ -37,6 +39,8 @@ pub struct Spec<'a> {
 pub struct Sandbox {
     engine: Engine,
     id: String,
+    /// Made for it, and to be removed with it.
+    volumes: Vec<String>,
     lines: Lines,
     input: Input,
     /// For the end of the order that goes on.
@@ -55,28 +59,41 @@ impl Sandbox {
     /// Creates, attaches and starts, in this order: an engine loses what a container says before
     /// anyone listens. What fails after the creation is removed here.
     pub async fn start(engine: &Engine, policy: &Policy, spec: &Spec<'_>) -> Result<Self, Error> {
+        for mount in &policy.mounts {
+            if let Some(overlay) = &mount.overlay {
+                let options = volume_options(mount, overlay);
+                engine.create_volume(&overlay.volume, options, spec.labels.render()).await?;
+            }
+        }
         let id = match engine.create(body(policy, spec)).await {
             Err(error) if error.is_missing() => {
+                remove_volumes(engine, policy).await?;
                 return Err(Error::NoImage { image: spec.image.to_owned() });
             }
-            other => other?,
+            Err(error) => {
+                remove_volumes(engine, policy).await?;
+                return Err(error.into());
+            }
+            Ok(id) => id,
         };
         let started = async {
             let attached = engine.attach(&id).await?;
             engine.start(&id).await?;
-            Ok(attached)
+            Ok::<_, crate::engine::Error>(attached)
         };
         match started.await {
             Ok(attached) => Ok(Self {
                 engine: engine.clone(),
                 id,
+                volumes: volumes(policy).map(str::to_owned).collect(),
                 lines: Lines::new(attached.output, GUEST_LINE_LIMIT),
                 input: Input(attached.input),
                 watch: None,
             }),
             Err(error) => {
                 engine.remove(&id).await?;
-                Err(error)
+                remove_volumes(engine, policy).await?;
+                Err(error.into())
             }
         }
     }
@@ -169,7 +186,11 @@ impl Sandbox {
         // Hung up first: an engine waits, and with it whoever asks it about the container, until
         // somebody reads what the container still had to say.
         drop((self.lines, self.input));
-        Ok(self.engine.remove(&self.id).await?)
+        self.engine.remove(&self.id).await?;
+        for volume in &self.volumes {
+            self.engine.remove_volume(volume).await?;
+        }
+        Ok(())
     }
 }
 
@@ -254,19 +275,7 @@ fn host_config(policy: &Policy) -> HostConfig {
                 .map(|tmpfs| (tmpfs.path.to_owned(), tmpfs.options.clone()))
                 .collect::<HashMap<_, _>>(),
         ),
-        mounts: Some(
-            policy
-                .mounts
-                .iter()
-                .map(|mount| EngineMount {
-                    typ: Some(MountType::BIND),
-                    source: Some(mount.source.to_string_lossy().into_owned()),
-                    target: Some(mount.target.to_string_lossy().into_owned()),
-                    read_only: Some(mount.read_only),
-                    ..Default::default()
-                })
-                .collect(),
-        ),
+        mounts: Some(policy.mounts.iter().map(engine_mount).collect()),
         log_config: Some(HostConfigLogConfig { typ: Some(policy.log_driver.into()), config: None }),
         ipc_mode: Some("private".into()),
         // PID 1 is our own guest, which reaps and ends by itself; a second init would only stand
@@ -276,6 +285,55 @@ fn host_config(policy: &Policy) -> HostConfig {
         oom_score_adj: Some(500),
         ..Default::default()
     }
+}
+
+fn engine_mount(mount: &Mount) -> EngineMount {
+    let target = Some(mount.target.to_string_lossy().into_owned());
+    let read_only = Some(mount.read_only);
+    match &mount.overlay {
+        None => EngineMount {
+            typ: Some(MountType::BIND),
+            source: Some(mount.source.to_string_lossy().into_owned()),
+            target,
+            read_only,
+            ..Default::default()
+        },
+        Some(overlay) => EngineMount {
+            typ: Some(MountType::VOLUME),
+            source: Some(overlay.volume.clone()),
+            target,
+            read_only,
+            // Else the engine fills an empty volume, and its root's owner, from the image.
+            volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
+            ..Default::default()
+        },
+    }
+}
+
+/// What makes a volume an overlay. `userxattr`, so that its marks can be read without being root,
+/// and so that engines without root can mount it.
+fn volume_options(mount: &Mount, overlay: &Overlay) -> HashMap<String, String> {
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},userxattr",
+        mount.source.display(),
+        overlay.upper.display(),
+        overlay.work.display()
+    );
+    [("type", "overlay"), ("device", "overlay"), ("o", &options)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+fn volumes(policy: &Policy) -> impl Iterator<Item = &str> {
+    policy.mounts.iter().filter_map(|mount| Some(mount.overlay.as_ref()?.volume.as_str()))
+}
+
+/// Removes the volumes of a sandbox whose container is gone, or was never made.
+async fn remove_volumes(engine: &Engine, policy: &Policy) -> Result<(), Error> {
+    for volume in volumes(policy) {
+        engine.remove_volume(volume).await?;
+    }
+    Ok(())
 }
 
 fn strings(paths: &[&str]) -> Vec<String> {

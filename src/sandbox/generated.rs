@@ -23,6 +23,7 @@ pub fn identity_mounts(folder: &Path, user: User) -> std::io::Result<Vec<Mount>>
                 source,
                 target: Path::new("/etc").join(name),
                 read_only: true,
+                overlay: None,
             })
         })
         .collect()
@@ -38,5 +39,5 @@ pub fn mask_mount(folder: &Path, relative: &Path, is_folder: bool) -> std::io::R
         std::fs::write(&source, "{}\n")?;
     }
     let target = Path::new(WORKSPACE).join(relative);
-    Ok(Mount { what: "hidden".into(), source, target, read_only: true })
+    Ok(Mount { what: "hidden".into(), source, target, read_only: true, overlay: None })
 }

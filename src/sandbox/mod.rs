@@ -16,8 +16,8 @@ pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
 pub use generated::{identity_mounts, mask_mount};
 pub use guest::{DEADLINE, Ended, Line, OWNER_GONE, Order};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
-pub use policy::{Door, Mount, Policy, Tmpfs, User};
-pub use reaper::{RunFolder, has_abandoned, reap, reap_folders};
+pub use policy::{Door, Mount, Overlay, Policy, Tmpfs, User};
+pub use reaper::{RunFolder, has_abandoned, reap, reap_folders, reap_volumes};
 pub use receipt::Receipt;
 
 /// Where the workspace appears inside.

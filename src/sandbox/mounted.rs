@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mount, Policy, Receipt, WORKSPACE};
+use super::{Mount, Overlay, Policy, Receipt, WORKSPACE};
 use crate::text::one_line;
 
 /// A mount point and the file or folder that is there.
@@ -18,6 +18,12 @@ pub struct MountSeen {
     pub path: String,
     pub device: Option<u64>,
     pub inode: Option<u64>,
+    /// The file system's type; an old image does not say.
+    #[serde(default)]
+    pub kind: String,
+    /// Some of the names in an overlay and their inodes, which are those of the folder below it.
+    #[serde(default)]
+    pub entries: Vec<(String, u64)>,
 }
 
 impl Receipt {
@@ -40,12 +46,56 @@ impl Receipt {
         let same = |mount: &&Mount| {
             let target = mount.target.to_string_lossy();
             let seen = self.workspace_mounts.iter().rev().find(|seen| seen.path == target);
+            if let Some(overlay) = &mount.overlay {
+                let covered = |name: &str| {
+                    policy.mounts.iter().any(|other| other.target == mount.target.join(name))
+                };
+                return seen.is_some_and(|seen| self.is_view(seen, mount, overlay, &covered));
+            }
             let seen = seen.and_then(|seen| seen.device.zip(seen.inode));
             // gVisor has numbers of its own: only that there is no link on the way can be told.
             let meant = identity(&mount.source);
             seen.is_some() && meant.is_some() && (seen == meant || self.gvisor)
         };
         policy.mounts.iter().filter(below).filter(|mount| !same(mount)).collect()
+    }
+
+    /// Whether an overlay is the one that was meant. Its root has the inode of its upper folder, and
+    /// what lies in it, before anything was changed, those of the folder below; its device is its
+    /// own. The engine followed a name to the folder below, so that is what must be compared.
+    fn is_view(
+        &self,
+        seen: &MountSeen,
+        mount: &Mount,
+        overlay: &Overlay,
+        covered: &dyn Fn(&str) -> bool,
+    ) -> bool {
+        if !self.gvisor {
+            let upper = identity(&overlay.upper).map(|(_, inode)| inode);
+            if seen.kind != "overlay" || upper.is_none() || seen.inode != upper {
+                return false;
+            }
+        }
+        let Some(below) = identity(&mount.source) else { return false };
+        let inode_of = |name: &str| {
+            let meta = mount.source.join(name).symlink_metadata().ok()?;
+            // The kernel may put the layer's number into the upper bits.
+            Some(meta.ino() & 0xffff_ffff)
+        };
+        // A name that is gone was removed just now, or was never there.
+        let shown: Vec<_> = seen.entries.iter().filter(|(name, _)| !covered(name)).collect();
+        let there = shown.iter().filter_map(|(name, inode)| {
+            let ours = inode_of(name)?;
+            Some(self.gvisor || ours == inode & 0xffff_ffff)
+        });
+        let (same, other): (Vec<_>, Vec<_>) = there.partition(|same| *same);
+        let empty = || {
+            let entries = mount.source.read_dir().into_iter().flatten().flatten();
+            let mut names = entries.map(|entry| entry.file_name());
+            !names.any(|name| is_plain(&name) && !covered(&name.to_string_lossy()))
+        };
+        let agrees = other.is_empty() && if shown.is_empty() { empty() } else { !same.is_empty() };
+        agrees && identity(&mount.source) == Some(below)
     }
 
     /// Holds on to what is mounted in the workspace, to see what comes loose.
@@ -94,6 +144,11 @@ impl Held {
     }
 }
 
+/// Whether the guest would tell of this name: it leaves out those that could be read differently.
+fn is_plain(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().iter().all(u8::is_ascii_graphic)
+}
+
 /// Device and inode of what has this name; none where a link is part of it.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     #[cfg(target_os = "linux")]
@@ -131,7 +186,8 @@ mod tests {
         let seen = |path: &Path| {
             let meta = path.metadata().expect("it exists");
             let path = format!("{WORKSPACE}/.git");
-            MountSeen { path, device: Some(meta.dev()), inode: Some(meta.ino()) }
+            let (device, inode) = (Some(meta.dev()), Some(meta.ino()));
+            MountSeen { path, device, inode, kind: String::new(), entries: Vec::new() }
         };
         let misplaced = |source: &Path, seen: Vec<MountSeen>| {
             let mount = Mount {
@@ -139,6 +195,7 @@ mod tests {
                 source: source.to_owned(),
                 target: Path::new(WORKSPACE).join(".git"),
                 read_only: true,
+                overlay: None,
             };
             let policy = Policy { mounts: vec![mount], ..policy() };
             let receipt = Receipt { workspace_mounts: seen, ..good(&policy) };
@@ -154,6 +211,7 @@ mod tests {
             source: source.to_owned(),
             target: target.into(),
             read_only: true,
+            overlay: None,
         };
         let mounts = vec![mount(&root, WORKSPACE), mount(&meant, "/workspace/.git")];
         let policy = Policy { mounts, ..policy() };
@@ -175,5 +233,43 @@ mod tests {
         std::fs::create_dir(&other).expect("a folder");
         let unknown = MountSeen { device: None, ..seen(&meant) };
         assert_eq!(misplaced(&meant, vec![unknown]), 1);
+    }
+
+    #[test]
+    fn a_view_of_something_else_is_seen() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("a path");
+        let (below, other, upper) = (root.join("below"), root.join("other"), root.join("upper"));
+        for folder in [&below, &other, &upper] {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        let inode = |path: &Path| path.symlink_metadata().expect("it exists").ino();
+        let misplaced = |source: &Path, kind: &str, top: &Path, entries: Vec<(String, u64)>| {
+            let overlay =
+                Overlay { volume: "v".into(), upper: upper.clone(), work: root.join("work") };
+            let mount = Policy::overlay_mount(source.to_owned(), overlay);
+            let policy = Policy { mounts: vec![mount], ..policy() };
+            let (path, device) = (WORKSPACE.into(), Some(1));
+            let inode = Some(inode(top));
+            let seen = MountSeen { path, device, inode, kind: kind.into(), entries };
+            let receipt = Receipt { workspace_mounts: vec![seen], ..good(&policy) };
+            receipt.misplaced(&policy).len()
+        };
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![]), 0, "an empty one");
+        for folder in [&below, &other] {
+            std::fs::write(folder.join("a"), "").expect("a file");
+        }
+        std::os::unix::fs::symlink(&below, root.join("link")).expect("a link");
+        let a = |folder: &Path| ("a".to_owned(), inode(&folder.join("a")));
+        let gone = || ("gone".to_owned(), 1);
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![a(&below)]), 0);
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![gone(), a(&below)]), 0);
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![a(&other)]), 1, "another folder");
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![gone()]), 1, "nothing in common");
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![]), 1, "an image that does not say");
+        assert_eq!(misplaced(&below, "overlay", &other, vec![a(&below)]), 1, "another upper");
+        assert_eq!(misplaced(&below, "ext4", &upper, vec![a(&below)]), 1, "no overlay at all");
+        let link = root.join("link");
+        assert_eq!(misplaced(&link, "overlay", &upper, vec![a(&below)]), 1, "by a link");
     }
 }

@@ -170,6 +170,20 @@ pub struct Mount {
     pub source: PathBuf,
     pub target: PathBuf,
     pub read_only: bool,
+    /// Where what is written goes instead of to `source`, if this is a copy-on-write view of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
+}
+
+/// The upper half of a copy-on-write view, which the engine mounts as a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overlay {
+    /// The volume's name.
+    pub volume: String,
+    /// Takes every change.
+    pub upper: PathBuf,
+    /// The kernel's own, beside it.
+    pub work: PathBuf,
 }
 
 impl Policy {
@@ -223,12 +237,30 @@ impl Policy {
 
     /// The workspace's own mount.
     pub fn workspace_mount(source: PathBuf, read_only: bool) -> Mount {
-        Mount { what: "workspace".into(), source, target: WORKSPACE.into(), read_only }
+        Mount {
+            overlay: None,
+            what: "workspace".into(),
+            source,
+            target: WORKSPACE.into(),
+            read_only,
+        }
+    }
+
+    /// A view of the workspace, in which it is changed without being changed.
+    pub fn overlay_mount(source: PathBuf, overlay: Overlay) -> Mount {
+        let mount = Self::workspace_mount(source, false);
+        Mount { what: "workspace, copied on write".into(), overlay: Some(overlay), ..mount }
     }
 
     /// The mount of the gateway's sockets. Read-only, which does not hinder connecting.
     pub fn sockets_mount(source: PathBuf) -> Mount {
-        Mount { what: "gateway sockets".into(), source, target: SOCKETS.into(), read_only: true }
+        Mount {
+            overlay: None,
+            what: "gateway sockets".into(),
+            source,
+            target: SOCKETS.into(),
+            read_only: true,
+        }
     }
 
     /// The mounts of a run in direct mode, as they look before there is one.
@@ -238,6 +270,7 @@ impl Policy {
             source: PathBuf::new(),
             target: Path::new("/etc").join(name),
             read_only: true,
+            overlay: None,
         };
         vec![
             Self::workspace_mount("the workspace".into(), false),
@@ -256,6 +289,7 @@ impl Policy {
             source: workspace.join(relative),
             target: Path::new(WORKSPACE).join(relative),
             read_only,
+            overlay: None,
         }
     }
 

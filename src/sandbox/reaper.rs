@@ -24,6 +24,23 @@ pub async fn reap(engine: &Engine) -> Result<usize, Error> {
     Ok(removed)
 }
 
+/// Removes abandoned volumes, after the containers that used them. Returns the runs that still have
+/// a container: whatever else is known of them, they may be going on.
+pub async fn reap_volumes(engine: &Engine) -> Result<Vec<String>, Error> {
+    let now = jiff::Timestamp::now().as_second();
+    let containers = engine.find(RUN_LABEL).await?;
+    let running: Vec<_> =
+        containers.into_iter().filter_map(|mut found| found.labels.remove(RUN_LABEL)).collect();
+    for found in engine.find_volumes(RUN_LABEL).await? {
+        let in_use = found.labels.get(RUN_LABEL).is_some_and(|run| running.contains(run));
+        if !in_use && is_abandoned(&found.labels, now) {
+            tracing::info!(name = found.name, "removing a volume whose owner is gone");
+            engine.remove_volume(&found.name).await?;
+        }
+    }
+    Ok(running)
+}
+
 /// A run's private folder on the host: made for it, and removed with it.
 #[derive(Debug)]
 pub struct RunFolder {

@@ -21,7 +21,7 @@ use super::walk::{Entry, Limits, Visitor, open_folder, walk};
 use crate::text;
 
 /// Most files that a summary names.
-const LISTED: usize = 200;
+pub(super) const LISTED: usize = 200;
 
 /// Files that a run added, changed or removed. Ignored files and the inside of `.git` are left
 /// out.
@@ -31,6 +31,10 @@ pub struct ChangeSummary {
     pub files: Vec<Change>,
     /// True when there may be more changes than are listed.
     pub truncated: bool,
+    /// Whether the changes of a run in the mode isolated are in the workspace too. Absent where
+    /// they were made there, or where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +42,9 @@ pub struct Change {
     /// Relative to the workspace; ends in `/` where a whole folder is meant.
     pub path: String,
     pub change: ChangeKind,
+    /// The old name of what was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +53,8 @@ pub enum ChangeKind {
     Added,
     Modified,
     Deleted,
+    /// Only in the mode isolated; elsewhere it is a deletion and an addition.
+    Renamed,
 }
 
 /// The workspace as it was before a run.
@@ -97,7 +106,7 @@ impl Baseline {
     /// Looks again and tells the difference. Blocking, like [`Self::take`].
     pub fn changes(&self) -> ChangeSummary {
         let Some(root) = &self.root else {
-            return ChangeSummary { files: Vec::new(), truncated: true };
+            return ChangeSummary { truncated: true, ..ChangeSummary::default() };
         };
         let mut after = After {
             before: self,
@@ -130,9 +139,7 @@ impl Baseline {
 
     /// Whether a file of unknown past has changed since the baseline, by the kernel's own clock.
     fn is_newer(&self, stat: &Stat) -> bool {
-        // The kernel stamps files with a clock that is up to a few ticks late.
-        const LATE: i128 = 20_000_000;
-        nanoseconds(stat.st_ctime.into(), stat.st_ctime_nsec.into()) + LATE >= self.taken
+        changed_since(stat, self.taken)
     }
 }
 
@@ -225,9 +232,12 @@ impl After<'_> {
     fn summary(self) -> ChangeSummary {
         let truncated = !self.complete || self.found.len() > LISTED;
         let files = self.found.into_iter().take(LISTED);
-        let files = files
-            .map(|(path, (change, is_folder))| Change { path: shown(&path, is_folder), change });
-        ChangeSummary { files: files.collect(), truncated }
+        let files = files.map(|(path, (change, is_folder))| Change {
+            path: shown(&path, is_folder),
+            change,
+            from: None,
+        });
+        ChangeSummary { files: files.collect(), truncated, applied: None }
     }
 }
 
@@ -317,6 +327,18 @@ pub(super) fn now() -> i128 {
         .ok()
         .and_then(|since| i128::try_from(since.as_nanos()).ok())
         .unwrap_or_default()
+}
+
+/// When the kernel changed this last, content or anything else.
+pub(super) fn changed(stat: &Stat) -> i128 {
+    nanoseconds(stat.st_ctime.into(), stat.st_ctime_nsec.into())
+}
+
+/// Whether this was changed after `taken`, by the kernel's own clock.
+pub(super) fn changed_since(stat: &Stat, taken: i128) -> bool {
+    // The kernel stamps files with a clock that is up to a few ticks late.
+    const LATE: i128 = 20_000_000;
+    changed(stat) + LATE >= taken
 }
 
 fn nanoseconds(seconds: i128, rest: i128) -> i128 {

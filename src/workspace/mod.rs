@@ -20,6 +20,7 @@ mod gitconfig;
 mod guard;
 mod ignores;
 mod journal;
+pub mod layer;
 mod linked;
 mod lock;
 mod material;
@@ -39,6 +40,7 @@ mod watch;
 
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
 pub use guard::GuardError;
+pub use layer::{LayerError, View};
 pub use lock::WriterLock;
 pub use material::{MaterialError, check_material};
 pub use mode::{Mode, NotAMode};

@@ -41,6 +41,11 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// The opened folder that it lies in.
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.folder
+    }
+
     pub fn is_dir(&self) -> bool {
         self.kind() == FileType::Directory
     }

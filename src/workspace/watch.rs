@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Stat};
+use serde::{Deserialize, Serialize};
 
 use super::walk::{BOTTOM, Entry, Limits, Visitor, open_root, walk_to};
 use super::{GuardError, WorkspacePath};
@@ -28,7 +29,7 @@ const REST: u32 = 10;
 const SCARCE: u64 = 512 << 20;
 
 /// How much a workspace may grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// As allocated on the disk.
     pub bytes: u64,
@@ -119,8 +120,13 @@ struct Last {
 impl Watch {
     /// Counts what is there. Blocking.
     pub fn start(workspace: &WorkspacePath, bounds: Bounds) -> Result<Self, GuardError> {
-        let root = open_root(workspace.path())
-            .map_err(|errno| GuardError::io("open the workspace", workspace.path(), errno))?;
+        Self::start_at(workspace.path(), bounds)
+    }
+
+    /// The same for any folder that a run writes to.
+    pub fn start_at(folder: &Path, bounds: Bounds) -> Result<Self, GuardError> {
+        let root = open_root(folder)
+            .map_err(|errno| GuardError::io("open the workspace", folder, errno))?;
         let space = space(root.as_fd());
         let began = Instant::now();
         let start = Count::of(root.as_fd(), FIRST, (u64::MAX, u64::MAX));

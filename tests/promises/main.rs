@@ -18,6 +18,7 @@ mod files_belong_to_the_user;
 mod goes_on;
 mod guards_the_workspace;
 mod hostile_task_text;
+mod isolated;
 mod keeps_the_key_out;
 mod leftovers_are_seen;
 mod model_faults;

@@ -53,7 +53,10 @@ fn absent(error: &Error) -> Finding {
             error.to_string(),
             "start the engine that listens there, or correct or remove that setting",
         ),
-        Error::Api { .. } | Error::TimedOut { .. } | Error::Build { .. } => Finding::error(
+        Error::Api { .. }
+        | Error::TimedOut { .. }
+        | Error::Build { .. }
+        | Error::VolumeTaken { .. } => Finding::error(
             "found",
             error.to_string(),
             "look at the engine's log (`journalctl -u docker`), and restart it",

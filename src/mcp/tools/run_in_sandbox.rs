@@ -81,7 +81,8 @@ fn input_schema(limits: &Limits) -> JsonObject {
                 "enum": modes,
                 "default": MODES[0].0,
                 "description": "direct: edits the folder itself. read_only: for questions and \
-                                reviews. isolated: not available yet.",
+                                reviews. isolated: edits a view of its own; the \
+                                folder stays as it is.",
             },
             "timeout": {
                 "type": "integer",

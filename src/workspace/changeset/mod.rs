@@ -5,6 +5,8 @@
 //! it, and the workspace. All of it was made by an agent and is hostile: paths are checked when
 //! they are read, and contents are never executed.
 
+mod collect;
 mod manifest;
 
+pub use collect::{CollectError, Collected, collect, write_manifest};
 pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};

@@ -14,7 +14,7 @@ mod find;
 pub(super) mod harmless;
 mod keep;
 pub(super) mod killed;
-mod remove;
+pub(super) mod remove;
 mod repository;
 
 use std::collections::{HashMap, HashSet};

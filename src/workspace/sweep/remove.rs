@@ -14,7 +14,10 @@ use super::super::walk::step;
 const DEEPEST: usize = 32;
 
 /// Opens a folder even if a run has shut it, which its owner may undo.
-pub(super) fn open_anyway(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+pub(in crate::workspace) fn open_anyway(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+) -> Result<OwnedFd, Errno> {
     let opened = step(parent, name);
     let shut = match &opened {
         Ok(opened) => rustix::fs::fstat(opened)?.st_mode & 0o700 != 0o700,
@@ -33,7 +36,7 @@ pub(super) fn open_anyway(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedF
 }
 
 /// Gives the owner of a file or folder further rights to it, without following a link.
-pub(super) fn grant(
+pub(in crate::workspace) fn grant(
     parent: BorrowedFd<'_>,
     name: &OsStr,
     kind: FileType,
@@ -52,7 +55,7 @@ pub(super) fn grant(
 }
 
 /// Removes one entry of a folder and all below it.
-pub(super) fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+pub(in crate::workspace) fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let Err(errno) = remove_from(parent, name) else { return Ok(()) };
     if errno != Errno::ACCESS {
         return Err(errno);

@@ -1,0 +1,59 @@
+//! Volumes: made for a run, found by their labels, removed.
+
+use std::collections::HashMap;
+
+use bollard::models::VolumeCreateRequest;
+use bollard::query_parameters as query;
+
+use super::{Engine, Error, api};
+
+/// A volume found by its labels.
+#[derive(Clone, Debug)]
+pub struct FoundVolume {
+    pub name: String,
+    pub labels: HashMap<String, String>,
+}
+
+impl Engine {
+    /// Creates a volume of the engine's own driver. An engine answers with the old one where the
+    /// name is taken; one that is not what was asked for is refused.
+    pub async fn create_volume(
+        &self,
+        name: &str,
+        options: HashMap<String, String>,
+        labels: HashMap<String, String>,
+    ) -> Result<(), Error> {
+        let asked = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            driver: Some("local".into()),
+            driver_opts: Some(options.clone()),
+            labels: Some(labels.clone()),
+            ..Default::default()
+        };
+        let made = self.docker.create_volume(asked).await.map_err(api("create the volume"))?;
+        if made.name == name && made.labels == labels && made.options == options {
+            Ok(())
+        } else {
+            Err(Error::VolumeTaken { name: name.to_owned() })
+        }
+    }
+
+    /// Removes a volume. One that is gone is a success.
+    pub async fn remove_volume(&self, name: &str) -> Result<(), Error> {
+        let options = query::RemoveVolumeOptionsBuilder::new().force(true).build();
+        match self.docker.remove_volume(name, Some(options)).await.map_err(api("remove the volume"))
+        {
+            Err(error) if error.is_missing() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Every volume that carries `label`.
+    pub async fn find_volumes(&self, label: &str) -> Result<Vec<FoundVolume>, Error> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = query::ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let found = self.docker.list_volumes(Some(options)).await.map_err(api("list volumes"))?;
+        let found = found.volumes.unwrap_or_default().into_iter();
+        Ok(found.map(|one| FoundVolume { name: one.name, labels: one.labels }).collect())
+    }
+}

@@ -1,0 +1,162 @@
+//! The workspace as it is when a run's changes are told.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::Node;
+use super::tree;
+use super::walk_all;
+use crate::workspace::Bounds;
+use crate::workspace::changes::changed_since;
+use crate::workspace::walk::{Entry, Limits, Visitor, open_folder, open_root};
+
+/// How much of the workspace is read, in times of what a run may add to it.
+const ROOM: u64 = 8;
+
+pub struct Base {
+    root: Option<OwnedFd>,
+    began: i128,
+    bytes: u64,
+    /// The folder that was looked at last: what is asked for comes by folders.
+    last: Option<(PathBuf, Option<OwnedFd>)>,
+}
+
+/// What is at a place of the workspace.
+pub struct Seen {
+    /// None for nothing, and for what cannot be described.
+    pub node: Option<Node>,
+    /// Whether somebody has changed it since the run began.
+    pub moved: bool,
+}
+
+impl Base {
+    pub fn open(workspace: &Path, identity: (u64, u64), began: i128, bounds: &Bounds) -> Self {
+        let root = open_root(workspace).ok().filter(|root| {
+            rustix::fs::fstat(root).is_ok_and(|now| (now.st_dev, now.st_ino) == identity)
+        });
+        Self { root, began, bytes: bounds.bytes.saturating_mul(ROOM), last: None }
+    }
+
+    /// False where the workspace was moved or removed.
+    pub fn is_there(&self) -> bool {
+        self.root.is_some()
+    }
+
+    fn folder(&mut self, folder: &Path) -> Result<Option<BorrowedFd<'_>>, Errno> {
+        let known = self.last.as_ref().is_some_and(|(last, _)| last == folder);
+        if !known {
+            let opened = match &self.root {
+                None => None,
+                Some(root) => match open_folder(root.as_fd(), folder) {
+                    Ok(opened) => Some(opened),
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+                    Err(errno) => return Err(errno),
+                },
+            };
+            self.last = Some((folder.to_owned(), opened));
+        }
+        Ok(self.last.as_ref().and_then(|(_, opened)| opened.as_ref()).map(AsFd::as_fd))
+    }
+
+    pub fn node(&mut self, path: &Path) -> io::Result<Seen> {
+        let nothing = || Ok(Seen { node: None, moved: false });
+        let (began, most) = (self.began, self.bytes);
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return nothing();
+        };
+        let Some(folder) = self.folder(parent)? else { return nothing() };
+        let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return nothing(),
+            Err(errno) => return Err(errno.into()),
+        };
+        let mode = stat.st_mode & 0o777;
+        let mut read = 0;
+        let node = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Some(Node::Folder { mode }),
+            FileType::Symlink => tree::link(folder, name),
+            FileType::RegularFile => match tree::open_file(folder, name) {
+                Ok((mut file, _)) => {
+                    let (sha256, size) = whole(&mut file, most)?;
+                    read = size;
+                    Some(Node::File { sha256, size, mode })
+                }
+                // It has just gone, or become something else.
+                Err(Errno::NOENT | Errno::LOOP | Errno::INVAL) => None,
+                Err(errno) => return Err(errno.into()),
+            },
+            _ => None,
+        };
+        // Once more: it may have changed while it was read.
+        let after = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        let moved = changed_since(&stat, began)
+            || after.is_ok_and(|after| changed_since(&after, began))
+            || after.is_err();
+        self.bytes = self.bytes.saturating_sub(read);
+        Ok(Seen { node, moved })
+    }
+
+    /// Whether something may have been taken away from a place where nothing is: then the folder
+    /// was changed that it was in, or one above.
+    pub fn may_have_lost(&self, path: &Path) -> bool {
+        let Some(root) = &self.root else { return true };
+        for folder in path.ancestors().skip(1) {
+            match open_folder(root.as_fd(), folder).and_then(rustix::fs::fstat) {
+                Ok(stat) => return changed_since(&stat, self.began),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(_) => return true,
+            }
+        }
+        true
+    }
+
+    /// Everything below a folder, without what is inside of a `.git`, and whether that is all.
+    pub fn below(&self, folder: &Path, limits: Limits) -> (Vec<PathBuf>, bool) {
+        let opened = self.root.as_ref().and_then(|root| open_folder(root.as_fd(), folder).ok());
+        let Some(opened) = opened else { return (Vec::new(), true) };
+        let mut below = Below { top: folder, found: Vec::new(), closed: false };
+        let whole = walk_all(opened.as_fd(), limits, &mut below);
+        (below.found, whole && !below.closed)
+    }
+
+    /// The names in a folder; none where there is no such folder.
+    pub fn names(&mut self, folder: &Path) -> Result<Vec<std::ffi::OsString>, Errno> {
+        use std::os::unix::ffi::OsStrExt;
+        let Some(opened) = self.folder(folder)? else { return Ok(Vec::new()) };
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(opened)? {
+            let entry = entry?;
+            let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn whole(file: &mut File, most: u64) -> io::Result<(String, u64)> {
+    tree::hash(file, most)?.ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+}
+
+struct Below<'a> {
+    top: &'a Path,
+    found: Vec<PathBuf>,
+    closed: bool,
+}
+
+impl Visitor for Below<'_> {
+    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
+        self.found.push(self.top.join(folder).join(entry.name));
+        !entry.name.eq_ignore_ascii_case(".git")
+    }
+
+    fn closed(&mut self, _folder: &Path) {
+        self.closed = true;
+    }
+}

@@ -1,0 +1,134 @@
+//! The new contents, each under its hash.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Seek};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use super::{Node, tree};
+use crate::text::hex;
+use crate::workspace::sweep::remove::grant;
+
+pub struct Blobs {
+    folder: PathBuf,
+    /// How much may still be read.
+    room: u64,
+    made: bool,
+}
+
+/// Why a content is not kept.
+pub enum Not {
+    /// It cannot be, and the result is without it.
+    Kept(&'static str),
+    /// Nothing can be.
+    Failed(io::Error),
+}
+
+impl Blobs {
+    pub fn new(folder: &Path, room: u64) -> Self {
+        Self { folder: folder.to_owned(), room, made: false }
+    }
+
+    /// Tells what a file of the layer is, and keeps its content unless it is as `before`.
+    pub fn keep(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &OsStr,
+        before: Option<&Node>,
+    ) -> Result<Node, Not> {
+        let opened = match tree::open_file(folder, name) {
+            // The run may have shut it, which its owner may undo. Its mode is put back.
+            Err(Errno::ACCESS) => open_shut(folder, name),
+            other => other,
+        };
+        let (mut file, stat) = opened.map_err(|_| Not::Kept("unreadable"))?;
+        if has_marks(&file) {
+            return Err(Not::Kept("marked in a way that is not understood"));
+        }
+        let mode = stat.st_mode & 0o777;
+        let unread = |_| Not::Kept("unreadable");
+        let hashed = tree::hash(&mut file, self.room).map_err(unread)?;
+        let Some((sha256, size)) = hashed else {
+            return Err(Not::Kept("larger than what may be kept"));
+        };
+        self.room -= size;
+        let known =
+            |node: &Node| matches!(node, Node::File { sha256: same, .. } if *same == sha256);
+        if !before.is_some_and(known) {
+            self.store(&mut file, &sha256, size)?;
+        }
+        Ok(Node::File { sha256, size, mode })
+    }
+
+    fn store(&mut self, file: &mut File, sha256: &str, size: u64) -> Result<(), Not> {
+        if !self.made {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+            made.map_err(Not::Failed)?;
+            self.made = true;
+        }
+        let path = self.folder.join(sha256);
+        // What was interrupted has another name.
+        if path.symlink_metadata().is_ok_and(|meta| meta.len() == size) {
+            return Ok(());
+        }
+        let partial = self.folder.join("partial");
+        self.write(file, &partial, sha256, size).map_err(Not::Failed)?;
+        fs::rename(&partial, &path).map_err(Not::Failed)
+    }
+
+    fn write(&self, file: &mut File, to: &Path, sha256: &str, size: u64) -> io::Result<()> {
+        let mut options = File::options();
+        let mut copy =
+            options.create(true).read(true).write(true).truncate(true).mode(0o600).open(to)?;
+        if rustix::fs::ioctl_ficlone(&copy, &*file).is_ok() {
+            return Ok(());
+        }
+        file.rewind()?;
+        io::copy(&mut file.take(size), &mut copy)?;
+        copy.rewind()?;
+        let mut hasher = Sha256::new();
+        // Small ones are looked at again; of large ones the number of bytes must do.
+        if size < 1 << 20 {
+            io::copy(&mut copy, &mut HashWriter(&mut hasher))?;
+            if hex(&hasher.finalize()) != sha256 {
+                return Err(io::Error::other("a file of the layer changed while it was read"));
+            }
+        } else if copy.metadata()?.len() != size {
+            return Err(io::Error::other("a file of the layer changed while it was read"));
+        }
+        Ok(())
+    }
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open_shut(folder: BorrowedFd<'_>, name: &OsStr) -> Result<(File, rustix::fs::Stat), Errno> {
+    let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    grant(folder, name, FileType::RegularFile, 0o400)?;
+    let (file, _) = tree::open_file(folder, name)?;
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    Ok((file, stat))
+}
+
+/// Whether the kernel has marked a file of an overlay's layer as one whose content is elsewhere.
+/// We mount so that it never does; what a run itself marks in such a way gets another name.
+fn has_marks(file: &File) -> bool {
+    super::overlay::marks(file).is_none_or(|marks| marks.unknown)
+}

@@ -1,0 +1,121 @@
+//! Comparing a copy with what was copied.
+//!
+//! The kernel's own marks tell what was touched: a file that has the inode under which it was
+//! copied, and was not changed since the copy was done, is as it was. Its times of modification
+//! are the agent's to set; the time of change is not.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+
+use super::{CollectError, Collector, Past, Place, is_of_a_branch, walk_all};
+use crate::workspace::changes::changed;
+use crate::workspace::layer::{Copied, Layer};
+use crate::workspace::sweep::remove::grant;
+use crate::workspace::walk::{Entry, Visitor};
+
+pub(super) fn collect(
+    collector: &mut Collector,
+    copy: &OwnedFd,
+    layer: &Layer,
+) -> Result<(), CollectError> {
+    let Some(Copied { at }) = layer.note().copied else {
+        collector.complete = false;
+        return Ok(());
+    };
+    let known: HashMap<_, _> = Copied::read(layer.folder())?.into_iter().collect();
+    let mut limits = collector.limits;
+    limits.entries = limits.entries.saturating_add(known.len());
+    let mut compared = Compared { collector, known, at };
+    let whole = walk_all(copy.as_fd(), limits, &mut compared);
+    let mut gone: Vec<_> = compared.known.into_keys().collect();
+    gone.sort();
+    collector.complete &= whole;
+    if whole {
+        for path in gone.iter().filter(|path| !inside_of_git(path)) {
+            collector.delete_one(path);
+        }
+    }
+    Ok(())
+}
+
+fn inside_of_git(path: &Path) -> bool {
+    let above = path.parent().into_iter().flat_map(Path::iter);
+    above.into_iter().any(|name| name.eq_ignore_ascii_case(".git"))
+}
+
+struct Compared<'a> {
+    collector: &'a mut Collector,
+    /// What has not been seen yet.
+    known: HashMap<PathBuf, u64>,
+    at: i128,
+}
+
+impl Compared<'_> {
+    /// Of what is inside of a `.git` only whether it changed is of interest.
+    fn inside(&mut self, path: &Path, known: bool) {
+        let parts: PathBuf = path.iter().take_while(|name| !is_git(name)).collect();
+        let name = path.iter().find(|name| is_git(name)).unwrap_or_default();
+        let repository = parts.join(name);
+        let inside = path.strip_prefix(&repository).unwrap_or(path).to_owned();
+        if !known {
+            let commits = self.collector.repositories.entry(repository).or_default();
+            *commits |= is_of_a_branch(&inside);
+        }
+    }
+}
+
+fn is_git(name: &std::ffi::OsStr) -> bool {
+    name.eq_ignore_ascii_case(".git")
+}
+
+impl Visitor for Compared<'_> {
+    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
+        let path = folder.join(entry.name);
+        let inode = self.known.remove(&path);
+        let Some(stat) = entry.stat() else {
+            self.collector.incomplete(&path, "unreadable");
+            return false;
+        };
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if is_dir
+            && stat.st_mode & 0o700 != 0o700
+            && !rustix::process::geteuid().is_root()
+            && grant(entry.folder(), entry.name, FileType::Directory, 0o700).is_err()
+        {
+            self.collector.incomplete(&path, "unreadable");
+            return false;
+        }
+        let same = inode == Some(stat.st_ino) && changed(&stat) <= self.at;
+        match self.collector.place(&path) {
+            Place::Ours => return false,
+            Place::Repository => {
+                self.inside(&path, same);
+                return true;
+            }
+            Place::Plain if inside_of_git(&path) => {
+                self.inside(&path, same || is_dir);
+                return true;
+            }
+            Place::Plain => {}
+        }
+        if !same {
+            self.collector.compare(&path, entry, &stat, Past::Known(inode.is_some()));
+        }
+        true
+    }
+
+    fn closed(&mut self, folder: &Path) {
+        self.collector.incomplete(folder, "unreadable");
+    }
+
+    fn too_deep(&mut self, folder: &Path, _entry: &Entry<'_>) {
+        self.collector.incomplete(folder, "too deep");
+    }
+
+    fn enough(&self) -> bool {
+        self.collector.failed.is_some()
+    }
+}

@@ -1,0 +1,312 @@
+//! Telling what a run changed in its view of a workspace, when its container is gone.
+//!
+//! What lies in a layer was made by an agent and is hostile: nothing is followed, nothing but
+//! regular files is opened, everything is bounded. What lies in the workspace may change meanwhile.
+//! The time this takes grows with what changed; for a copy also with what was copied.
+
+mod base;
+mod blobs;
+mod copied;
+mod overlay;
+mod renames;
+mod summary;
+mod tree;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FileType, Stat};
+
+use base::Base;
+use blobs::Blobs;
+
+use super::manifest::{Alteration, Manifest, Node, RelPath, Skipped, VERSION};
+use crate::workspace::layer::{Layer, View};
+use crate::workspace::walk::{Entry, Limits, open_root};
+use crate::workspace::{ChangeSummary, LayerError};
+
+/// How long a look may take: long enough for every content that the bounds allow.
+const LONGEST: Duration = Duration::from_secs(900);
+
+/// A run can pass its bounds between two looks at it; its result is kept up to so many times of
+/// them.
+const ROOM: u64 = 2;
+
+/// Most entries of what is left out.
+const SKIPPED: usize = 200;
+
+/// Why a result could not be kept. Each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    #[error("keep the run's changes: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+}
+
+/// What a run changed.
+#[derive(Debug)]
+pub struct Collected {
+    pub manifest: Manifest,
+    /// The same for the report.
+    pub summary: ChangeSummary,
+    /// Whether commits or branches were made, which stay in the run's own view.
+    pub commits: bool,
+}
+
+/// Tells what is changed in a layer, and keeps the new contents in `blobs`. The container must be
+/// gone. The layer stays as it is, so that this can be done again.
+pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
+    let note = layer.note();
+    let limits = Limits {
+        entries: usize::try_from(note.bounds.files.saturating_mul(ROOM)).unwrap_or(usize::MAX),
+        time: LONGEST,
+    };
+    let mut collector = Collector {
+        base: Base::open(&note.workspace, note.identity, note.began, &note.bounds),
+        blobs: Blobs::new(blobs, note.bounds.bytes.saturating_mul(ROOM)),
+        covered: note.covered.iter().map(|path| path.as_path().to_owned()).collect(),
+        limits,
+        found: BTreeMap::new(),
+        skipped: BTreeMap::new(),
+        repositories: BTreeMap::new(),
+        complete: true,
+        failed: None,
+    };
+    // Without a base nothing can be compared, and nothing could be applied.
+    collector.complete &= collector.base.is_there();
+    let written = layer.written();
+    match note.view {
+        None => {}
+        Some(View::Overlay) => {
+            let upper = open_root(&written).map_err(io::Error::from)?;
+            overlay::collect(&mut collector, &upper)?;
+        }
+        Some(View::Reflink | View::Copy) => {
+            let copy = open_root(&written).map_err(io::Error::from)?;
+            copied::collect(&mut collector, &copy, layer)?;
+        }
+    }
+    if let Some(error) = collector.failed.take() {
+        return Err(error.into());
+    }
+    let commits = collector.repositories.values().any(|commits| *commits);
+    let manifest = collector.manifest(&note.workspace);
+    let summary = summary::summary(&manifest, &written);
+    Ok(Collected { manifest, summary, commits })
+}
+
+/// Writes a list of changes, whole or not at all.
+pub fn write_manifest(manifest: &Manifest, path: &Path) -> Result<(), CollectError> {
+    let partial = path.with_extension("partial");
+    let mut options = File::options();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(&serde_json::to_vec(manifest).map_err(io::Error::from)?)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    Ok(())
+}
+
+/// What has been found so far.
+struct Collector {
+    base: Base,
+    blobs: Blobs,
+    /// What mounts of ours hid.
+    covered: HashSet<PathBuf>,
+    limits: Limits,
+    found: BTreeMap<PathBuf, Found>,
+    skipped: BTreeMap<PathBuf, &'static str>,
+    /// Each `.git` that was changed, and whether commits or branches were.
+    repositories: BTreeMap<PathBuf, bool>,
+    complete: bool,
+    failed: Option<io::Error>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    before: Option<Node>,
+    after: Option<Node>,
+    moved: bool,
+}
+
+/// Whether something was in the workspace when the run began.
+#[derive(Clone, Copy)]
+enum Past {
+    Known(bool),
+    /// An overlay does not tell: what was renamed to a place looks the same as what is new there.
+    Unknown,
+}
+
+/// What a place in a layer is to the collection.
+enum Place {
+    Ours,
+    /// A `.git`.
+    Repository,
+    Plain,
+}
+
+impl Collector {
+    fn place(&self, path: &Path) -> Place {
+        // Other spellings are the same place on some file systems.
+        let is_git = |name: &std::ffi::OsStr| name.eq_ignore_ascii_case(".git");
+        if self.covered.contains(path) {
+            Place::Ours
+        } else if path.file_name().is_some_and(is_git) {
+            Place::Repository
+        } else {
+            Place::Plain
+        }
+    }
+
+    fn skip(&mut self, path: &Path, why: &'static str) {
+        if self.skipped.len() < SKIPPED {
+            self.skipped.insert(path.to_owned(), why);
+        }
+    }
+
+    fn incomplete(&mut self, path: &Path, why: &'static str) {
+        self.complete = false;
+        self.skip(path, why);
+    }
+
+    /// Compares one thing of the view with the workspace's.
+    fn compare(&mut self, path: &Path, entry: &Entry<'_>, stat: &Stat, past: Past) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let Ok(base) = self.base.node(path) else {
+            return self.incomplete(path, "unreadable in the workspace");
+        };
+        let after = match kind {
+            FileType::Directory => Some(Node::Folder { mode: stat.st_mode & 0o777 }),
+            FileType::Symlink => tree::link(entry.folder(), entry.name),
+            FileType::RegularFile => {
+                match self.blobs.keep(entry.folder(), entry.name, base.node.as_ref()) {
+                    Ok(node) => Some(node),
+                    Err(blobs::Not::Kept(why)) => return self.incomplete(path, why),
+                    Err(blobs::Not::Failed(error)) => {
+                        self.failed = Some(error);
+                        return;
+                    }
+                }
+            }
+            FileType::Socket => return self.left_out(path, "socket"),
+            FileType::Fifo => return self.left_out(path, "fifo"),
+            _ => return self.left_out(path, "device"),
+        };
+        if after.is_none() {
+            return self.incomplete(path, "unreadable");
+        }
+        if after == base.node {
+            return;
+        }
+        // A folder that gave way to something else took everything below along.
+        if matches!(base.node, Some(Node::Folder { .. })) && kind != FileType::Directory {
+            self.delete_below(path);
+        }
+        let lost = || match past {
+            Past::Known(there) => there,
+            Past::Unknown => self.base.may_have_lost(path),
+        };
+        let moved = base.moved || (base.node.is_none() && lost());
+        self.found.insert(path.to_owned(), Found { before: base.node, after, moved });
+    }
+
+    /// Something that is never carried over; what was in its place is gone all the same.
+    fn left_out(&mut self, path: &Path, why: &'static str) {
+        self.skip(path, why);
+        self.delete(path);
+    }
+
+    /// Something of the workspace is not in the view any more.
+    fn delete(&mut self, path: &Path) {
+        if matches!(self.delete_one(path), Some(Node::Folder { .. })) {
+            self.delete_below(path);
+        }
+    }
+
+    /// The same without what is below; answers what it was.
+    fn delete_one(&mut self, path: &Path) -> Option<Node> {
+        match self.place(path) {
+            Place::Ours => return None,
+            Place::Repository => {
+                self.repositories.entry(path.to_owned()).or_default();
+                return None;
+            }
+            Place::Plain => {}
+        }
+        match self.base.node(path) {
+            Ok(base) => {
+                let before = base.node?;
+                let found = Found { before: Some(before.clone()), after: None, moved: base.moved };
+                self.found.insert(path.to_owned(), found);
+                Some(before)
+            }
+            Err(_) => {
+                self.incomplete(path, "unreadable in the workspace");
+                None
+            }
+        }
+    }
+
+    fn delete_below(&mut self, folder: &Path) {
+        let (below, whole) = self.base.below(folder, self.limits);
+        if !whole {
+            self.incomplete(folder, "too much to look at");
+        }
+        for path in below {
+            // What is inside of a `.git` is not listed: `below` does not go there.
+            self.delete_one(&path);
+            if self.failed.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn manifest(self, workspace: &Path) -> Manifest {
+        let mut complete = self.complete;
+        let mut checked = |path: PathBuf| {
+            let path = RelPath::new(path).ok();
+            complete &= path.is_some();
+            path
+        };
+        let mut changes: Vec<_> = self
+            .found
+            .into_iter()
+            .filter_map(|(path, Found { before, after, moved })| {
+                let path = checked(path)?;
+                Some(Alteration { path, before, after, from: None, base_moved: moved })
+            })
+            .collect();
+        renames::find(&mut changes);
+        let repositories = self.repositories.into_keys().map(|path| (path, "inside .git"));
+        let skipped: BTreeMap<_, _> = self.skipped.into_iter().chain(repositories).collect();
+        let skipped = skipped
+            .into_iter()
+            .filter_map(|(path, why)| Some(Skipped { path: checked(path)?, why: why.to_owned() }));
+        let skipped = skipped.collect();
+        let workspace = workspace.to_owned();
+        Manifest { version: VERSION, workspace, changes, skipped, complete }
+    }
+}
+
+/// Whether a place inside of a `.git` says where branches are.
+fn is_of_a_branch(inside: &Path) -> bool {
+    inside.starts_with("refs")
+        || ["HEAD", "packed-refs"].iter().any(|name| inside == Path::new(name))
+}
+
+/// The depth to which layers are looked at.
+fn walk_all(
+    root: BorrowedFd<'_>,
+    limits: Limits,
+    visitor: &mut impl crate::workspace::walk::Visitor,
+) -> bool {
+    crate::workspace::walk::walk_to(crate::workspace::walk::BOTTOM, root, limits, visitor)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! A list of changes as a report shows it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::{Alteration, Manifest, Node};
+use crate::workspace::changes::{LISTED, shown};
+use crate::workspace::ignores::Ignores;
+use crate::workspace::walk::{open_folder, open_root};
+use crate::workspace::{Change, ChangeKind, ChangeSummary};
+
+/// Folders that are only there for what is in them are left out, and what the project ignores
+/// takes one line for each folder of it.
+pub(super) fn summary(manifest: &Manifest, written: &Path) -> ChangeSummary {
+    let mut rules = Rules::new(&manifest.workspace, written);
+    let parents: HashSet<&Path> = manifest
+        .changes
+        .iter()
+        .flat_map(|change| change.path.as_path().ancestors().skip(1))
+        .collect();
+    let renamed: BTreeSet<_> =
+        manifest.changes.iter().filter_map(|change| change.from.as_ref()).collect();
+    let mut lines: BTreeMap<(PathBuf, bool), (ChangeKind, Option<String>)> = BTreeMap::new();
+    for change in &manifest.changes {
+        let path = change.path.as_path();
+        let kind = kind(change);
+        if let Some(ignored) = rules.ignored_folder(path, is_folder(change)) {
+            let line = lines.entry((ignored, true)).or_insert((kind, None));
+            if line.0 != kind {
+                line.0 = ChangeKind::Modified;
+            }
+            continue;
+        }
+        let is_way = is_folder(change) && kind != ChangeKind::Modified && parents.contains(path);
+        if is_way || renamed.contains(&change.path) {
+            continue;
+        }
+        let from = change.from.as_ref().map(ToString::to_string);
+        lines.insert((path.to_owned(), is_folder(change)), (kind, from));
+    }
+    let truncated = !manifest.complete || lines.len() > LISTED;
+    let files = lines.into_iter().take(LISTED).map(|((path, is_folder), (change, from))| Change {
+        path: shown(&path, is_folder),
+        change,
+        from,
+    });
+    let applied = (!manifest.changes.is_empty()).then_some(false);
+    ChangeSummary { files: files.collect(), truncated, applied }
+}
+
+fn kind(change: &Alteration) -> ChangeKind {
+    match (&change.before, &change.after, &change.from) {
+        (_, _, Some(_)) => ChangeKind::Renamed,
+        (None, ..) => ChangeKind::Added,
+        (_, None, _) => ChangeKind::Deleted,
+        _ => ChangeKind::Modified,
+    }
+}
+
+fn is_folder(change: &Alteration) -> bool {
+    matches!(change.after.as_ref().or(change.before.as_ref()), Some(Node::Folder { .. }))
+}
+
+/// The project's rules, and those that the run wrote; read as they are needed.
+struct Rules {
+    sources: Vec<(Option<OwnedFd>, Ignores)>,
+    read: HashSet<PathBuf>,
+}
+
+impl Rules {
+    fn new(workspace: &Path, written: &Path) -> Self {
+        let mut sources = vec![(open_root(workspace).ok(), Ignores::around(workspace))];
+        sources.push((open_root(written).ok(), Ignores::default()));
+        Self { sources, read: HashSet::new() }
+    }
+
+    /// The highest folder on the way to a path that is ignored; the path itself if it is one.
+    fn ignored_folder(&mut self, path: &Path, is_folder: bool) -> Option<PathBuf> {
+        let mut way: Vec<&Path> = path.ancestors().collect();
+        way.reverse();
+        for folder in way {
+            let is_itself = folder == path;
+            if is_itself && !is_folder {
+                return None;
+            }
+            if !folder.as_os_str().is_empty() {
+                let hidden = self.sources.iter().any(|(_, rules)| rules.hides(folder, true));
+                if hidden {
+                    return Some(folder.to_owned());
+                }
+            }
+            if self.read.insert(folder.to_owned()) {
+                for (root, rules) in &mut self.sources {
+                    let opened = root.as_ref().map(|root| open_folder(root.as_fd(), folder));
+                    if let Some(Ok(opened)) = opened {
+                        rules.read(folder, opened.as_fd());
+                    }
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,269 @@
+//! A copy of a workspace, where there is no overlay.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::{LayerError, View};
+use crate::workspace::changes;
+use crate::workspace::walk::{BOTTOM, Entry, Limits, Visitor, open_folder, open_root, walk_to};
+use crate::workspace::{Bounds, WorkspacePath};
+
+const LIST: &str = "copied";
+/// Names and inodes of half a million files.
+const LARGEST: u64 = 1 << 30;
+
+/// When the copy was done. What the kernel has not changed since then, the run has not either.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Copied {
+    pub at: i128,
+}
+
+impl Copied {
+    pub(super) fn written(folder: &Path) -> Result<Self, LayerError> {
+        let path = folder.join(LIST);
+        let failed = |errno: Errno| LayerError::io("look at", &path)(errno.into());
+        Ok(Self { at: changes::changed(&rustix::fs::stat(&path).map_err(failed)?) })
+    }
+
+    /// What was copied: names and inodes of the copies.
+    pub fn read(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+        let mut bytes = Vec::new();
+        File::open(folder.join(LIST))?.take(LARGEST).read_to_end(&mut bytes)?;
+        let lines = bytes.split(|byte| *byte == 0).filter(|line| !line.is_empty());
+        let parsed = lines.map(|line| {
+            let at = line.iter().position(|byte| *byte == b' ')?;
+            let inode = std::str::from_utf8(&line[..at]).ok()?.parse().ok()?;
+            let path = std::ffi::OsString::from_vec(line[at + 1..].to_vec());
+            Some((PathBuf::from(path), inode))
+        });
+        parsed.collect::<Option<_>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Copies everything but sockets, pipes and devices, and what cannot be read. Answers how, and how
+/// much was left out.
+pub(super) fn copy(
+    workspace: &WorkspacePath,
+    to: &Path,
+    folder: &Path,
+    bounds: Bounds,
+    stop: &AtomicBool,
+) -> Result<(View, u64), LayerError> {
+    let from = workspace.path();
+    let open = |path: &Path| {
+        open_root(path).map_err(|errno| LayerError::io("open the folder", path)(errno.into()))
+    };
+    let (source, target) = (open(from)?, open(to)?);
+    let list = folder.join(LIST);
+    let list = File::options().create_new(true).write(true).mode(0o600).open(&list);
+    let list = list.map_err(LayerError::io("make the list", folder))?;
+    let mut copier = Copier {
+        root: target.as_fd(),
+        here: None,
+        list: BufWriter::new(list),
+        folders: Vec::new(),
+        bounds,
+        bytes: 0,
+        files: 0,
+        left_out: 0,
+        reflinks: true,
+        plain: false,
+        stop,
+        failed: None,
+    };
+    // Ends by its own bounds.
+    let limits = Limits { entries: usize::MAX, time: Duration::MAX };
+    walk_to(BOTTOM, source.as_fd(), limits, &mut copier);
+    if let Some(error) = copier.failed.take() {
+        return Err(error);
+    }
+    if stop.load(Ordering::Relaxed) {
+        return Err(LayerError::Stopped);
+    }
+    let failed = |source: io::Error| LayerError::io("copy the workspace to", to)(source);
+    // From below, because a folder that may not be written to takes no more entries.
+    for (path, stat) in copier.folders.iter().rev() {
+        let opened = open_folder(copier.root, path).map_err(|errno| failed(errno.into()))?;
+        finish(opened.as_fd(), stat).map_err(|errno| failed(errno.into()))?;
+    }
+    copier.list.flush().map_err(failed)?;
+    let view = if copier.reflinks && !copier.plain { View::Reflink } else { View::Copy };
+    Ok((view, copier.left_out))
+}
+
+struct Copier<'a> {
+    root: BorrowedFd<'a>,
+    /// The folder of the copy that is being filled.
+    here: Option<Rc<OwnedFd>>,
+    list: BufWriter<File>,
+    folders: Vec<(PathBuf, Stat)>,
+    bounds: Bounds,
+    bytes: u64,
+    files: u64,
+    left_out: u64,
+    /// Whether the file system has not refused yet.
+    reflinks: bool,
+    /// Whether anything was copied byte by byte.
+    plain: bool,
+    stop: &'a AtomicBool,
+    failed: Option<LayerError>,
+}
+
+/// Why one entry is not in the copy.
+enum Not {
+    /// It is nothing to copy, cannot be read, or has just gone.
+    Copied,
+    Failed(io::Error),
+}
+
+impl From<Errno> for Not {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(errno.into())
+    }
+}
+
+impl Copier<'_> {
+    fn one(&mut self, folder: &Path, entry: &Entry<'_>) -> Result<(), Not> {
+        let stat = entry.stat().ok_or(Not::Copied)?;
+        let here = self.here.clone().ok_or(Not::Copied)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                rustix::fs::mkdirat(&here, entry.name, Mode::RWXU)?;
+                self.folders.push((folder.join(entry.name), stat));
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(entry.folder(), entry.name, Vec::new());
+                let target = target.map_err(|_| Not::Copied)?;
+                rustix::fs::symlinkat(&target, &here, entry.name)?;
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                if let Some((uid, gid)) = owner(&stat) {
+                    rustix::fs::chownat(&here, entry.name, Some(uid), Some(gid), flags)?;
+                }
+                rustix::fs::utimensat(&here, entry.name, &times(&stat), flags)?;
+            }
+            FileType::RegularFile => {
+                // A file that grows while it is copied must not fill the disk.
+                let room = self.bounds.bytes.saturating_sub(self.bytes);
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let from = rustix::fs::openat(entry.folder(), entry.name, flags, Mode::empty());
+                let from = from.map_err(|_| Not::Copied)?;
+                let stat = rustix::fs::fstat(&from)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                    return Err(Not::Copied);
+                }
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let mode = Mode::RUSR | Mode::WUSR;
+                let to = rustix::fs::openat(&here, entry.name, flags, mode)?;
+                self.bytes += self.content(from, &to, &stat, room).map_err(Not::Failed)?;
+                finish(to.as_fd(), &stat)?;
+            }
+            _ => return Err(Not::Copied),
+        }
+        let made = rustix::fs::statat(&here, entry.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let path = folder.join(entry.name);
+        let line = write!(self.list, "{} ", made.st_ino)
+            .and_then(|()| self.list.write_all(path.as_os_str().as_bytes()))
+            .and_then(|()| self.list.write_all(b"\0"));
+        line.map_err(Not::Failed)
+    }
+
+    fn content(&mut self, from: OwnedFd, to: &OwnedFd, stat: &Stat, room: u64) -> io::Result<u64> {
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if size == 0 || size > room {
+            // The bound is looked at after each entry.
+            return Ok(size);
+        }
+        if self.reflinks {
+            match rustix::fs::ioctl_ficlone(to, &from) {
+                Ok(()) => return Ok(size),
+                Err(_) => self.reflinks = false,
+            }
+        }
+        self.plain = true;
+        let mut to = File::from(to.try_clone()?);
+        io::copy(&mut File::from(from).take(room), &mut to)
+    }
+}
+
+impl Visitor for Copier<'_> {
+    fn enter(&mut self, folder: &Path, _opened: BorrowedFd<'_>) {
+        match open_folder(self.root, folder) {
+            Ok(here) => self.here = Some(Rc::new(here)),
+            Err(errno) => {
+                self.failed = Some(LayerError::io("open the copy of", folder)(errno.into()));
+            }
+        }
+    }
+
+    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
+        match self.one(folder, entry) {
+            Ok(()) => self.files += 1,
+            Err(Not::Copied) => {
+                self.left_out += 1;
+                return false;
+            }
+            Err(Not::Failed(source)) => {
+                self.failed = Some(LayerError::io("copy", &folder.join(entry.name))(source));
+                return false;
+            }
+        }
+        let Bounds { bytes, files } = self.bounds;
+        if self.bytes > bytes {
+            let allowed = bytes >> 20;
+            self.failed = Some(LayerError::TooLarge { what: "MiB", allowed, key: "limits.disk" });
+        } else if self.files > files {
+            self.failed =
+                Some(LayerError::TooLarge { what: "files", allowed: files, key: "limits.files" });
+        }
+        true
+    }
+
+    fn closed(&mut self, _folder: &Path) {
+        self.left_out += 1;
+    }
+
+    fn too_deep(&mut self, _folder: &Path, _entry: &Entry<'_>) {
+        self.left_out += 1;
+    }
+
+    fn enough(&self) -> bool {
+        self.failed.is_some() || self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Gives a copy the owner, mode and times of its original.
+fn finish(copy: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+    if let Some((uid, gid)) = owner(stat) {
+        rustix::fs::fchown(copy, Some(uid), Some(gid))?;
+    }
+    rustix::fs::fchmod(copy, Mode::from_raw_mode(stat.st_mode & 0o1777))?;
+    rustix::fs::futimens(copy, &times(stat))
+}
+
+/// Whom a copy is to be given to; nobody where we cannot.
+fn owner(stat: &Stat) -> Option<(Uid, Gid)> {
+    let root = rustix::process::geteuid().is_root();
+    root.then(|| (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)))
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds: i64, rest: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: rest.try_into().unwrap_or_default(),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}

@@ -1,0 +1,257 @@
+//! Where a run in the mode isolated keeps what it changes: `layers/<run>/` below the state folder.
+//!
+//! | name | what |
+//! |---|---|
+//! | `note.json` | whose it is, what it is a view of, and since when |
+//! | `upper/`, `work/` | the two halves of an overlay that are not the workspace |
+//! | `copy/` | the copy, where there is no overlay |
+//! | `copied` | the names and inodes of what was copied |
+//!
+//! Nothing in here is ever executed on the host, so nothing in it needs protection from the agent.
+//! A layer outlives a process that is killed: whoever comes next finds it by [`abandoned`], keeps
+//! the result, and removes it.
+
+mod copy;
+mod note;
+mod remove;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::FlockOperation;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub(in crate::workspace) use copy::Copied;
+pub(in crate::workspace) use note::Note;
+
+use super::changeset::RelPath;
+use super::{Bounds, WorkspacePath};
+use crate::ids::{Owner, RunId};
+use crate::text::one_line;
+
+const LAYERS: &str = "layers";
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+const COPY: &str = "copy";
+/// Where work folders wait that only root could remove; see [`remove`].
+const SPARE: &str = "spare";
+
+/// How long a layer without a note may still be one that is being made.
+const MAKING: Duration = Duration::from_secs(3600);
+
+/// How a run sees its workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// The workspace itself, with a layer over it that takes the changes.
+    Overlay,
+    /// A copy that shares its blocks with the workspace.
+    Reflink,
+    /// A copy.
+    Copy,
+}
+
+/// Why there is no view of a workspace. Each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    #[error("{what} `{}`: {source}", one_line(.path, 300))]
+    Io { what: &'static str, path: String, source: io::Error },
+    #[error(
+        "copy the workspace: it has more than {allowed} {what} (`{key}`), and there is no overlay here that would do without"
+    )]
+    TooLarge { what: &'static str, allowed: u64, key: &'static str },
+    #[error(
+        "make a view of a workspace that belongs to another user; use the mode read-only, or your own folder"
+    )]
+    NotOurs,
+    #[error("copy the workspace: it was given up")]
+    Stopped,
+    #[error(transparent)]
+    Workspace(#[from] super::Error),
+}
+
+impl LayerError {
+    fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_string_lossy().into_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+/// The layer of one run. Dropping it leaves it where it is.
+#[derive(Debug)]
+pub struct Layer {
+    folder: PathBuf,
+    note: Note,
+    /// Held by whoever collects a dead run's.
+    _claim: Option<File>,
+}
+
+impl Layer {
+    /// Makes an empty layer for a view of `workspace`. `covered` is what is hidden there by mounts
+    /// of ours: whatever the layer has in these places is not the run's doing.
+    pub fn make(
+        state: &Path,
+        run: &RunId,
+        owner: &Owner,
+        workspace: &WorkspacePath,
+        bounds: Bounds,
+        covered: Vec<RelPath>,
+    ) -> Result<Self, LayerError> {
+        let layers = state.join(LAYERS);
+        let private = |path: &Path, all: bool| {
+            let made = DirBuilder::new().recursive(all).mode(0o700).create(path);
+            made.map_err(LayerError::io("make the folder", path))
+        };
+        private(&layers, true)?;
+        // As the kernel is going to name it.
+        let layers = layers.canonicalize().map_err(LayerError::io("find the way to", &layers))?;
+        let folder = layers.join(run.as_str());
+        private(&folder, false)?;
+        let note = Note::new(workspace, owner, bounds, covered);
+        note.write(&folder)?;
+        Ok(Self { folder, note, _claim: None })
+    }
+
+    /// Whether the kernel can be told of an overlay over this workspace: its options are one text,
+    /// in which these characters divide.
+    pub fn can_be_overlay(&self) -> bool {
+        let plain =
+            |path: &Path| path.to_str().is_some_and(|path| !path.contains([',', ':', '\\', '\n']));
+        plain(&self.note.workspace) && plain(&self.folder)
+    }
+
+    /// Makes the two folders of an overlay, and returns them: upper and work.
+    pub fn overlay(&mut self, workspace: &WorkspacePath) -> Result<(PathBuf, PathBuf), LayerError> {
+        let upper = self.folder.join(UPPER);
+        let work = self.folder.join(WORK);
+        self.owned(&upper, workspace)?;
+        let spare = self.folder.parent().map(|layers| layers.join(SPARE));
+        if !spare.is_some_and(|spare| remove::take_spare(&spare, &work, workspace.owner())) {
+            self.owned(&work, workspace)?;
+        }
+        self.note.view = Some(View::Overlay);
+        self.note.write(&self.folder)?;
+        Ok((upper, work))
+    }
+
+    /// Copies the workspace, and returns where to. Blocking, and as long as the workspace is large;
+    /// `stop` ends it.
+    pub fn copy(
+        &mut self,
+        workspace: &WorkspacePath,
+        stop: &AtomicBool,
+    ) -> Result<(PathBuf, u64), LayerError> {
+        let copy = self.folder.join(COPY);
+        // Nothing of an overlay that could not be mounted is the run's.
+        self.note.view = None;
+        self.note.write(&self.folder)?;
+        self.owned(&copy, workspace)?;
+        let (view, left_out) = copy::copy(workspace, &copy, &self.folder, self.note.bounds, stop)?;
+        workspace.recheck()?;
+        self.note.copied = Some(Copied::written(&self.folder)?);
+        self.note.view = Some(view);
+        self.note.write(&self.folder)?;
+        Ok((copy, left_out))
+    }
+
+    /// Makes a folder as the workspace's root is, for whom it belongs to.
+    fn owned(&self, path: &Path, workspace: &WorkspacePath) -> Result<(), LayerError> {
+        let failed = || LayerError::io("make the folder", path);
+        let found = fs::metadata(workspace.path()).map_err(failed())?;
+        DirBuilder::new().mode(0o700).create(path).map_err(failed())?;
+        let owner = workspace.owner();
+        if rustix::process::geteuid().is_root() {
+            chown(path, Some(owner.uid), Some(owner.gid)).map_err(failed())?;
+        } else if rustix::process::geteuid().as_raw() != owner.uid {
+            return Err(LayerError::NotOurs);
+        }
+        let mode = fs::Permissions::from_mode(found.mode() & 0o1777);
+        fs::set_permissions(path, mode).map_err(failed())
+    }
+
+    /// The folder that grows with what the run writes.
+    pub fn written(&self) -> PathBuf {
+        self.folder.join(match self.note.view {
+            Some(View::Reflink | View::Copy) => COPY,
+            Some(View::Overlay) | None => UPPER,
+        })
+    }
+
+    /// A file to be touched as a sign of life.
+    pub fn sign(&self) -> PathBuf {
+        self.folder.join(note::NOTE)
+    }
+
+    /// None where the agent cannot have begun.
+    pub fn view(&self) -> Option<View> {
+        self.note.view
+    }
+
+    /// The folder that it is a view of.
+    pub fn workspace(&self) -> &Path {
+        &self.note.workspace
+    }
+
+    /// The run whose layer it is.
+    pub fn run(&self) -> Option<RunId> {
+        self.folder.file_name()?.to_str()?.parse().ok()
+    }
+
+    pub(super) fn note(&self) -> &Note {
+        &self.note
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Removes it, when the container is gone and the result is kept.
+    pub fn remove(mut self) -> Result<(), LayerError> {
+        // Should this fail half way, nobody takes the rest for a result.
+        self.note.view = None;
+        self.note.write(&self.folder)?;
+        remove::remove(&self.folder).map_err(LayerError::io("remove the folder", &self.folder))
+    }
+}
+
+/// The layers of dead owners, claimed so that no other process takes them as well. Those of the
+/// runs in `running` are left alone, whatever their owners seem to be.
+pub fn abandoned(state: &Path, running: &[String]) -> Vec<Layer> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(state.join(LAYERS)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.parse::<RunId>().is_err() || running.contains(&name) {
+            continue;
+        }
+        let folder = entry.path();
+        match Note::read(&folder) {
+            Ok((note, file)) => {
+                let dead = note.owner.parse::<Owner>().is_ok_and(|owner| !owner.is_alive());
+                let claim = FlockOperation::NonBlockingLockExclusive;
+                if dead && rustix::fs::flock(file.as_fd(), claim).is_ok() {
+                    found.push(Layer { folder, note, _claim: Some(file) });
+                }
+            }
+            Err(error) => {
+                let age = entry.metadata().and_then(|meta| meta.modified());
+                let age = age.ok().and_then(|made| SystemTime::now().duration_since(made).ok());
+                if age.is_some_and(|age| age > MAKING) {
+                    tracing::warn!("a layer without a note is removed: {error}");
+                    if let Err(error) = remove::remove(&folder) {
+                        tracing::warn!("{} remains: {error}", folder.display());
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

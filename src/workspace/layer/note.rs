@@ -1,0 +1,76 @@
+//! What is known of a layer, written down for whoever comes after us.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::copy::Copied;
+use super::{LayerError, View};
+use crate::ids::Owner;
+use crate::workspace::changeset::RelPath;
+use crate::workspace::{Bounds, WorkspacePath, changes};
+
+pub(super) const NOTE: &str = "note.json";
+const LARGEST: u64 = 1 << 20;
+
+/// What is known of a layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Note {
+    pub workspace: PathBuf,
+    /// Device and inode of the workspace.
+    pub identity: (u64, u64),
+    pub owner: String,
+    /// When the run began, in nanoseconds of the kernel's clock.
+    pub began: i128,
+    /// None as long as the agent cannot have begun.
+    pub view: Option<View>,
+    pub copied: Option<Copied>,
+    pub bounds: Bounds,
+    pub covered: Vec<RelPath>,
+}
+
+impl Note {
+    pub(super) fn new(
+        workspace: &WorkspacePath,
+        owner: &Owner,
+        bounds: Bounds,
+        covered: Vec<RelPath>,
+    ) -> Self {
+        Self {
+            workspace: workspace.path().to_owned(),
+            identity: workspace.identity(),
+            owner: owner.to_string(),
+            began: changes::now(),
+            view: None,
+            copied: None,
+            bounds,
+            covered,
+        }
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), LayerError> {
+        let path = folder.join(NOTE);
+        let partial = folder.join("note.partial");
+        let written = serde_json::to_vec(self).map_err(std::io::Error::from).and_then(|bytes| {
+            let mut options = File::options();
+            let mut file =
+                options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
+            file.write_all(&bytes)?;
+            fs::rename(&partial, &path)
+        });
+        written.map_err(LayerError::io("write down what is known in", &path))
+    }
+
+    pub(super) fn read(folder: &Path) -> Result<(Self, File), LayerError> {
+        let path = folder.join(NOTE);
+        let failed = || LayerError::io("read what is known in", &path);
+        let file = File::open(&path).map_err(failed())?;
+        let mut bytes = Vec::new();
+        (&file).take(LARGEST).read_to_end(&mut bytes).map_err(failed())?;
+        let note = serde_json::from_slice(&bytes).map_err(|error| failed()(error.into()))?;
+        Ok((note, file))
+    }
+}

@@ -1,0 +1,102 @@
+//! Isolated runs beside each other, beside a run that writes, and beside a person who works on.
+
+use super::{content, lines, manifest, no_layers, picture};
+use crate::common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_isolated_runs_and_a_writer_do_not_wait_for_each_other() {
+    let workspace = Workspace::new();
+    workspace.write("shared.txt", "base\n");
+    let gate = Gate::default();
+    let held = || Answer::new([Part::Text("Done.".into())]).behind(&gate);
+    let script = |word: &str| {
+        Script::bash(&format!("cat shared.txt; echo {word} >>shared.txt; echo {word} >{word}.txt"))
+            .then(held())
+    };
+    let models = [
+        Model::start(script("first")).await,
+        Model::start(script("second")).await,
+        Model::start(script("direct")).await,
+    ];
+    let product = Product::with_model(&models[0]).await;
+    let config = "[limits]\nconcurrency = 4\n";
+    let product = product.config(config);
+    let mut runs = Vec::new();
+    for (model, mode) in models.iter().zip(["isolated", "isolated", "direct"]) {
+        let url = model.url();
+        let args = ["--json", "--mode", mode, "--model-url", &url, "go"];
+        runs.push(product.start_run(&workspace, args));
+        // Each is in the middle of its work when the next one begins.
+        model.step(2).await;
+    }
+    gate.open();
+    let mut reports = Vec::new();
+    for run in runs {
+        reports.push(run.wait().await.assert_status("completed"));
+    }
+    assert_eq!(workspace.read("shared.txt"), "base\ndirect\n");
+    assert_eq!(workspace.names(), ["direct.txt", "shared.txt"]);
+    for (report, word) in reports.iter().zip(["first", "second"]) {
+        let own = format!("{word}.txt");
+        assert_eq!(lines(report), [format!("{word}.txt: added"), "shared.txt: modified".into()]);
+        let text = String::from_utf8(content(&product, report, "shared.txt")).expect("text");
+        assert_eq!(text, format!("base\n{word}\n"), "it saw nothing of the others");
+        assert_eq!(content(&product, report, &own), format!("{word}\n").as_bytes());
+        let manifest = manifest(&product, report);
+        let changes = manifest["changes"].as_array().expect("changes");
+        let shared = changes.iter().find(|change| change["path"] == "shared.txt").expect("it");
+        assert_eq!(shared["base_moved"], true, "the writer changed it meanwhile");
+    }
+    assert!(
+        reports[2]["changes"]["applied"].is_null() && reports[2]["workspace"]["view"].is_null()
+    );
+    product.check_nothing_left().await;
+    no_layers(&product);
+}
+
+/// What somebody does to the folder while a run works in its view never changes the result without
+/// being marked there, and the folder is theirs alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_changes_under_a_run_is_marked_in_the_result() {
+    for config in ["", "[workspace]\nisolation = \"copy\"\n"] {
+        let workspace = Workspace::new();
+        for name in ["both", "edited", "removed", "gone", "replaced", "theirs", "still/one"] {
+            workspace.write(name, &format!("base of {name}\n"));
+        }
+        let gate = Gate::default();
+        let held = Answer::new([Part::Text("More.".into())]).behind(&gate);
+        let first = Script::bash("echo agent >>both; echo agent >>gone; echo agent >new; true");
+        let second = "cat theirs >/dev/null; echo agent >tmp && mv tmp replaced; rm removed;
+            echo agent >>edited; echo agent >>still/one; echo agent >added; ls";
+        let script = first.then_bash("true").then(held);
+        let model = Model::start(script).await;
+        let product = Product::with_model(&model).await.config(config);
+        let run = product.start_run(&workspace, ["--json", "--mode", "isolated", "go"]);
+        model.step(3).await;
+        for name in ["both", "removed", "theirs"] {
+            workspace.write(name, "person\n");
+        }
+        std::fs::remove_file(workspace.at("gone")).expect("removed");
+        std::fs::rename(workspace.at("replaced"), workspace.at("renamed")).expect("renamed");
+        workspace.write("added", "person\n");
+        let before = picture(workspace.path());
+        gate.open();
+        let report = run.wait().await.assert_status("completed");
+        let _ = second;
+        assert_eq!(picture(workspace.path()), before, "the folder is theirs alone");
+        let manifest = manifest(&product, &report);
+        assert_eq!(manifest["complete"], true);
+        let changes = manifest["changes"].as_array().expect("changes");
+        let moved = |path: &str| {
+            let change = changes.iter().find(|change| change["path"] == path).expect(path);
+            change["base_moved"] == true
+        };
+        assert!(moved("both"), "{manifest:#}");
+        assert!(moved("gone"), "{manifest:#}");
+        assert_eq!(content(&product, &report, "both"), b"base of both\nagent\n");
+        assert!(!changes.iter().any(|change| change["path"] == "theirs"), "{manifest:#}");
+        assert!(!changes.iter().any(|change| change["path"] == "renamed"), "{manifest:#}");
+        product.check_nothing_left().await;
+        no_layers(&product);
+    }
+}
