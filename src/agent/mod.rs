@@ -29,6 +29,10 @@ pub struct Request<'a> {
     pub answer_timeout_ms: u64,
     /// Whether there is anything but the model to be reached.
     pub web: bool,
+    /// Folder inside in which it keeps its conversations, if they are to outlive the sandbox.
+    pub memory: Option<&'a str>,
+    /// Its own name for the conversation to go on with.
+    pub conversation: Option<&'a str>,
     /// MCP servers of its own.
     pub mcp: &'a BTreeMap<String, McpServer>,
 }

@@ -55,9 +55,12 @@ pub fn abilities(output: &str) -> Option<Abilities> {
 pub fn argv(request: &Request<'_>, abilities: &Abilities) -> Vec<String> {
     let mut argv: Vec<String> = [BINARY, "run", "--format", "json"].map(str::to_owned).into();
     argv.extend(["--model".into(), format!("{PROVIDER}/{}", request.model)]);
-    if abilities.title_flag {
+    if abilities.title_flag && request.conversation.is_none() {
         // A given title saves the request that would make one up.
         argv.extend(["--title".into(), "sandbox".into()]);
+    }
+    if let Some(conversation) = request.conversation {
+        argv.extend(["--session".into(), conversation.to_owned()]);
     }
     argv.extend(abilities.unattended_flag.clone());
     if let Some(command) = request.command {
@@ -68,11 +71,7 @@ pub fn argv(request: &Request<'_>, abilities: &Abilities) -> Vec<String> {
 
 /// The command line that goes on with a conversation; what is said next comes by standard input.
 pub fn resumed(request: &Request<'_>, abilities: &Abilities, session: &str) -> Vec<String> {
-    let request = Request { command: None, ..request.clone() };
-    let abilities = Abilities { title_flag: false, ..abilities.clone() };
-    let mut argv = argv(&request, &abilities);
-    argv.extend(["--session".into(), session.to_owned()]);
-    argv
+    argv(&Request { command: None, conversation: Some(session), ..request.clone() }, abilities)
 }
 
 /// Longest id of a conversation.
@@ -96,7 +95,12 @@ pub fn session(line: &str) -> Option<String> {
 
 /// The environment that the agent gets besides the image's own. Holds no secret.
 pub fn environment(request: &Request<'_>) -> Vec<(String, String)> {
-    vec![("OPENCODE_CONFIG_CONTENT".into(), configuration(request).to_string())]
+    let mut environment =
+        vec![("OPENCODE_CONFIG_CONTENT".into(), configuration(request).to_string())];
+    if let Some(folder) = request.memory {
+        environment.push(("XDG_DATA_HOME".into(), folder.to_owned()));
+    }
+    environment
 }
 
 /// The configuration, with no question left open on which it could wait.
@@ -352,6 +356,8 @@ mod tests {
             model_port: 1,
             instructions: &[],
             answer_timeout_ms: 1,
+            memory: None,
+            conversation: None,
             web: false,
             mcp: &BTreeMap::new(),
         };

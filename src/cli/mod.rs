@@ -11,6 +11,7 @@ mod own;
 mod policy;
 mod run;
 mod runs;
+mod sessions;
 mod trust;
 mod view;
 
@@ -89,6 +90,8 @@ enum Command {
     },
     /// List, show, follow, cancel and remove runs on record
     Runs(runs::RunsArgs),
+    /// List, remove and tidy up conversations that can be gone on with
+    Sessions(sessions::SessionsArgs),
     /// What sandboxes may reach besides the model
     #[command(subcommand)]
     Egress(egress::EgressCommand),
@@ -131,6 +134,12 @@ struct RunArgs {
     /// [default: `agent.verify`; empty for none]
     #[arg(long, value_name = "COMMAND")]
     verify: Option<String>,
+    /// Go on with a conversation by its id; `new` begins one that can be gone on with
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// Leave that conversation as it is, and go on in a copy of it
+    #[arg(long, requires = "session")]
+    fork: bool,
     /// Print the run's id and leave it to itself; `runs follow` and `runs cancel` find it
     #[arg(long, conflicts_with = "events")]
     background: bool,
@@ -222,6 +231,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             let effective = project_settings(cli, workspace.as_deref())?;
             config::run(&effective, *json, &mut stdout)?;
             Ok(0)
+        }
+        Some(Command::Sessions(args)) => {
+            sessions::run(args, || Ok(effective()?.config.history), &mut stdout)
         }
         Some(Command::Runs(args)) => {
             runs::run(args, || Ok(effective()?.config.history), &mut stdout)

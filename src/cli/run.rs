@@ -30,6 +30,8 @@ pub fn run(
         model: None, // already in the configuration, with its origin
         command: args.command.clone(),
         verify: args.verify.clone(),
+        session: args.session.clone(),
+        session_fork: args.fork,
     };
     super::block_on(async {
         let runner = Runner::new(config, options)?;

@@ -128,7 +128,7 @@ impl Custody {
             let planted = planted.map(|_| Overseen::Planted(COMMON.into()));
             planted.or_else(|| loosened().map(Overseen::Loosened))
         };
-        (remains, Overseer::new(self.watch, self.memory, looks))
+        (remains, Overseer::new(self.watch, Overseen::Overgrown, self.memory, looks))
     }
 }
 

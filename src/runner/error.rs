@@ -31,6 +31,10 @@ pub enum Error {
         "`workspace.isolation` is overlay, and the workspace's path has a comma, a colon or a backslash, which no overlay takes"
     )]
     NoOverlay,
+    #[error(transparent)]
+    Session(#[from] crate::session::Error),
+    #[error("the agent in this image cannot go on with a conversation")]
+    NoSessions,
     #[error("failed to look at the workspace; this is a fault of sandbox-mcp, please report it")]
     Looking,
     #[error("`hooks.before_start` {why}")]
@@ -90,6 +94,8 @@ impl Error {
             | Self::Layer(_)
             | Self::NoOverlay
             | Self::Looking => "workspace",
+            Self::Session(crate::session::Error::Busy(_)) => "session_busy",
+            Self::Session(_) | Self::NoSessions => "session",
             Self::Hook { .. } => "hook",
             Self::Domain(_) | Self::ModelPort { .. } => "egress",
             Self::Material(_) => "mount",
@@ -116,6 +122,8 @@ impl Error {
             Self::Layer(workspace::LayerError::TooLarge { .. }) => {
                 "raise the limit, use the mode direct, or an engine and a file system with overlays"
             }
+            Self::Session(_) => "leave `session` out to run without what was said before",
+            Self::NoSessions => "use the image that sandbox-mcp builds, or leave `session` out",
             Self::NoOverlay => "set `workspace.isolation` to auto or copy, or rename the folder",
             Self::Hook { .. } => {
                 "run the lines by hand in your home folder, and mend or remove them"

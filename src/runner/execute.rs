@@ -19,6 +19,7 @@ use super::overseer::Overseer;
 use super::prepare::{Prepared, prepare};
 use super::queue::Place;
 use super::room::{Cleared, Room, remove_all};
+use super::session;
 use super::shared::Shared;
 use super::story::{Story, millis};
 use super::task::Checked;
@@ -119,7 +120,8 @@ async fn execute(mut job: Job) -> Report {
 
     story.phase(Phase::Cleaning);
     // The folder stays until all is swept: it is what the next process would go by.
-    let Cleared { traffic, failed: cleared, folder, layer, gone } = room.clear(&job.id).await;
+    let Cleared { traffic, failed: cleared, folder, layer, session, gone } =
+        room.clear(&job.id).await;
     let traffic = traffic.unwrap_or_default();
     story.phase(Phase::Collecting);
     // After the container is gone, so that nothing changes any more.
@@ -133,6 +135,8 @@ async fn execute(mut job: Job) -> Report {
         closed.remarks.iter().for_each(|remark| story.remark(remark));
         (view, changes) = (closed.view, closed.changes);
     }
+    let session =
+        session.and_then(|held| session::close(held, &job.id, story.session.as_deref(), gone));
     drop(folder);
     for told in job.shared.host.news() {
         story.remark(&told);
@@ -160,6 +164,7 @@ async fn execute(mut job: Job) -> Report {
         answer: verdict::answer(status, &story.conversation, witness),
         error,
         verify,
+        session,
         workspace: WorkspaceReport {
             path: job.task.workspace.path().display().to_string(),
             mode: job.task.mode,
@@ -219,10 +224,13 @@ async fn live(
         Err(end) => return end,
     };
     story.phase(Phase::Starting);
-    let started = start(job, &prepared, story, room, found).await;
+    let started = match start(job, &prepared, story, room, found).await {
+        Ok(overseer) => session::oversee(overseer, room.session.as_ref()).await,
+        Err(error) => Err(error),
+    };
     found.timing.boot_ms = found.lap.next();
     let end = match started {
-        Ok(overseer) => work(job, &prepared, room, story, overseer, &mut found.done).await,
+        Ok(overseers) => work(job, &prepared, room, story, overseers, &mut found.done).await,
         Err(error) => match job.canceller.cancelled().now_or_never() {
             Some(reason) => End::Cancelled(reason),
             None => End::Broken(error),
@@ -309,11 +317,16 @@ async fn keep(shared: &Shared, mut story: Story, report: &Report) {
     }
     let retention = Retention::from(&shared.config.history);
     let (state, id) = (shared.state.clone(), report.run_id.clone());
-    let pruned = spawn_blocking(move || history::prune(&state, &retention, Some(&id)));
-    match pruned.await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!("old records remain: {error}"),
-        Err(error) => tracing::error!("old records remain: {error}"),
+    let pruned = spawn_blocking(move || {
+        if let Err(error) = history::prune(&state, &retention, Some(&id)) {
+            tracing::warn!("old records remain: {error}");
+        }
+        if let Err(error) = crate::session::prune(&state, &retention) {
+            tracing::warn!("old sessions remain: {error}");
+        }
+    });
+    if let Err(error) = pruned.await {
+        tracing::error!("old records remain: {error}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use tokio::time::Instant;
 
 use super::Error;
@@ -39,15 +40,15 @@ pub enum End {
 pub struct Bounds<'a> {
     pub canceller: &'a Canceller,
     pub deadline: Instant,
-    /// Of the workspace, if it can be written.
-    pub overseer: Option<Overseer>,
+    /// Of what can be written on this machine: the workspace, the agent's own memory.
+    pub overseers: Vec<Overseer>,
 }
 
-async fn overseen(overseer: &mut Option<Overseer>) -> Overseen {
-    match overseer {
-        Some(overseer) => overseer.seen().await,
-        None => std::future::pending().await,
+async fn overseen(overseers: &mut [Overseer]) -> Overseen {
+    if overseers.is_empty() {
+        return std::future::pending().await;
     }
+    select_all(overseers.iter_mut().map(|overseer| Box::pin(overseer.seen()))).await.0
 }
 
 async fn passed(until: Option<Instant>) {
@@ -88,13 +89,13 @@ impl Workplace<'_> {
 
     /// The next thing that happens, or the end of everything. Nothing is lost between two calls.
     pub async fn next(&mut self, until: Option<Instant>) -> Result<Seen, End> {
-        let Bounds { canceller, deadline, overseer } = &mut self.bounds;
+        let Bounds { canceller, deadline, overseers } = &mut self.bounds;
         let line = tokio::select! {
             // In this order, so that a flood of output cannot hold off a cancel or the deadline.
             biased;
             reason = canceller.cancelled() => return Err(End::Cancelled(reason)),
             () = tokio::time::sleep_until(*deadline) => return Err(End::TimedOut),
-            seen = overseen(overseer) => return Err(End::Overseen(seen)),
+            seen = overseen(overseers) => return Err(End::Overseen(seen)),
             () = passed(until) => return Ok(Seen::Passed),
             Some(traffic) = self.gateway.next_event() => return Ok(Seen::Traffic(traffic)),
             line = self.sandbox.next_line() => line,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::spawn_blocking;
 
 use super::execute::Job;
-use super::overseer::Overseer;
+use super::overseer::{Overseen, Overseer};
 use super::prepare::Prepared;
 use super::story::Story;
 use super::task::Checked;
@@ -129,7 +129,7 @@ pub async fn watch(task: &Checked, layer: &Layer) -> Result<Overseer, Error> {
     let (written, bounds) = (layer.written(), bounds(task));
     let watch = spawn_blocking(move || Watch::start_at(&written, bounds));
     let watch = watch.await.map_err(|_| Error::Looking)??;
-    Ok(Overseer::new(watch, layer.sign(), || None))
+    Ok(Overseer::new(watch, Overseen::Overgrown, layer.sign(), || None))
 }
 
 /// What is told of a run's layer in its report.

@@ -27,6 +27,7 @@ mod report;
 mod resume;
 mod room;
 mod run;
+mod session;
 mod shared;
 mod story;
 mod task;
@@ -46,5 +47,6 @@ pub use report::{
 };
 pub use resume::{Continued, Reason};
 pub use run::{Run, Runner, StartError};
+pub use session::{NEW as NEW_SESSION, SessionReport};
 pub use task::{Task, TaskError};
 pub use verify::{Check, Verify};

@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub enum Overseen {
     /// The workspace has grown more than it may.
     Overgrown(Exceeded),
+    /// What the agent keeps of a conversation has.
+    Overremembered(Exceeded),
     /// A protected place, relative to the workspace, was replaced on the host.
     Loosened(PathBuf),
     /// The run made something, relative to the workspace, that git on the host follows at once and
@@ -37,10 +39,11 @@ pub struct Overseer {
 }
 
 impl Overseer {
-    /// `looks` looks after the protections. `alive` is a file to touch, as the
+    /// `exceeded` says what it means when there is more than is allowed. `looks` looks after the protections. `alive` is a file to touch, as the
     /// sign of life that whoever comes after us goes by.
     pub fn new(
         mut watch: Watch,
+        exceeded: fn(Exceeded) -> Overseen,
         alive: PathBuf,
         looks: impl Fn() -> Option<Overseen> + Send + 'static,
     ) -> Self {
@@ -53,7 +56,7 @@ impl Overseer {
                     tracing::debug!("{} is not touched: {error}", alive.display());
                 }
                 let seen = looks();
-                if let Some(seen) = seen.or_else(|| watch.look().map(Overseen::Overgrown)) {
+                if let Some(seen) = seen.or_else(|| watch.look().map(exceeded)) {
                     // Nobody listens when the work has just ended.
                     let _ = tell.send(seen);
                     return;

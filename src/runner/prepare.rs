@@ -4,7 +4,7 @@ use super::openings::Openings;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{Error, deadlines, isolated, probe};
+use super::{Error, deadlines, isolated, probe, session};
 use std::path::{Path, PathBuf};
 
 use crate::agent::{Abilities, Request, opencode};
@@ -13,7 +13,7 @@ use crate::ids::{Owner, RunId};
 use crate::model::{self, Endpoint};
 use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
-use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, User, image::Inputs};
+use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
 use crate::workspace::{
     Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, protected, sockets,
 };
@@ -33,6 +33,10 @@ pub struct Prepared {
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,
     pub openings: Openings,
+    /// Whether the conversation is to outlive the sandbox.
+    pub remembers: bool,
+    /// The agent's own name for the conversation to go on with.
+    pub conversation: Option<String>,
     /// This process.
     pub owner: Owner,
 }
@@ -50,6 +54,8 @@ impl Prepared {
             // The gateway and our own deadline decide; the agent must not give up before them.
             answer_timeout_ms: super::story::millis(task.timeout) + 60_000,
             web: self.openings.web,
+            memory: self.remembers.then_some(SESSION),
+            conversation: self.conversation.as_deref(),
             mcp: &task.config.agent.mcp,
         }
     }
@@ -101,14 +107,24 @@ pub async fn prepare(
     if task.mode == Mode::Isolated {
         room.layer = Some(isolated::make(&shared.state, id, &owner, task, &masks)?);
     }
+    let uid_gid = (user.uid(), user.gid());
+    if let Some(held) = session::take(shared, task, uid_gid).await? {
+        room.session = Some(held);
+    }
     let mut mounts =
         workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story).await?;
     // The engine takes one mount a place, and a mask is the stronger one.
     mounts.retain(|mount| !masks.iter().any(|(mask, _)| mount.target.starts_with(inside(mask))));
     mounts.extend(openings.mounts.iter().cloned());
+    mounts.extend(room.session.iter().map(|held| Policy::session_mount(held.agent_folder())));
     let labels = deadlines::labels(id, owner.clone(), std::time::Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
+    let conversation =
+        room.session.as_ref().and_then(|held| held.agent_session().map(str::to_owned));
+    if conversation.is_some() && !abilities.session_flag {
+        return Err(Error::NoSessions);
+    }
     let instructions = existing(&task.workspace, &opencode::INSTRUCTIONS).places;
     // Where both are there, they say the same or the first one counts, as with the agent itself.
     let instructions = instructions.iter().take(1).map(|file| inside(file.relative())).collect();
@@ -123,6 +139,8 @@ pub async fn prepare(
         masks,
         instructions,
         openings,
+        remembers: room.session.is_some(),
+        conversation,
         owner,
     })
 }

@@ -8,6 +8,7 @@ use crate::gateway::{EgressRecord, Record as Traffic, TargetRecord};
 use crate::ids::RunId;
 
 pub use super::resume::Continued;
+pub use super::session::SessionReport;
 pub use super::verify::Verify;
 pub use crate::sandbox::Receipt;
 pub use crate::workspace::{ChangeSummary, Mode, Swept, View};
@@ -66,6 +67,9 @@ pub struct Report {
     /// What the caller's own check said, if there is one.
     #[serde(default)]
     pub verify: Option<Verify>,
+    /// The conversation that this run was part of, to be gone on with by its id.
+    #[serde(default)]
+    pub session: Option<SessionReport>,
     pub workspace: WorkspaceReport,
     pub changes: ChangeSummary,
     /// What a person should know besides: settings that are not in force, places that were hidden
@@ -247,6 +251,7 @@ impl Report {
                 hint: Some("see the log on standard error".into()),
             }),
             verify: None,
+            session: None,
             workspace: WorkspaceReport {
                 path: String::new(),
                 mode: Mode::Direct,

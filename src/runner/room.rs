@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::gateway::{Gateway, Record as Traffic};
 use crate::ids::RunId;
 use crate::sandbox::{RUN_LABEL, RunFolder, Sandbox};
+use crate::session::Held;
 use crate::workspace::Placeholders;
 use crate::workspace::layer::Layer;
 
@@ -19,6 +20,8 @@ pub struct Room {
     pub placeholders: Option<Placeholders>,
     /// What the run writes in the mode isolated. It outlives the room: the result is taken from it.
     pub layer: Option<Layer>,
+    /// The conversation that the agent goes on with. It outlives the room as well.
+    pub session: Option<Held>,
     /// Whether the engine was asked to make anything.
     pub engine: Option<Engine>,
 }
@@ -31,6 +34,7 @@ pub struct Cleared {
     pub failed: Result<(), Error>,
     pub folder: Option<RunFolder>,
     pub layer: Option<Layer>,
+    pub session: Option<Held>,
     /// Whether the container is, for certain.
     pub gone: bool,
 }
@@ -77,8 +81,8 @@ impl Room {
             traffic = Some(gateway.record());
             note(gateway.close().await.map(drop).map_err(Error::from));
         }
-        let (folder, layer) = (self.folder.take(), self.layer.take());
-        Cleared { traffic, failed, folder, layer, gone }
+        let Self { folder, layer, session, .. } = self;
+        Cleared { traffic, failed, folder, layer, session, gone }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::session::{self, Wanted};
 use super::shared::Shared;
 use crate::config::{Config, load_at};
 use crate::workspace::{Mode, WorkspacePath};
@@ -26,6 +27,10 @@ pub struct Task {
     pub command: Option<String>,
     /// Shell command by which the result is checked, over the configured one; empty for none.
     pub verify: Option<String>,
+    /// The conversation to go on with, or `new` to begin one that can be gone on with.
+    pub session: Option<String>,
+    /// Whether to leave that conversation as it is and go on in a copy of it.
+    pub session_fork: bool,
 }
 
 impl Task {
@@ -38,6 +43,8 @@ impl Task {
             model: None,
             command: None,
             verify: None,
+            session: None,
+            session_fork: false,
         }
     }
 }
@@ -61,6 +68,12 @@ pub enum TaskError {
     Owner(std::io::Error),
     #[error("{0}")]
     Refused(String),
+    #[error("`session_fork` needs the id of a `session` that there is")]
+    Fork,
+    #[error(transparent)]
+    SessionId(#[from] crate::session::NotASessionId),
+    #[error(transparent)]
+    Session(#[from] crate::session::Error),
     #[error(transparent)]
     Workspace(#[from] crate::workspace::Error),
     #[error(transparent)]
@@ -81,6 +94,7 @@ pub(super) struct Checked {
     pub model: Option<String>,
     pub command: Option<String>,
     pub verify: Option<String>,
+    pub session: Option<Wanted>,
 }
 
 /// Longest command that checks the result: far below what the kernel takes as one argument.
@@ -122,11 +136,12 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     if task.mode == Mode::Direct {
         workspace.require_writable()?;
     }
+    let session = session::check(&shared.state, &task, &workspace)?;
     let verify = task.verify.or_else(|| config.agent.verify.clone());
     let verify = verify.filter(|command| !command.trim().is_empty());
     if verify.as_ref().is_some_and(|command| command.len() > VERIFY || command.contains('\0')) {
         return Err(TaskError::Verify);
     }
     let Task { text, mode, model, command, .. } = task;
-    Ok(Checked { config, remark, text, workspace, mode, timeout, model, command, verify })
+    Ok(Checked { config, remark, text, workspace, mode, timeout, model, command, verify, session })
 }

@@ -39,7 +39,7 @@ pub async fn work(
     prepared: &Prepared,
     room: &mut Room,
     story: &mut Story,
-    overseer: Option<Overseer>,
+    overseers: Vec<Overseer>,
     done: &mut Done,
 ) -> End {
     let (Some(sandbox), Some(gateway)) = (&mut room.sandbox, &mut room.gateway) else {
@@ -49,7 +49,7 @@ pub async fn work(
     let deadline = Instant::now() + job.task.timeout;
     let mut environment = prepared.openings.environment.clone();
     environment.extend(opencode::environment(&prepared.request(&job.task)));
-    let bounds = Bounds { canceller: &job.canceller, deadline, overseer };
+    let bounds = Bounds { canceller: &job.canceller, deadline, overseers };
     let mut desk = Desk {
         job,
         prepared,

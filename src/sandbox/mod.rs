@@ -24,6 +24,8 @@ pub use receipt::Receipt;
 pub const WORKSPACE: &str = "/workspace";
 /// Where the gateway's sockets appear inside.
 pub const SOCKETS: &str = "/run/sandbox";
+/// Where an agent that goes on with a conversation keeps it.
+pub const SESSION: &str = "/run/session";
 /// The port on the sandbox's own loopback behind which the model is.
 pub const MODEL_PORT: u16 = 4141;
 /// The port behind which the egress proxy is.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::{EGRESS_PORT, Error, MODEL_PORT, SOCKETS, WORKSPACE};
+use super::{EGRESS_PORT, Error, MODEL_PORT, SESSION, SOCKETS, WORKSPACE};
 use crate::config::{Config, Size};
 
 /// The profile that we ship; see `config/seccomp.json` for what it denies and why.
@@ -260,6 +260,17 @@ impl Policy {
             source,
             target: SOCKETS.into(),
             read_only: true,
+        }
+    }
+
+    /// The mount of what an agent keeps of one conversation.
+    pub fn session_mount(source: PathBuf) -> Mount {
+        Mount {
+            overlay: None,
+            what: "the session's agent state".into(),
+            source,
+            target: SESSION.into(),
+            read_only: false,
         }
     }
 

@@ -15,7 +15,7 @@ mod store;
 
 pub use id::{NotASessionId, SessionId};
 pub use retention::prune;
-pub use store::{Error, Glance, Held, create, fork, list, remove, take};
+pub use store::{Error, Glance, Held, check, check_known, create, fork, list, remove, take};
 
 use std::path::{Path, PathBuf};
 

@@ -87,15 +87,30 @@ pub fn create(state: &Path, workspace: &Path) -> Result<Held, Error> {
     make(state, note)
 }
 
+/// Whether there is such a session.
+pub fn check_known(state: &Path, id: &SessionId) -> Result<(), Error> {
+    read(&folder_of(state, id), id).map(drop)
+}
+
+/// Whether a session could be taken up for `workspace`, but for a run that has it.
+pub fn check(state: &Path, id: &SessionId, workspace: &Path) -> Result<(), Error> {
+    about(id, &read(&folder_of(state, id), id)?, workspace)
+}
+
+fn about(id: &SessionId, note: &Note, workspace: &Path) -> Result<(), Error> {
+    if note.workspace == workspace {
+        return Ok(());
+    }
+    Err(Error::OtherWorkspace { id: id.clone(), about: note.workspace.clone() })
+}
+
 /// Takes a session up again.
 pub fn take(state: &Path, id: &SessionId, workspace: &Path) -> Result<Held, Error> {
     let folder = folder_of(state, id);
     let lock = lock(&folder, id)?.ok_or_else(|| Error::Busy(id.clone()))?;
     // Only now: whoever had it may have changed it, or removed it.
     let note = read(&folder, id)?;
-    if note.workspace != workspace {
-        return Err(Error::OtherWorkspace { id: id.clone(), about: note.workspace });
-    }
+    about(id, &note, workspace)?;
     Ok(Held { id: id.clone(), folder, note, _lock: lock })
 }
 
@@ -155,6 +170,11 @@ impl Held {
     /// The folder that the sandbox may write.
     pub fn agent_folder(&self) -> PathBuf {
         self.folder.join(AGENT)
+    }
+
+    /// A file to touch while a run has it.
+    pub fn sign(&self) -> PathBuf {
+        self.folder.join(LOCK)
     }
 
     /// The agent's own name for the conversation; none in a session that has just begun.

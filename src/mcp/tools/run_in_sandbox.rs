@@ -37,8 +37,18 @@ its answer, the changed files and a verdict in `status`. Takes seconds to minute
 only `task` and the workspace folder, so say all it needs: goal, paths, constraints, and how to \
 check the result.";
 
-const ARGUMENTS: &[&str] =
-    &["task", "workspace", "mode", "timeout", "model", "command", "verify", "background"];
+const ARGUMENTS: &[&str] = &[
+    "task",
+    "workspace",
+    "mode",
+    "timeout",
+    "model",
+    "command",
+    "verify",
+    "session",
+    "session_fork",
+    "background",
+];
 
 const MODES: &[(&str, Mode)] =
     &[("direct", Mode::Direct), ("isolated", Mode::Isolated), ("read_only", Mode::ReadOnly)];
@@ -103,6 +113,14 @@ fn input_schema(limits: &Limits) -> JsonObject {
                 "type": "string",
                 "description": "Shell command run before and after the agent, such as `cargo test`.",
             },
+            "session": {
+                "type": "string",
+                "description": "`new`, or the id of an earlier result: the agent remembers that talk.",
+            },
+            "session_fork": {
+                "type": "boolean",
+                "description": "Go on in a copy of that session.",
+            },
             "background": {
                 "type": "boolean",
                 "description": "Answer at once with a run_id for get_run.",
@@ -126,6 +144,8 @@ fn to_task(arguments: JsonObject) -> Result<(Task, bool), BadArguments> {
         model: arguments.text("model"),
         command: arguments.text("command"),
         verify: arguments.text("verify"),
+        session: arguments.text("session"),
+        session_fork: arguments.flag("session_fork").unwrap_or(false),
     };
     let background = arguments.flag("background").unwrap_or(false);
     arguments.finish().map(|()| (task, background))
@@ -301,7 +321,7 @@ mod tests {
         let (task, background) = to_task(object(json!({
             "task": "--do 'it'\n", "workspace": "sub", "mode": "read_only", "timeout": 90,
             "model": "m", "command": "git-commit", "verify": "make check",
-            "background": true,
+            "session": "new", "session_fork": false, "background": true,
         })))
         .expect("good arguments");
         assert_eq!(task.text, "--do 'it'\n");
@@ -311,7 +331,8 @@ mod tests {
         assert_eq!(task.model.as_deref(), Some("m"));
         assert_eq!(task.command.as_deref(), Some("git-commit"));
         assert_eq!(task.verify.as_deref(), Some("make check"));
-        assert!(background);
+        assert_eq!(task.session.as_deref(), Some("new"));
+        assert!(background && !task.session_fork);
     }
 
     #[test]

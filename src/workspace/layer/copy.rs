@@ -61,17 +61,33 @@ pub(super) fn copy(
     stop: &AtomicBool,
 ) -> Result<(View, u64), LayerError> {
     let from = workspace.path();
+    let list = folder.join(LIST);
+    let list = File::options().create_new(true).write(true).mode(0o600).open(&list);
+    let list = list.map_err(LayerError::io("make the list", folder))?;
+    fill(from, to, BufWriter::new(list), bounds, stop)
+}
+
+/// Copies a folder that an agent has written to into an empty one: no link is followed, and
+/// nothing but files, folders and links is made.
+pub fn copy_folder(from: &Path, to: &Path, bounds: Bounds) -> Result<(), LayerError> {
+    fill(from, to, io::sink(), bounds, &AtomicBool::new(false)).map(drop)
+}
+
+fn fill(
+    from: &Path,
+    to: &Path,
+    list: impl Write,
+    bounds: Bounds,
+    stop: &AtomicBool,
+) -> Result<(View, u64), LayerError> {
     let open = |path: &Path| {
         open_root(path).map_err(|errno| LayerError::io("open the folder", path)(errno.into()))
     };
     let (source, target) = (open(from)?, open(to)?);
-    let list = folder.join(LIST);
-    let list = File::options().create_new(true).write(true).mode(0o600).open(&list);
-    let list = list.map_err(LayerError::io("make the list", folder))?;
     let mut copier = Copier {
         root: target.as_fd(),
         here: None,
-        list: BufWriter::new(list),
+        list,
         folders: Vec::new(),
         bounds,
         bytes: 0,
@@ -102,11 +118,12 @@ pub(super) fn copy(
     Ok((view, copier.left_out))
 }
 
-struct Copier<'a> {
+struct Copier<'a, L> {
     root: BorrowedFd<'a>,
     /// The folder of the copy that is being filled.
     here: Option<Rc<OwnedFd>>,
-    list: BufWriter<File>,
+    /// Gets the name and inode of each copy.
+    list: L,
     folders: Vec<(PathBuf, Stat)>,
     bounds: Bounds,
     bytes: u64,
@@ -133,7 +150,7 @@ impl From<Errno> for Not {
     }
 }
 
-impl Copier<'_> {
+impl<L: Write> Copier<'_, L> {
     fn one(&mut self, folder: &Path, entry: &Entry<'_>) -> Result<(), Not> {
         let stat = entry.stat().ok_or(Not::Copied)?;
         let here = self.here.clone().ok_or(Not::Copied)?;
@@ -196,7 +213,7 @@ impl Copier<'_> {
     }
 }
 
-impl Visitor for Copier<'_> {
+impl<L: Write> Visitor for Copier<'_, L> {
     fn enter(&mut self, folder: &Path, _opened: BorrowedFd<'_>) {
         match open_folder(self.root, folder) {
             Ok(here) => self.here = Some(Rc::new(here)),

@@ -30,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub(in crate::workspace) use copy::Copied;
 pub(in crate::workspace) use note::Note;
 
+pub use copy::copy_folder;
+
 use super::changeset::RelPath;
 use super::{Bounds, WorkspacePath};
 use crate::ids::{Owner, RunId};
