@@ -108,6 +108,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct RunArgs {
     /// What the agent is to do; `-` or nothing reads it from standard input. One that begins with
     /// a dash goes behind `--`

@@ -56,10 +56,10 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
                         agent do";
             (Status::Failed, Some(failure("planted", &message, hint)))
         }
-        End::Overseen(Overseen::Overremembered(_)) => {
-            let message = "what the agent keeps of this conversation has become too large";
+        End::Overseen(Overseen::Overremembered(exceeded)) => {
+            let message = exceeded.of("what the agent keeps of this conversation");
             let hint = "begin a new `session`; this one may be of no more use";
-            (Status::BudgetExhausted, Some(failure("session_growth", message, hint)))
+            (Status::BudgetExhausted, Some(failure("session_growth", &message, hint)))
         }
         End::Overseen(Overseen::Overgrown(exceeded)) => {
             let hint = "look for what it wrote before you run it again, or raise `limits.disk` and \

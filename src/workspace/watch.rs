@@ -59,32 +59,34 @@ pub struct Exceeded {
     pub allowed: u64,
 }
 
-impl fmt::Display for Exceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Exceeded {
+    /// In words, of a folder that people call `name`.
+    pub fn of(&self, name: &str) -> String {
         let Self { what, grown, allowed } = self;
         match what {
-            What::Bytes => write!(
-                f,
-                "the workspace grew by {} MiB or more, allowed are {} MiB",
+            What::Bytes => format!(
+                "{name} grew by {} MiB or more, allowed are {} MiB",
                 grown >> 20,
                 allowed >> 20
             ),
             What::Files => {
-                write!(f, "the workspace grew by {grown} files or more, allowed are {allowed}")
+                format!("{name} grew by {grown} files or more, allowed are {allowed}")
             }
             What::Depth => {
-                write!(
-                    f,
-                    "folders in the workspace are {grown} deep or more, allowed are {allowed}"
-                )
+                format!("folders in {name} are {grown} deep or more, allowed are {allowed}")
             }
-            What::FreeSpace => write!(
-                f,
-                "the disk of the workspace lost {} MiB to what cannot be seen, allowed are {} MiB",
+            What::FreeSpace => format!(
+                "the disk of {name} lost {} MiB to what cannot be seen, allowed are {} MiB",
                 grown >> 20,
                 allowed >> 20
             ),
         }
+    }
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.of("the workspace"))
     }
 }
 

@@ -31,6 +31,7 @@ mod real_clients;
 mod rehearsal;
 mod resources;
 mod runs;
+mod sessions;
 mod stdio_protocol;
 mod streams_events_before_the_end;
 mod survives_kill_nine;
