@@ -38,7 +38,10 @@ def hunt():
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if pid in (me, str(os.getppid())):
             continue
-        name = "planted" if pid == str(planted.pid) else open(f"/proc/{pid}/comm").read().strip()
+        try:
+            name = "planted" if pid == str(planted.pid) else open(f"/proc/{pid}/comm").read().strip()
+        except OSError:
+            continue  # it has ended meanwhile
         for part in ("environ", "cmdline"):
             try:
                 if NONCES.search(open(f"/proc/{pid}/{part}", "rb").read()):
