@@ -79,6 +79,7 @@ if os.fork() == 0:
     while True:
         if os.fork():
             os._exit(0)
+        time.sleep(0.001)
 # And one that speaks for PID 1, and for the check, as long as it lives.
 if os.fork() == 0:
     os.setsid()
