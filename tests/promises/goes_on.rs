@@ -78,18 +78,18 @@ async fn after_a_stream_that_was_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_standstill() {
-    // Frozen behind our back once its tool has ended, it never hears the model's next answer.
+    // Frozen behind our back once its tool has ended: it does not hear the model's next answer, or
+    // does not even ask for it.
     let freeze =
-        "(setsid sh -c 'sleep 1; kill -STOP $0' $PPID > /dev/null 2>&1 &); ps -o comm= -p $PPID";
-    let late = text_late();
-    let model = Model::start(Script::bash(freeze).then(late).then_say("Thawed.")).await;
+        "(setsid sh -c 'sleep 3; kill -STOP $0' $PPID > /dev/null 2>&1 &); ps -o comm= -p $PPID";
+    let model = Model::start(Script::bash(freeze).then(late())).await;
     let limits = "[limits]\nstall = 9\n[model]\nfirst_byte_timeout = 9\n";
     let (run, report, _) = run(&model, limits).await;
     run.assert_status("completed");
     assert_eq!((report["answer"].as_str(), continued(&report)), (Some("Thawed."), vec!["stalled"]));
     assert!(run.took < Duration::from_secs(60), "{:?}", run.took);
 
-    let model = Model::start(Script::bash(freeze).then(text_late())).await;
+    let model = Model::start(Script::bash(freeze).then(late())).await;
     let never = format!("{limits}[agent]\ncontinue = 0\n");
     let product = Product::with_model(&model).await.config(&never);
     let run = product.run(&Workspace::new(), ["--json", "--timeout", "60", "freeze"]).await;
@@ -98,8 +98,8 @@ async fn after_a_standstill() {
     product.check_nothing_left().await;
 }
 
-fn text_late() -> Answer {
-    Answer::new([Part::Pause(Duration::from_secs(2)), text("never heard")])
+fn late() -> Answer {
+    Answer::new([Part::Pause(Duration::from_secs(4)), text("Thawed.")])
 }
 
 #[tokio::test(flavor = "multi_thread")]
