@@ -7,6 +7,9 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::gateway::{Record, Traffic};
 
+/// How long an agent may take to begin, at the least: on a busy machine its program loads slowly.
+const START: Duration = Duration::from_secs(60);
+
 /// The last signs of life of an agent: its lines, traffic at the gateway, a tool that runs.
 #[derive(Debug)]
 pub struct Pulse {
@@ -15,8 +18,9 @@ pub struct Pulse {
     /// How long the model may take to begin an answer, which is its own to judge.
     first_byte: Duration,
     last: Instant,
-    /// A request is at the model; the gateway ends it by then.
+    /// The agent loads, or a request is at the model, which the gateway ends by then.
     asked: Option<Instant>,
+    loading: bool,
     /// Tools that the model has named and that have not ended.
     tools: u64,
     /// Bytes that had passed when they were last looked at.
@@ -30,7 +34,8 @@ impl Pulse {
             bound: (seconds > 0).then(|| Duration::from_secs(seconds)),
             first_byte: Duration::from_secs(config.model.first_byte_timeout),
             last: Instant::now(),
-            asked: None,
+            asked: Some(Instant::now() + START),
+            loading: true,
             tools: 0,
             bytes: 0,
         }
@@ -45,11 +50,20 @@ impl Pulse {
     /// A line of the agent, maybe the end of a tool.
     pub fn line(&mut self, tool_ended: bool) {
         self.last = Instant::now();
+        self.begun();
         self.tools = self.tools.saturating_sub(u64::from(tool_ended));
+    }
+
+    /// The first sign of life ends the time that loading may take.
+    fn begun(&mut self) {
+        if std::mem::take(&mut self.loading) {
+            self.asked = None;
+        }
     }
 
     pub fn traffic(&mut self, traffic: &Traffic) {
         self.last = Instant::now();
+        self.begun();
         match traffic {
             // Who asks for the next step has ended its tools, or a subagent asks, whose own
             // requests are the sign of life.
@@ -101,9 +115,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_running_tool_and_a_model_that_reads_are_no_silence() {
         let mut pulse = pulse(10);
+        assert_eq!(seconds(&pulse), Some(60), "it has to load first");
+        pulse.line(false);
         assert_eq!(seconds(&pulse), Some(10));
         pulse.traffic(&Traffic::RequestStarted { number: 1 });
         assert_eq!(seconds(&pulse), Some(60), "the model has its own time to begin");
+        pulse.line(false);
+        assert_eq!(seconds(&pulse), Some(60), "whatever the agent still says of the last step");
         pulse.traffic(&Traffic::FirstByte { number: 1, after_ms: 1 });
         assert_eq!(seconds(&pulse), Some(10));
         pulse.traffic(&call());

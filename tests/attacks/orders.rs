@@ -10,7 +10,9 @@ use crate::inside::{assert_lines, probes, told};
 async fn an_end_is_told_by_pid_1_alone() {
     let script = probes("python orders.py")
         // Far behind the forged end: what happens here shows that it was none.
-        .then_bash("until [ -e alive ]; do sleep 0.05; done; echo later > later.txt")
+        .then_bash(
+            "for n in $(seq 100); do [ -e alive ] || sleep 0.1; done; echo later > later.txt",
+        )
         .then(Reply::say("Tried."));
     let model = Model::start(script).await;
     let product = Product::with_model(&model).await;

@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 /// Far below what the agent's own retries take (76 s to for ever), above any start on a busy machine.
 const PROMPTLY: Duration = Duration::from_secs(40);
 
-/// Limits on waiting that a test can wait for.
-const IMPATIENT: &str = "[model]\nfirst_byte_timeout = 3\nstall_timeout = 3\n";
+/// Limits on waiting that a test can wait for, and each fault by itself: what comes of another try is
+/// in `goes_on`.
+const IMPATIENT: &str =
+    "[model]\nfirst_byte_timeout = 3\nstall_timeout = 3\n[agent]\ncontinue = 0\n";
 
 struct Outcome {
     report: Value,

@@ -150,7 +150,7 @@ async fn it_ends_with_the_runs_own_deadline() {
 
     let after = "[ -e second ] || { touch second; exit 0; }; sleep 600";
     let run =
-        product.run(&workspace, ["--json", "--timeout", "12", "--verify", after, "do it"]).await;
+        product.run(&workspace, ["--json", "--timeout", "40", "--verify", after, "do it"]).await;
     let report = run.assert_status("completed");
     assert_eq!(report["verify"]["after"]["timed_out"], true, "{report:#}");
     assert_eq!(report["verify"]["passed"], false);

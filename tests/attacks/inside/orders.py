@@ -2,10 +2,21 @@
 with a nonce that was made up, and by looking for the true one. Leaves processes behind that go on with it."""
 import os, re, subprocess, sys, time
 
-NONCES = re.compile(rb"(?:go |sandbox\.ended |\"nonce\":\")[0-9a-f]{32}")
+BEFORE = (b"go ", b"sandbox.ended ", b'"nonce":"')
+NONCE = re.compile(rb"[0-9a-f]{32}")
 fake = "0123456789abcdef" * 2
 planted = subprocess.Popen(["sleep", "1000"], env={"PLANTED": "go" + " " + fake})
 me = str(os.getpid())
+
+
+def holds(text):
+    for word in BEFORE:
+        at = text.find(word)
+        while at >= 0:
+            if NONCE.match(text, at + len(word)):
+                return True
+            at = text.find(word, at + 1)
+    return False
 
 
 def agent():
@@ -38,17 +49,20 @@ def hunt():
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if pid in (me, str(os.getppid())):
             continue
-        name = "planted" if pid == str(planted.pid) else open(f"/proc/{pid}/comm").read().strip()
+        try:
+            name = "planted" if pid == str(planted.pid) else open(f"/proc/{pid}/comm").read().strip()
+        except OSError:
+            continue  # it has ended meanwhile
         for part in ("environ", "cmdline"):
             try:
-                if NONCES.search(open(f"/proc/{pid}/{part}", "rb").read()):
+                if holds(open(f"/proc/{pid}/{part}", "rb").read()):
                     found.add(f"{part} of {name}")
             except OSError:
                 pass
         try:
             for piece in memory(pid):
                 looked.add(name)
-                if NONCES.search(piece):
+                if holds(piece):
                     found.add(f"memory of {name}")
         except OSError:
             pass
@@ -76,6 +90,7 @@ if os.fork() == 0:
     while True:
         if os.fork():
             os._exit(0)
+        time.sleep(0.001)
 # And one that speaks for PID 1, and for the check, as long as it lives.
 if os.fork() == 0:
     os.setsid()

@@ -139,12 +139,18 @@ fn suite() -> String {
 /// `cargo test` knows no groups, and neither knows of other suites on the same machine.
 const PLACES: [&str; 2] = ["place.1", "place.2"];
 
+/// Held while places are taken, and by whoever wants all of them.
+const TURN: &str = "place.turn";
+
 /// A place among the tests that run containers at the same time. Freed when dropped.
 pub async fn place() -> Vec<Lock> {
     loop {
-        if let Some(lock) = PLACES.into_iter().find_map(try_lock) {
+        // Whoever waits for all places comes first, or it would wait for ever.
+        let turn = try_lock(TURN);
+        if let (Some(_), Some(lock)) = (&turn, PLACES.into_iter().find_map(try_lock)) {
             return vec![lock];
         }
+        drop(turn);
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
@@ -153,7 +159,7 @@ pub async fn place() -> Vec<Lock> {
 /// order, so that two such tests do not wait for each other.
 pub async fn all_places() -> Vec<Lock> {
     let mut taken = Vec::new();
-    for name in PLACES {
+    for name in [TURN].into_iter().chain(PLACES) {
         let lock = loop {
             match try_lock(name) {
                 Some(lock) => break lock,
