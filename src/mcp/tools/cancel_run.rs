@@ -52,6 +52,7 @@ async fn call(
         Err(why) => return runs::refused(&why),
     };
     let stopped = tokio::select! {
+        biased;
         stopped = stop(&entry, PATIENCE) => stopped,
         // It has been asked, and that is all that was wanted.
         () = context.ct.cancelled() => Ok(Stopped::NotYet),

@@ -27,7 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     example: r#"{"task": "…"}"#,
 };
 
-const NAME: &str = "run_in_sandbox";
+pub(super) const NAME: &str = "run_in_sandbox";
 
 const TITLE: &str = "Run a coding task in a sandbox";
 

@@ -47,6 +47,14 @@ impl Mcp {
         self.ask("server/discover", json!({})).await
     }
 
+    /// As [`Self::discover`], by a client that knows an extension.
+    pub async fn discover_with(&mut self, extension: &str) -> Value {
+        self.discover().await;
+        let declared = json!({"extensions": {extension: {}}});
+        self.meta.insert("io.modelcontextprotocol/clientCapabilities".into(), declared);
+        self.ask("server/discover", json!({})).await
+    }
+
     /// Sends one frame as it is.
     pub async fn send(&mut self, frame: &Value) {
         self.server.feed(format!("{frame}\n").as_bytes()).await;
