@@ -390,7 +390,8 @@ async fn a_host_that_knows_tasks_gets_one_and_finds_it_again() {
     const TASKS: &str = "io.modelcontextprotocol/tasks";
     let gate = Gate::default();
     let model = Model::routed([("hang", Script::bash("sleep 600")), ("", gated(&gate))]).await;
-    let product = Product::with_model(&model).await.config("[mcp]\nsync_limit = 5\n");
+    let settings = "[mcp]\nsync_limit = 5\n[limits]\nconcurrency = 2\n";
+    let product = Product::with_model(&model).await.config(settings);
     let (workspace, other) = (Workspace::new(), Workspace::new());
     let mut client = Mcp::connect(&product, &workspace);
     let hello = client.discover_with(TASKS).await;
