@@ -182,7 +182,7 @@ pub struct Limits {
     pub timeout: u64,
     /// Most seconds that a caller may ask for.
     pub max_timeout: u64,
-    /// Runs at the same time; the number of processor cores when absent.
+    /// Runs at the same time, of all processes; the number of processor cores when absent.
     #[schemars(example = 4)]
     pub concurrency: Option<usize>,
     /// Memory, swap included; what lies in /tmp and in the home inside counts too.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Error, api};
@@ -35,7 +35,7 @@ pub struct Candidate {
 
 /// What the engine says of itself.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
     pub host: String,
     pub name: String,

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -94,6 +94,14 @@ impl Entry {
     /// Where the new contents are, likewise.
     pub fn blobs(&self) -> PathBuf {
         self.folder.join(BLOBS)
+    }
+
+    /// When it began and when it was last written to, as far as the file system tells.
+    pub fn times(&self) -> (SystemTime, SystemTime) {
+        let of = |name: &str| self.folder.join(name).metadata().and_then(|found| found.modified());
+        let began = of(OWNER).unwrap_or(SystemTime::UNIX_EPOCH);
+        let changed = of(REPORT).or_else(|_| of(EVENTS)).unwrap_or(began);
+        (began, changed)
     }
 
     /// The process that writes here; none where the record does not say.

@@ -27,6 +27,7 @@ mod server;
 mod session;
 mod shorten;
 mod standing;
+mod tasks;
 mod tools;
 mod transport;
 mod untrusted;

@@ -12,15 +12,14 @@ use serde_json::{Map, Value};
 use super::resources;
 use super::shorten::{fit, leave_out, shorten_files, shorten_swept, shorten_verify};
 use super::untrusted::UNTRUSTED;
-use crate::history::{self, Entry};
 use crate::ids::RunId;
-use crate::runner::{Report, Status, told};
+use crate::runner::{Report, Status};
 use crate::text;
 
-const TOTAL: usize = 8 * 1024;
+pub(super) const TOTAL: usize = 8 * 1024;
 
 /// What stays for the answer even where the rest is unusually long.
-const ANSWER_AT_LEAST: usize = 1024;
+pub(super) const ANSWER_AT_LEAST: usize = 1024;
 
 const TOOLS: usize = 16;
 const MESSAGE: usize = 1000;
@@ -30,8 +29,8 @@ const REMARKS: usize = 640;
 const REMARK: usize = 300;
 const TARGETS: usize = 512;
 
-const UNTRUSTED_KEY: &str = "untrusted";
-const RESOURCE_KEY: &str = "resource";
+pub(super) const UNTRUSTED_KEY: &str = "untrusted";
+pub(super) const RESOURCE_KEY: &str = "resource";
 
 /// The answer that a finished run gives.
 pub(super) fn of_report(report: Report) -> CallToolResult {
@@ -42,86 +41,6 @@ pub(super) fn of_report(report: Report) -> CallToolResult {
     } else {
         CallToolResult::structured_error(value)
     }
-}
-
-/// The answer of a run that is over, from its record: as [`of_report`] gives it where this version
-/// knows all that is in it.
-pub(super) fn of_record(entry: &Entry) -> Result<CallToolResult, history::Error> {
-    let report = entry.report()?.unwrap_or_default();
-    match serde_json::from_value::<Report>(report) {
-        Ok(report) => Ok(of_report(report)),
-        Err(error) => {
-            tracing::debug!("run {} is of another version: {error}", entry.id());
-            Ok(of_another_version(entry.id(), told(entry)?))
-        }
-    }
-}
-
-fn of_another_version(id: &RunId, report: Value) -> CallToolResult {
-    let Value::Object(mut value) = report else { return unreadable("it holds no object") };
-    let completed = value.get("status").is_some_and(|status| status == "completed");
-    let answer = value.remove("answer").unwrap_or_default();
-    let answer = text::clean(answer.as_str().unwrap_or_default());
-    value.insert(RESOURCE_KEY.into(), resources::uri_of(id).into());
-    // The longest parts go first, whatever they are called; the record has all of them.
-    while object_length(&value) > TOTAL - ANSWER_AT_LEAST
-        && let Some(longest) = value
-            .iter()
-            .filter(|(key, _)| !["run_id", "status", RESOURCE_KEY].contains(&key.as_str()))
-            .max_by_key(|(_, part)| part.to_string().len())
-            .map(|(key, _)| key.clone())
-    {
-        value.remove(&longest);
-    }
-    value.insert(UNTRUSTED_KEY.into(), UNTRUSTED.into());
-    let room = TOTAL.saturating_sub(object_length(&value)).max(ANSWER_AT_LEAST);
-    let whole = "; the resource has the whole answer";
-    value.insert("answer".into(), cut(&answer, room, whole).into());
-    let value = Value::Object(value);
-    if completed {
-        CallToolResult::structured(value)
-    } else {
-        CallToolResult::structured_error(value)
-    }
-}
-
-/// The beginning of every answer about a run that goes on.
-pub(super) fn going_on(id: &RunId) -> JsonObject {
-    let next = format!("get_run with run_id {id} waits for its end and has the result");
-    [("run_id", id.to_string()), ("status", "running".to_owned()), ("next", next)]
-        .map(|(key, text)| (key.to_owned(), text.into()))
-        .into_iter()
-        .collect()
-}
-
-/// The answer to a call whose run goes on without it.
-pub(super) fn running(id: &RunId) -> CallToolResult {
-    CallToolResult::structured(Value::Object(going_on(id)))
-}
-
-/// The answer of a run whose process was killed; `settled` says that nothing of it is left.
-pub(super) fn of_death(id: &RunId, settled: bool) -> CallToolResult {
-    let rest = if settled {
-        "its container is gone, and what it left in the workspace for tools on the host was looked for"
-    } else {
-        "what it left could not be removed yet; the next run tries again"
-    };
-    CallToolResult::structured_error(serde_json::json!({
-        "run_id": id,
-        "status": "died",
-        "error": {
-            "kind": "died",
-            "message": format!("the run's own process was killed before it could report; {rest}"),
-            "hint": "look at the workspace, and run it again",
-        },
-        RESOURCE_KEY: resources::uri_of(id),
-    }))
-}
-
-/// The answer about a record that cannot be read.
-pub(super) fn unreadable(why: &str) -> CallToolResult {
-    let text = format!("The record of the run could not be read: {why}.");
-    CallToolResult::error(vec![ContentBlock::text(text)])
 }
 
 /// The answer to a call that started nothing.
@@ -268,7 +187,7 @@ fn with_note(object: JsonObject, note: &Value) -> JsonObject {
 }
 
 /// The beginning of `text` that takes at most `room` bytes as JSON, with a mark where it was cut.
-fn cut(text: &str, room: usize, whole: &str) -> String {
+pub(super) fn cut(text: &str, room: usize, whole: &str) -> String {
     if text.chars().map(text::json_length).sum::<usize>() <= room {
         return text.into();
     }
@@ -287,7 +206,7 @@ fn cut(text: &str, room: usize, whole: &str) -> String {
     format!("{}{}", &text[..end], mark(text.len() - end))
 }
 
-fn object_length(object: &JsonObject) -> usize {
+pub(super) fn object_length(object: &JsonObject) -> usize {
     serde_json::to_string(object).map_or(0, |text| text.len())
 }
 

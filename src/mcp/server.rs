@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, DiscoverResult,
-    ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, Implementation,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
-    ServerConfig, SetLevelRequestMethod, SetLevelRequestParams, Tool,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, CustomRequest, CustomResult,
+    DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse, GetTaskParams,
+    GetTaskResult, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestMethod,
+    SetLevelRequestParams, Tool, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
@@ -19,7 +20,7 @@ use rmcp::{RoleServer, ServerHandler};
 use super::session::{Session, is_stateless};
 use super::tools;
 use super::transport::{self, Ends};
-use super::{prompts, resources, result};
+use super::{prompts, resources, result, tasks};
 use crate::runner::Runner;
 
 /// Read by the host's model in every conversation: each word costs context.
@@ -54,6 +55,7 @@ impl ServerHandler for Server {
             .enable_logging()
             .enable_resources()
             .enable_resources_list_changed()
+            .enable_tasks()
             .build();
         let name = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_title("Sandboxed coding agent");
@@ -115,15 +117,44 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let arguments = request.arguments.unwrap_or_default();
+        // Who asked for the background wants the run's id and no task.
+        let as_task = request.name == tools::RUN
+            && tasks::are_known(&context)
+            && arguments.get("background").is_none_or(|background| background != true);
         let call = tools::call(&request.name, self.session.clone(), arguments, context)?;
         // rmcp forgets a handler that panics, and the host would wait for ever.
         let call = AssertUnwindSafe(call).catch_unwind();
         let answer = self.session.calls.track_future(call).await;
         match answer {
+            Ok(Some(answer)) if as_task => Ok(tasks::of_answer(&self.session.runner, answer)),
             Ok(Some(answer)) => Ok(answer.into()),
             Ok(None) => Err(transport::no_answer()),
             Err(_) => Ok(result::of_panic().into()),
         }
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        tasks::get(&self.session, request.task_id).await
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::update(&self.session, request.task_id).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::cancel(&self.session, request.task_id).await
     }
 
     async fn list_prompts(

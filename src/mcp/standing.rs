@@ -3,16 +3,19 @@
 use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use rmcp::model::{CallToolResult, JsonObject};
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
+use super::result::{
+    self, ANSWER_AT_LEAST, RESOURCE_KEY, TOTAL, UNTRUSTED_KEY, cut, object_length,
+};
 use super::untrusted::UNTRUSTED;
-use super::{progress, result};
+use super::{progress, resources};
 use crate::history::{self, Entry, Part, State};
 use crate::ids::RunId;
-use crate::runner::{Event, EventKind, Glance, Phase, Runner};
-use crate::text::one_line;
+use crate::runner::{Event, EventKind, Glance, Phase, Report, Runner, told as told_of};
+use crate::text::{self, one_line};
 
 /// How much of the events' end is read.
 const TAIL: u64 = 64 << 10;
@@ -88,9 +91,89 @@ impl Lately {
     }
 }
 
-/// The answer about a run that goes on.
-pub(super) fn running(entry: &Entry, lately: &Lately) -> CallToolResult {
-    let mut value = result::going_on(entry.id());
+/// The answer of a run that is over, from its record: as [`result::of_report`] gives it where this version
+/// knows all that is in it.
+fn of_record(entry: &Entry) -> Result<CallToolResult, history::Error> {
+    let report = entry.report()?.unwrap_or_default();
+    match serde_json::from_value::<Report>(report) {
+        Ok(report) => Ok(result::of_report(report)),
+        Err(error) => {
+            tracing::debug!("run {} is of another version: {error}", entry.id());
+            Ok(of_another_version(entry.id(), told_of(entry)?))
+        }
+    }
+}
+
+fn of_another_version(id: &RunId, report: Value) -> CallToolResult {
+    let Value::Object(mut value) = report else { return unreadable("it holds no object") };
+    let completed = value.get("status").is_some_and(|status| status == "completed");
+    let answer = value.remove("answer").unwrap_or_default();
+    let answer = text::clean(answer.as_str().unwrap_or_default());
+    value.insert(RESOURCE_KEY.into(), resources::uri_of(id).into());
+    // The longest parts go first, whatever they are called; the record has all of them.
+    while object_length(&value) > TOTAL - ANSWER_AT_LEAST
+        && let Some(longest) = value
+            .iter()
+            .filter(|(key, _)| !["run_id", "status", RESOURCE_KEY].contains(&key.as_str()))
+            .max_by_key(|(_, part)| part.to_string().len())
+            .map(|(key, _)| key.clone())
+    {
+        value.remove(&longest);
+    }
+    value.insert(UNTRUSTED_KEY.into(), UNTRUSTED.into());
+    let room = TOTAL.saturating_sub(object_length(&value)).max(ANSWER_AT_LEAST);
+    let whole = "; the resource has the whole answer";
+    value.insert("answer".into(), cut(&answer, room, whole).into());
+    let value = Value::Object(value);
+    if completed {
+        CallToolResult::structured(value)
+    } else {
+        CallToolResult::structured_error(value)
+    }
+}
+
+/// The beginning of every answer about a run that goes on.
+pub(super) fn going_on(id: &RunId) -> JsonObject {
+    let next = format!("get_run with run_id {id} waits for its end and has the result");
+    [("run_id", id.to_string()), ("status", "running".to_owned()), ("next", next)]
+        .map(|(key, text)| (key.to_owned(), text.into()))
+        .into_iter()
+        .collect()
+}
+
+/// The answer to a call whose run goes on without it.
+pub(super) fn running(id: &RunId) -> CallToolResult {
+    CallToolResult::structured(Value::Object(going_on(id)))
+}
+
+/// The answer of a run whose process was killed; `settled` says that nothing of it is left.
+pub(super) fn of_death(id: &RunId, settled: bool) -> CallToolResult {
+    let rest = if settled {
+        "its container is gone, and what it left in the workspace for tools on the host was looked for"
+    } else {
+        "what it left could not be removed yet; the next run tries again"
+    };
+    CallToolResult::structured_error(json!({
+        "run_id": id,
+        "status": "died",
+        "error": {
+            "kind": "died",
+            "message": format!("the run's own process was killed before it could report; {rest}"),
+            "hint": "look at the workspace, and run it again",
+        },
+        RESOURCE_KEY: resources::uri_of(id),
+    }))
+}
+
+/// The answer about a record that cannot be read.
+pub(super) fn unreadable(why: &str) -> CallToolResult {
+    let text = format!("The record of the run could not be read: {why}.");
+    CallToolResult::error(vec![ContentBlock::text(text)])
+}
+
+/// The answer to who asks about a run that goes on.
+pub(super) fn stands(entry: &Entry, lately: &Lately) -> CallToolResult {
+    let mut value = going_on(entry.id());
     let elapsed = entry.id().age().map(|age| age.as_secs());
     let told = [
         ("phase", json!(lately.phase())),
@@ -108,13 +191,13 @@ pub(super) async fn over(runner: &Runner, entry: Entry) -> CallToolResult {
     if entry.state() == State::Died {
         runner.settle().await;
         let settled = !runner.is_unsettled(entry.id());
-        return result::of_death(entry.id(), settled);
+        return of_death(entry.id(), settled);
     }
-    let told = spawn_blocking(move || result::of_record(&entry)).await;
+    let told = spawn_blocking(move || of_record(&entry)).await;
     match told {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => result::unreadable(&error.to_string()),
-        Err(error) => result::unreadable(&error.to_string()),
+        Ok(Err(error)) => unreadable(&error.to_string()),
+        Err(error) => unreadable(&error.to_string()),
     }
 }
 
@@ -145,7 +228,7 @@ mod tests {
         }
         let entry = Entry::of(state, &id).expect("an entry");
         let lately = Lately::of(&entry).expect("read");
-        running(&entry, &lately).structured_content.expect("structured")
+        stands(&entry, &lately).structured_content.expect("structured")
     }
 
     #[test]
@@ -177,5 +260,35 @@ mod tests {
         assert_eq!(recent.len(), RECENT);
         assert!(recent[4].as_str().is_some_and(|line| line.starts_with("says: 1999 xx")));
         assert!(long.to_string().len() < 2048, "{long}");
+    }
+
+    #[test]
+    fn the_result_of_another_version_is_told_within_the_bounds() {
+        let state = tempfile::tempdir().expect("temp dir");
+        let told = |report: &Value| {
+            let id = RunId::new();
+            let record = Record::create(state.path(), &id).expect("record");
+            record.finish(report).expect("finished");
+            let entry = Entry::of(state.path(), &id).expect("an entry");
+            of_record(&entry).expect("readable")
+        };
+        let later = json!({
+            "run_id": "20260131-235959-k3f9", "status": "reached_the_moon",
+            "answer": "a\u{1b}[31mb".repeat(10_000),
+            "distance": { "km": 384_400 },
+            "log": "x".repeat(50_000), "other": ["y".repeat(9_000)],
+        });
+        let result = told(&later);
+        assert_eq!(result.is_error, Some(true), "only `completed` is none");
+        let value = result.structured_content.expect("structured");
+        assert_eq!(value["status"], "reached_the_moon");
+        assert_eq!(value["distance"]["km"], 384_400);
+        let answer = value["answer"].as_str().expect("text");
+        assert!(answer.starts_with("abab") && answer.ends_with("has the whole answer]"));
+        assert!(value[UNTRUSTED_KEY].is_string() && value.to_string().len() <= TOTAL + 64);
+        let short = told(&json!({ "status": "completed", "answer": "done" }));
+        assert_eq!(short.is_error, Some(false));
+        assert_eq!(short.structured_content.expect("structured")["answer"], "done");
+        assert_eq!(told(&json!([1])).is_error, Some(true));
     }
 }

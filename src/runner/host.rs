@@ -1,7 +1,7 @@
 //! The engine and what is left on it and in workspaces from others, met once a process.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
@@ -23,6 +23,8 @@ pub struct Host {
     runtime: PathBuf,
     state: PathBuf,
     met: OnceCell<(Engine, Facts)>,
+    /// What our client knows of the engine, which it has also cleaned up on.
+    told: OnceLock<Facts>,
     /// What the next run is to tell.
     news: Mutex<Vec<String>>,
 }
@@ -30,12 +32,18 @@ pub struct Host {
 impl Host {
     pub fn new(runtime: &Path, state: &Path) -> Self {
         let (runtime, state) = (runtime.to_owned(), state.to_owned());
-        Self { runtime, state, met: OnceCell::new(), news: Mutex::default() }
+        Self { runtime, state, met: OnceCell::new(), told: OnceLock::new(), news: Mutex::default() }
     }
 
     /// The engine, if it has been met.
     pub fn known(&self) -> Option<&(Engine, Facts)> {
         self.met.get()
+    }
+
+    /// Takes over what another process of ours knows, which saves a run most of the meeting.
+    pub fn hear(&self, facts: Facts) {
+        // Said once, before anybody asks.
+        let _ = self.told.set(facts);
     }
 
     /// The engine and its facts. The first to ask finds it and removes what dead owners left on
@@ -44,6 +52,9 @@ impl Host {
         self.met
             .get_or_try_init(|| async {
                 let engine = Engine::connect(configured).await?;
+                if let Some(facts) = self.told.get().filter(|facts| facts.host == engine.host()) {
+                    return Ok((engine, facts.clone()));
+                }
                 let facts = engine.facts().await?;
                 self.clean_up_after_others(&engine).await;
                 Ok((engine, facts))
@@ -54,7 +65,7 @@ impl Host {
     /// Cleans up after those that died since the engine was met. A run calls it before it takes its
     /// lock: a dead run's placeholders in the same workspace would be taken for the user's own.
     pub async fn look_again(&self, configured: Option<&str>) {
-        let met = self.known().is_some();
+        let met = self.known().is_some() || self.told.get().is_some();
         match self.meet(configured).await {
             Ok((engine, _)) if met => self.clean_up_after_others(engine).await,
             // Met just now, which cleans up; or not met, which the run is about to say.

@@ -123,6 +123,11 @@ impl Runner {
         });
     }
 
+    /// Takes over what another process of ours knows of the engine.
+    pub(super) fn hear(&self, facts: crate::engine::Facts) {
+        self.shared.host.hear(facts);
+    }
+
     /// Settles what runs left whose processes died: containers, and things in workspaces.
     pub async fn settle(&self) {
         self.shared.host.look_again(self.shared.config.engine.host.as_deref()).await;

@@ -288,8 +288,12 @@ async fn a_run_whose_own_process_was_killed_has_died_and_nothing_of_it_is_left()
         assert_eq!((&content["run_id"], &content["status"]), (&json!(id), &json!("died")));
         assert_eq!(content["error"]["kind"], "died");
     }
-    // Settled by who saw it first.
-    product.leftovers().check_within(SECONDS).await;
+    // Settled by who saw it first; only the server itself is there.
+    eventually("nothing to be left of the run", SECONDS, || {
+        let left = product.leftovers().now();
+        (left.len() == 1 && left[0].starts_with("process ")).then_some(())
+    })
+    .await;
     let died = client.tool("list_runs", json!({ "state": "died" })).await;
     assert_eq!(died["structuredContent"]["runs"][0]["run_id"], *id, "{died:#}");
     let cancelled = client.tool("cancel_run", json!({ "run_id": id })).await;
@@ -379,4 +383,62 @@ async fn who_writes_to_a_workspace_goes_in_the_order_of_coming() {
     })
     .await;
     product.leftovers().check_within(SECONDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_knows_tasks_gets_one_and_finds_it_again() {
+    const TASKS: &str = "io.modelcontextprotocol/tasks";
+    let gate = Gate::default();
+    let model = Model::routed([("hang", Script::bash("sleep 600")), ("", gated(&gate))]).await;
+    let settings = "[mcp]\nsync_limit = 5\n[limits]\nconcurrency = 2\n";
+    let product = Product::with_model(&model).await.config(settings);
+    let (workspace, other) = (Workspace::new(), Workspace::new());
+    let mut client = Mcp::connect(&product, &workspace);
+    let hello = client.discover_with(TASKS).await;
+    assert_eq!(hello["capabilities"]["extensions"][TASKS], json!({}), "{hello:#}");
+    let created = client.run(json!({"task": "take your time"})).await;
+    assert_eq!((&created["resultType"], &created["status"]), (&json!("task"), &json!("working")));
+    let id = created["taskId"].as_str().expect("an id").to_owned();
+    assert!(leftovers::is_run_id(&id), "{created:#}");
+    // Who asks for the background wants a run and no task.
+    let hang = json!({"task": "hang", "background": true, "workspace": workspace.at("inner")});
+    workspace.write("inner/kept.txt", "kept");
+    let second = assert_running(&client.run(hang).await);
+    client.close().await.assert_code(0);
+
+    let mut stranger = Mcp::connect(&product, &other);
+    stranger.discover_with(TASKS).await;
+    for id in [id.as_str(), "", "../x"] {
+        for method in ["tasks/get", "tasks/cancel"] {
+            let asked = stranger.request(method, json!({ "taskId": id })).await;
+            let refused = stranger.answer(asked).await;
+            assert_eq!(refused["error"]["code"], -32602, "{method} {id}: {refused}");
+        }
+    }
+    stranger.close().await.assert_code(0);
+
+    let mut client = Mcp::connect(&product, &workspace);
+    client.discover_with(TASKS).await;
+    let stands = client.ask("tasks/get", json!({ "taskId": id })).await;
+    assert_eq!(stands["status"], "working", "{stands:#}");
+    gate.open();
+    let end = eventually_settled(&mut client, &id).await;
+    assert_eq!(end["status"], "completed", "{end:#}");
+    assert_eq!(end["result"]["structuredContent"]["answer"], "It went on.", "{end:#}");
+    client.ask("tasks/cancel", json!({ "taskId": second })).await;
+    let end = eventually_settled(&mut client, &second).await;
+    assert_eq!(end["status"], "cancelled", "{end:#}");
+    client.close().await.assert_code(0);
+    product.leftovers().check_within(SECONDS).await;
+}
+
+async fn eventually_settled(client: &mut Mcp, id: &str) -> Value {
+    for _ in 0..300 {
+        let stands = client.ask("tasks/get", json!({ "taskId": id })).await;
+        if stands["status"] != "working" {
+            return stands;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("task {id} does not end");
 }

@@ -100,7 +100,7 @@ async fn a_live_owners_container_is_not_touched() {
         crate::common::Answer::new([crate::common::Part::Text("I lived.".into())]).behind(&gate),
     );
     let model = Model::routed([("live long", slow), ("", Script::say("Fine."))]).await;
-    let product = Product::alone(&model).await;
+    let product = Product::alone(&model).await.config("[limits]\nconcurrency = 2\n");
     let (mine, other) = (Workspace::new(), Workspace::new());
     let first = product.start_run(&mine, ["--json", "live long"]);
     model.step(2).await;

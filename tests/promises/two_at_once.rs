@@ -48,7 +48,7 @@ async fn two_processes_run_side_by_side() {
     let model =
         Model::routed([("say alpha", script("alpha", &gate)), ("say beta", script("beta", &gate))])
             .await;
-    let product = Product::with_model(&model).await;
+    let product = Product::with_model(&model).await.config("[limits]\nconcurrency = 2\n");
     let (a, b) = (Workspace::new(), Workspace::new());
 
     let first = product.start_run(&a, ["--json", "say alpha"]);

@@ -14,7 +14,7 @@ use super::runs::{self, RUN_ID};
 use crate::config::Limits;
 use crate::history::State;
 use crate::mcp::session::Session;
-use crate::mcp::{result, standing};
+use crate::mcp::standing;
 use crate::runner::{Glance, Stopped, stop};
 
 pub(super) const ENTRY: Entry = Entry {
@@ -52,6 +52,7 @@ async fn call(
         Err(why) => return runs::refused(&why),
     };
     let stopped = tokio::select! {
+        biased;
         stopped = stop(&entry, PATIENCE) => stopped,
         // It has been asked, and that is all that was wanted.
         () = context.ct.cancelled() => Ok(Stopped::NotYet),
@@ -65,7 +66,7 @@ async fn call(
         Ok(Stopped::Before(_)) => "it was over before; nothing was done",
         Ok(Stopped::Now) => "everything of it is gone",
         Ok(Stopped::NotYet) => {
-            let mut value = result::going_on(entry.id());
+            let mut value = standing::going_on(entry.id());
             let note = "it was asked to end, and is still removing its container";
             value.insert("note".into(), note.into());
             return CallToolResult::structured(Value::Object(value));

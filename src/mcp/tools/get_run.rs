@@ -15,10 +15,10 @@ use super::entry::Entry;
 use super::runs::{self, RUN_ID};
 use crate::config::Limits;
 use crate::history::{self, State};
+use crate::mcp::patience;
 use crate::mcp::progress::Progress;
 use crate::mcp::session::Session;
 use crate::mcp::standing::{self, Lately};
-use crate::mcp::{patience, result};
 
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
@@ -88,23 +88,23 @@ async fn follow(
         let look = spawn_blocking(move || (looked.state(), Lately::of(&looked))).await;
         let lately = match look {
             Ok((State::Running, Ok(lately))) => lately,
-            Ok((State::Running, Err(error))) => return result::unreadable(&error.to_string()),
+            Ok((State::Running, Err(error))) => return standing::unreadable(&error.to_string()),
             Ok((State::Ended | State::Died, _)) => {
                 return standing::over(&session.runner, entry).await;
             }
-            Err(error) => return result::unreadable(&error.to_string()),
+            Err(error) => return standing::unreadable(&error.to_string()),
         };
         if let Some(last) = lately.last().filter(|last| last.seq > seen) {
             seen = last.seq;
             progress.see(&last.event);
         }
         if Instant::now() >= deadline {
-            return standing::running(&entry, &lately);
+            return standing::stands(&entry, &lately);
         }
         tokio::select! {
             () = sleep(LOOK) => {}
-            () = context.ct.cancelled() => return standing::running(&entry, &lately),
-            () = session.closing.cancelled() => return standing::running(&entry, &lately),
+            () = context.ct.cancelled() => return standing::stands(&entry, &lately),
+            () = session.closing.cancelled() => return standing::stands(&entry, &lately),
         }
     }
 }

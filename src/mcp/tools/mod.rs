@@ -23,6 +23,8 @@ use super::session::Session;
 use crate::config::Limits;
 use crate::text;
 
+pub(super) const RUN: &str = run_in_sandbox::NAME;
+
 pub(super) const METHOD: &str = "tools/call";
 
 const TABLE: &[Entry] = &[

@@ -15,7 +15,7 @@ use crate::config::{Keep, Limits};
 use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
 use crate::mcp::session::Session;
-use crate::mcp::{patience, resources, result};
+use crate::mcp::{patience, resources, result, standing};
 use crate::runner::{CancelReason, Run, Status, Task};
 use crate::workspace::Mode;
 
@@ -27,7 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     example: r#"{"task": "…"}"#,
 };
 
-const NAME: &str = "run_in_sandbox";
+pub(super) const NAME: &str = "run_in_sandbox";
 
 const TITLE: &str = "Run a coding task in a sandbox";
 
@@ -202,7 +202,7 @@ async fn leave(
     run.keep().await;
     let id = run.id().clone();
     tell_the_end(run, &session, context);
-    Some(result::running(&id))
+    Some(standing::running(&id))
 }
 
 /// Tells the host of the end of a run that no call waits for, if both live to see it.
@@ -284,7 +284,7 @@ async fn follow(
             return None;
         }
         tell_the_end(run, session, context);
-        return Some(result::running(&id));
+        return Some(standing::running(&id));
     }
     let report = tokio::select! {
         biased;
@@ -300,7 +300,7 @@ async fn follow(
     resources::tell_changed(&context).await;
     Some(match report {
         Some(report) if report.is_of_death() => {
-            result::of_death(&id, !session.runner.is_unsettled(&id))
+            standing::of_death(&id, !session.runner.is_unsettled(&id))
         }
         Some(report) => result::of_report(report),
         None => result::unconfirmed(&id),

@@ -38,8 +38,7 @@ pub fn start(
     task: Task,
     ends: Ends,
 ) -> io::Result<impl Future<Output = Report> + Send + 'static> {
-    let order = Order::new(id.clone(), task, (*shared.config).clone(), &shared.options);
-    let order = line(&order)?;
+    let order = line(&Order::new(id.clone(), task, shared))?;
     let mut command = Command::new(OURSELVES);
     command
         .arg0(env!("CARGO_PKG_NAME"))

@@ -25,8 +25,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::shared::Shared;
 use super::{Event, Report, Task};
 use crate::config::{Config, LoadOptions, Override};
+use crate::engine::Facts;
 use crate::ids::RunId;
 
 /// What the owner is to do, in one line of JSON. Both ends are the same program: the owner is
@@ -41,13 +43,22 @@ struct Order {
     file: Option<PathBuf>,
     /// Key and value of each.
     overrides: Vec<(String, String)>,
+    /// What the client knows of the engine, if it has met it.
+    facts: Option<Facts>,
 }
 
 impl Order {
-    fn new(id: RunId, task: Task, config: Config, options: &LoadOptions) -> Self {
-        let LoadOptions { file, overrides, environment: _ } = options;
+    fn new(id: RunId, task: Task, shared: &Shared) -> Self {
+        let LoadOptions { file, overrides, environment: _ } = &shared.options;
         let overrides = overrides.iter().map(|given| (given.key.to_owned(), given.value.clone()));
-        Self { id, task, config, file: file.clone(), overrides: overrides.collect() }
+        Self {
+            id,
+            task,
+            config: (*shared.config).clone(),
+            file: file.clone(),
+            overrides: overrides.collect(),
+            facts: shared.host.known().map(|(_, facts)| facts.clone()),
+        }
     }
 
     /// The environment is the owner's own, which it has from the client.
@@ -116,7 +127,14 @@ mod tests {
         let mut task = Task::new("do\nit\u{2028}");
         task.timeout = Some(std::time::Duration::from_millis(1500));
         task.mode = crate::workspace::Mode::ReadOnly;
-        let order = Order::new(RunId::new(), task, config.clone(), &options);
+        let order = Order {
+            id: RunId::new(),
+            task,
+            config: config.clone(),
+            file: options.file.clone(),
+            overrides: options.overrides.iter().map(|o| (o.key.into(), o.value.clone())).collect(),
+            facts: None,
+        };
         let sent = line(&order).expect("JSON");
         assert_eq!(sent.iter().position(|byte| *byte == b'\n'), Some(sent.len() - 1));
         let read: Order = serde_json::from_slice(&sent).expect("an order");

@@ -52,6 +52,9 @@ fn handle(stream: impl AsFd) -> io::Result<OwnedFd> {
 fn begin(order: Order, log: &OwnerLog) -> Result<(Runner, Run), String> {
     let options = order.options()?;
     let runner = Runner::new(order.config, options).map_err(|error| error.to_string())?;
+    if let Some(facts) = order.facts {
+        runner.hear(facts);
+    }
     log.keep_in(history::owner_log(runner.state(), &order.id));
     let run = runner.start_as(order.id, order.task).map_err(|error| error.to_string())?;
     Ok((runner, run))

@@ -48,3 +48,29 @@ pub async fn stop(entry: &Entry, within: Duration) -> io::Result<Stopped> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::history::Record;
+    use crate::ids::RunId;
+
+    #[tokio::test]
+    async fn a_process_that_may_have_other_runs_is_not_asked() {
+        let state = tempfile::tempdir().expect("temp dir");
+        let id = RunId::new();
+        // Ours: were it asked, this test would end.
+        let mut record = Record::create(state.path(), &id).expect("record");
+        let entry = Entry::of(state.path(), &id).expect("an entry");
+        for task in [json!({ "task": "x" }), json!({ "alone": "yes" }), json!(3)] {
+            record.task(&task);
+            let refused = stop(&entry, Duration::ZERO).await.expect_err("another version's");
+            assert!(refused.to_string().contains("may have more runs"), "{refused}");
+        }
+        record.finish(&json!({})).expect("finished");
+        let stopped = stop(&entry, Duration::ZERO).await.expect("looked");
+        assert_eq!(stopped, Stopped::Before(State::Ended));
+    }
+}

@@ -7,6 +7,10 @@ use tokio::process::Command;
 
 use super::{Finished, Product, Running, Workspace};
 
+/// The name of a host that waits as long as it takes: on a busy machine an ordinary run outlasts the
+/// others. Tests of that set the limit themselves.
+const PATIENT: &str = "claude-code";
+
 /// One connection to one server process.
 pub struct Mcp {
     pub server: Running,
@@ -31,7 +35,7 @@ impl Mcp {
     }
 
     pub async fn initialize(&mut self, version: &str) -> Value {
-        let client = json!({"name": "frame-by-frame", "version": "1"});
+        let client = json!({"name": PATIENT, "version": "1"});
         let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client});
         let result = self.ask("initialize", params).await;
         self.notify("notifications/initialized", json!({})).await;
@@ -42,8 +46,16 @@ impl Mcp {
     pub async fn discover(&mut self) -> Value {
         let key = |name: &str| format!("io.modelcontextprotocol/{name}");
         self.meta.insert(key("protocolVersion"), json!("2026-07-28"));
-        self.meta.insert(key("clientInfo"), json!({"name": "frame-by-frame", "version": "1"}));
+        self.meta.insert(key("clientInfo"), json!({"name": PATIENT, "version": "1"}));
         self.meta.insert(key("clientCapabilities"), json!({}));
+        self.ask("server/discover", json!({})).await
+    }
+
+    /// As [`Self::discover`], by a client that knows an extension.
+    pub async fn discover_with(&mut self, extension: &str) -> Value {
+        self.discover().await;
+        let declared = json!({"extensions": {extension: {}}});
+        self.meta.insert("io.modelcontextprotocol/clientCapabilities".into(), declared);
         self.ask("server/discover", json!({})).await
     }
 
