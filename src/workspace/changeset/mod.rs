@@ -6,5 +6,13 @@
 //! they are read, and contents are never executed.
 
 mod manifest;
+mod node;
+mod patch;
+mod store;
+
+#[cfg(test)]
+mod testing;
 
 pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};
+pub use patch::{PatchReport, write_patch};
+pub use store::{Blobs, StoreError, read_manifest, write_manifest};
