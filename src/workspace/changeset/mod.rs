@@ -5,6 +5,7 @@
 //! it, and the workspace. All of it was made by an agent and is hostile: paths are checked when
 //! they are read, and contents are never executed.
 
+mod apply;
 mod manifest;
 mod node;
 mod patch;
@@ -13,6 +14,10 @@ mod store;
 #[cfg(test)]
 mod testing;
 
+pub use apply::{
+    ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply, is_unsettled,
+    recover,
+};
 pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};
 pub use patch::{PatchReport, write_patch};
 pub use store::{Blobs, StoreError, read_manifest, write_manifest};

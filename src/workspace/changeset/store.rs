@@ -116,10 +116,8 @@ impl Blobs {
     pub fn put(&self, from: &mut impl Read) -> Result<(String, u64), StoreError> {
         let failed = || StoreError::io("keep a content in", &self.folder);
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed())?;
-        let mut kept = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempfile_in(&self.folder)
-            .map_err(failed())?;
+        let mut kept =
+            tempfile::Builder::new().prefix(".new-").tempfile_in(&self.folder).map_err(failed())?;
         let (sha256, size) = copy(from, kept.as_file_mut()).map_err(failed())?;
         kept.as_file().sync_all().map_err(failed())?;
         let path = self.folder.join(&sha256);

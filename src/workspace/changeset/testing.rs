@@ -175,7 +175,8 @@ fn content(dice: &mut Dice) -> Vec<u8> {
 
 /// Another content that has something of this one.
 fn edited(old: &[u8], dice: &mut Dice) -> Vec<u8> {
-    let mut lines: Vec<_> = old.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    let mut lines: Vec<_> =
+        old.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     for _ in 0..=dice.roll(4) {
         let at = dice.roll(lines.len() + 1);
         match dice.roll(3) {

@@ -30,7 +30,7 @@ pub struct NeedsYes {
 pub enum ApplyError {
     #[error("apply the changes: the list of them ended at a bound, so some would be lost")]
     Incomplete,
-    #[error("apply `{given}`: {}", nearest(.nearest.as_deref()))]
+    #[error("apply `{given}`: {}", instead(.nearest.as_deref()))]
     UnknownPath { given: String, nearest: Option<String> },
     #[error("apply the changes: {} of them conflict with what is in the workspace now", .0.len())]
     Conflicts(Vec<Conflict>),
@@ -53,7 +53,7 @@ pub enum ApplyError {
     Guard(#[from] GuardError),
 }
 
-fn nearest(path: Option<&str>) -> String {
+fn instead(path: Option<&str>) -> String {
     match path {
         Some(path) => format!("the run changed no such path; the nearest is `{path}`"),
         None => "the run changed no such path".to_owned(),

@@ -26,6 +26,8 @@ pub(super) struct Trust<'a> {
     extra: Vec<String>,
     /// Places that exist and are protected during runs.
     places: Vec<PathBuf>,
+    /// What the run adds to each folder of what git directories have.
+    added: HashMap<&'a Path, GitMarks>,
     git: HashMap<PathBuf, bool>,
 }
 
@@ -43,11 +45,20 @@ impl<'a> Trust<'a> {
     ) -> Self {
         let found = protected(workspace, extra);
         let odd = found.obstacles.into_iter().map(|odd| odd.relative);
+        let mut added: HashMap<&Path, GitMarks> = HashMap::new();
+        for change in changes.iter().filter(|change| change.after.is_some()) {
+            for path in change.path.as_path().ancestors() {
+                if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
+                    added.entry(folder).or_default().note(&fold(name));
+                }
+            }
+        }
         Self {
             root,
             after: changes.iter().map(|c| (c.path.as_path(), c.after.as_ref())).collect(),
             extra: extra.iter().filter_map(|path| fold_path(Path::new(path))).collect(),
             places: found.places.iter().map(|p| p.relative().to_owned()).chain(odd).collect(),
+            added,
             git: HashMap::new(),
         }
     }
@@ -93,9 +104,8 @@ impl<'a> Trust<'a> {
         if self.extra.iter().any(|place| below(place) || above(place)) {
             return Some("it is in `workspace.protected`");
         }
-        let known = |place: &PathBuf| {
-            path.starts_with(place) || (!folder && place.starts_with(path))
-        };
+        let known =
+            |place: &PathBuf| path.starts_with(place) || (!folder && place.starts_with(path));
         if self.places.iter().any(known) {
             return Some("git or another tool on the host is led to it");
         }
@@ -108,7 +118,7 @@ impl<'a> Trust<'a> {
         if let Some(known) = self.git.get(folder) {
             return *known;
         }
-        let mut marks = GitMarks::default();
+        let mut marks = self.added.get(folder).copied().unwrap_or_default();
         if let Ok(opened) = open_folder(self.root, folder)
             && let Ok(entries) = Dir::new(opened)
         {
@@ -116,20 +126,8 @@ impl<'a> Trust<'a> {
                 marks.note(&fold(OsStr::from_bytes(entry.file_name().to_bytes())));
             }
         }
-        for path in ["HEAD", "objects", "refs", "commondir"] {
-            // Also in another spelling: each addition in this folder is looked at by its own name.
-            marks.note(if self.adds(folder, path) { fold_mark(path) } else { "" });
-        }
         self.git.insert(folder.to_owned(), marks.is_git());
         marks.is_git()
-    }
-
-    fn adds(&self, folder: &Path, name: &str) -> bool {
-        let wanted = name.to_ascii_lowercase();
-        self.after.iter().any(|(path, after)| {
-            let Ok(below) = path.strip_prefix(folder) else { return false };
-            after.is_some() && below.iter().next().is_some_and(|first| fold(first) == wanted)
-        })
     }
 
     /// Whether a link leads out of the workspace, or to a place that needs a yes, by whatever way.
@@ -140,8 +138,7 @@ impl<'a> Trust<'a> {
         let mut way: VecDeque<OsString> = parts(Path::new(target)).into();
         for _ in 0..STEPS {
             let Some(name) = way.pop_front() else {
-                let link = || self.why(&at, false);
-                return link().map(|_| "a link to what tools on the host trust");
+                return self.why(&at, false).map(|_| "a link to what tools on the host trust");
             };
             if name == "/" {
                 return Some(OUT);
@@ -184,15 +181,6 @@ impl<'a> Trust<'a> {
         }
         let target = rustix::fs::readlinkat(parent.as_fd(), name, Vec::new()).ok()?;
         Some(OsStr::from_bytes(target.to_bytes()).to_owned())
-    }
-}
-
-fn fold_mark(name: &str) -> &'static str {
-    match name {
-        "HEAD" => "head",
-        "objects" => "objects",
-        "refs" => "refs",
-        _ => "commondir",
     }
 }
 

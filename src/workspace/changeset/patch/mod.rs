@@ -148,12 +148,7 @@ impl<'a> Writer<'a> {
         same.then_some(from)
     }
 
-    fn rename(
-        &self,
-        from: &Alteration,
-        to: &Alteration,
-        out: &mut Vec<u8>,
-    ) -> Result<(), LeftOut> {
+    fn rename(&self, from: &Alteration, to: &Alteration, out: &mut Vec<u8>) -> Result<(), LeftOut> {
         let (Some(before), Some(after)) = (&from.before, &to.after) else { return Ok(()) };
         // Git would rename whatever is there.
         let sizes = if let Node::File { size, .. } = before { *size } else { 0 };
@@ -175,12 +170,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn change(
-        &self,
-        change: &Alteration,
-        room: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), LeftOut> {
+    fn change(&self, change: &Alteration, room: usize, out: &mut Vec<u8>) -> Result<(), LeftOut> {
         let [before, after] = [&change.before, &change.after]
             .map(|node| node.as_ref().filter(|node| !matches!(node, Node::Folder { .. })));
         let path = &change.path;

@@ -35,7 +35,9 @@ fn as_git(tree: &Tree) -> Tree {
     };
     tree.iter()
         .filter(|(path, found)| {
-            !matches!(found, Item::Folder(_)) && !path.starts_with(".git") && *path != Path::new("p")
+            !matches!(found, Item::Folder(_))
+                && !path.starts_with(".git")
+                && *path != Path::new("p")
         })
         .map(|(path, found)| (path.clone(), item(found)))
         .collect()
@@ -45,9 +47,7 @@ fn without_empty_folders(tree: Tree) -> Tree {
     let kept = tree.iter().filter(|(_, item)| !matches!(item, Item::Folder(_)));
     let kept: Vec<_> = kept.map(|(path, _)| path.clone()).collect();
     let used = |folder: &Path| kept.iter().any(|path| path.starts_with(folder));
-    tree.into_iter()
-        .filter(|(path, item)| !matches!(item, Item::Folder(_)) || used(path))
-        .collect()
+    tree.into_iter().filter(|(path, item)| !matches!(item, Item::Folder(_)) || used(path)).collect()
 }
 
 #[test]
@@ -119,7 +119,10 @@ fn what_cannot_be_in_it_is_said_first() {
     let left: Vec<_> = report.left_out.iter().map(|(path, why)| (path.to_string(), *why)).collect();
     assert_eq!(left.len(), 5, "{left:?}");
     assert!(left.contains(&("a".into(), NOT_THE_BASE)) && left.contains(&("b".into(), DAMAGED)));
-    assert!(text.contains("# not in this patch: \"d\\ndiff --git\" (the workspace no longer"), "{text}");
+    assert!(
+        text.contains("# not in this patch: \"d\\ndiff --git\" (the workspace no longer"),
+        "{text}"
+    );
     assert!(text.lines().all(|line| line.starts_with("# ")), "{text}");
 }
 
@@ -146,7 +149,10 @@ fn large_files_are_binary_and_too_large_ones_are_left_out() {
     let (patch, report) = patch_of(&manifest, &folder.path().join("w"), &blobs);
     let text = String::from_utf8_lossy(&patch);
     assert_eq!(report.left_out[0].1, TOO_LARGE);
-    assert!(text.starts_with("# not in this patch: large (too large)\ndiff --git a/small"), "{text}");
+    assert!(
+        text.starts_with("# not in this patch: large (too large)\ndiff --git a/small"),
+        "{text}"
+    );
 }
 
 #[test]
