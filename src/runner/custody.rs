@@ -14,6 +14,7 @@ use super::task::Checked;
 use super::{ChangeSummary, Error};
 use crate::workspace::{
     Baseline, Before, Bounds, GuardError, Limits, Mode, SweepLimits, Swept, Watch, WriterLock,
+    changeset,
 };
 
 /// How often somebody else's lock is asked for. It is the kernel's, which tells nobody.
@@ -26,9 +27,12 @@ pub async fn lock(
     canceller: &Canceller,
     story: &mut Story,
 ) -> Result<Option<WriterLock>, End> {
+    // Whatever the run may do, it is not to see a workspace that was left half changed.
+    settle(shared, task, story).await;
     if task.mode != Mode::Direct {
         return Ok(None);
     }
+    let mut settling = 3;
     let locks = shared.host.locks();
     let mut told = false;
     let mut attempts = 3;
@@ -46,6 +50,12 @@ pub async fn lock(
                 drop(lock);
                 continue;
             }
+            Ok(Some(lock)) if settling > 0 && is_unsettled(shared, task) => {
+                settling -= 1;
+                drop(lock);
+                settle(shared, task, story).await;
+                continue;
+            }
             Ok(Some(lock)) => return Ok(Some(lock)),
             Ok(None) => {}
             Err(error) => return Err(End::Broken(error.into())),
@@ -57,6 +67,22 @@ pub async fn lock(
             reason = canceller.cancelled() => return Err(End::Cancelled(reason)),
             () = tokio::time::sleep(ASK) => {}
         }
+    }
+}
+
+fn is_unsettled(shared: &Shared, task: &Checked) -> bool {
+    changeset::is_unsettled(&shared.journals(), task.workspace.path())
+}
+
+/// Undoes or finishes what a dead process left half carried over.
+async fn settle(shared: &Shared, task: &Checked, story: &mut Story) {
+    if !is_unsettled(shared, task) {
+        return;
+    }
+    let (journals, locks) = (shared.journals(), shared.host.locks());
+    match spawn_blocking(move || changeset::recover(&journals, &locks)).await {
+        Ok(recovered) => recovered.told.iter().for_each(|told| story.remark(told)),
+        Err(error) => tracing::error!("settling a workspace broke down: {error}"),
     }
 }
 

@@ -14,6 +14,7 @@ mod follow;
 mod hook;
 mod host;
 mod openings;
+mod outcome;
 mod overseer;
 mod past;
 mod prepare;
@@ -30,6 +31,9 @@ mod verdict;
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use outcome::{
+    Applied, ApplyOptions, Discarded, OutcomeError, changes_of, next_step, patch_of,
+};
 pub use past::{Glance, PastReport, told};
 pub use probe::noted as noted_agent;
 pub use report::{

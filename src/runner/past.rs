@@ -10,6 +10,7 @@ use super::task::Checked;
 use crate::history::{Entry, Error, State};
 use crate::text::{clean, one_line};
 use crate::workspace::Mode;
+use crate::workspace::changeset::Fate;
 
 /// How much of a task's text is kept.
 const TASK: usize = 200;
@@ -211,6 +212,9 @@ pub struct Glance {
     pub workspace: String,
     pub duration_ms: Option<u64>,
     pub files_changed: Option<usize>,
+    /// What became of the changes of a run in a view of its own: `pending`, `applied`,
+    /// `partly_applied` or `discarded`.
+    pub changes: Option<&'static str>,
     /// The beginning of the task; empty in the records of version 0.1.0.
     pub task: String,
 }
@@ -240,6 +244,7 @@ impl Glance {
             glance.status = Some(report.status.0);
             glance.duration_ms = Some(report.timing.total_ms);
             glance.files_changed = Some(report.changes.files.len());
+            glance.changes = standing(entry, glance.files_changed);
             if glance.workspace.is_empty() {
                 glance.mode = report.workspace.mode.0;
                 glance.workspace = report.workspace.path.0;
@@ -248,10 +253,23 @@ impl Glance {
         glance
     }
 
+    /// What became of the changes, as people say it.
+    pub fn changes_label(&self) -> Option<String> {
+        self.changes.map(|word| word.replace('_', " "))
+    }
+
     /// The verdict as people say it, or what stands for one.
     pub fn label(&self) -> String {
         self.status.as_deref().unwrap_or(self.state).replace('_', " ")
     }
+}
+
+/// What became of changes that were not made in the workspace itself.
+fn standing(entry: &Entry, files: Option<usize>) -> Option<&'static str> {
+    let fate = Fate::read(&entry.applied());
+    let fate = fate.inspect_err(|error| tracing::warn!("failed to {error}")).unwrap_or_default();
+    let pending = || (files != Some(0) && entry.changes().exists()).then_some("pending");
+    fate.word().or_else(pending)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! they are read, and contents are never executed.
 
 mod apply;
+mod fate;
 mod manifest;
 mod node;
 mod patch;
@@ -18,6 +19,7 @@ pub use apply::{
     ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply, is_unsettled,
     recover,
 };
+pub use fate::{Application, Fate};
 pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};
-pub use patch::{PatchReport, write_patch};
+pub use patch::{LARGEST_PATCH, PatchReport, write_patch};
 pub use store::{Blobs, StoreError, read_manifest, write_manifest};

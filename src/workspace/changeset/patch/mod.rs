@@ -28,6 +28,9 @@ use crate::text::hex;
 /// Largest patch; what does not fit is left out. It is put together in memory.
 const LARGEST: usize = 64 << 20;
 
+/// What is read of one, which has some comments besides.
+pub const LARGEST_PATCH: u64 = 65 << 20;
+
 /// Larger files are not compared line by line.
 const LARGEST_TEXT: u64 = 1 << 20;
 
