@@ -167,12 +167,11 @@ pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
     }
     let fate = Fate::read(&entry.applied())?;
     match read_manifest(&entry.changes())? {
-        Some(_) if fate.discarded_at.is_some() => Err(OutcomeError::Discarded(id())),
+        _ if fate.discarded_at.is_some() => Err(OutcomeError::Discarded(id())),
         Some(manifest) if manifest.changes.is_empty() && manifest.complete => {
             Err(OutcomeError::Unchanged(id()))
         }
         Some(manifest) => Ok(manifest),
-        None if fate.discarded_at.is_some() => Err(OutcomeError::Discarded(id())),
         None => {
             let report = entry.report().ok().flatten();
             let report = report.and_then(|report| PastReport::of(&report).ok());
@@ -190,13 +189,13 @@ pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
 /// The patch of a run: the one on record, else one made now of what is there.
 pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
     let manifest = changes_of(entry)?;
-    let path = entry.patch();
-    match File::open(&path) {
+    let kept = entry.patch();
+    match File::open(&kept) {
         Ok(file) => {
             let mut patch = Vec::new();
             file.take(changeset::LARGEST_PATCH)
                 .read_to_end(&mut patch)
-                .map_err(OutcomeError::io(&path))?;
+                .map_err(OutcomeError::io(&kept))?;
             Ok(patch)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -205,7 +204,7 @@ pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
                 .map_err(OutcomeError::io(&manifest.workspace))?;
             Ok(patch)
         }
-        Err(error) => Err(OutcomeError::io(&path)(error)),
+        Err(error) => Err(OutcomeError::io(&kept)(error)),
     }
 }
 
@@ -235,7 +234,7 @@ impl Runner {
         let shared = self.shared();
         let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
         let config = project.map_or_else(|| shared.config.clone(), |found| Arc::new(found.config));
-        let _record = self.hold(entry, deadline)?;
+        let _record = hold(entry, deadline)?;
         // Whoever had it just now may have discarded it.
         let manifest = changes_of(entry).map(|_| manifest)?;
         for told_before in self.recover().told {
@@ -278,7 +277,7 @@ impl Runner {
             Err(error) => return Err(error),
         };
         let deadline = Instant::now() + Duration::from_secs(10);
-        let _record = self.hold(entry, Some(deadline))?;
+        let _record = hold(entry, Some(deadline))?;
         let mut fate = Fate::read(&entry.applied())?;
         fate.discard();
         fate.write(&entry.applied())?;
@@ -315,19 +314,19 @@ impl Runner {
         }
         Ok(workspace)
     }
+}
 
-    /// Keeps others from the changes of a run, over all processes.
-    fn hold(&self, entry: &Entry, deadline: Option<Instant>) -> Result<File, OutcomeError> {
-        let folder = File::open(entry.folder()).map_err(OutcomeError::io(entry.folder()))?;
-        wait(entry, deadline, || {
-            match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => Ok(Some(())),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
-                Err(errno) => Err(OutcomeError::io(entry.folder())(errno.into())),
-            }
-        })?;
-        Ok(folder)
-    }
+/// Keeps others from the changes of a run, over all processes.
+fn hold(entry: &Entry, deadline: Option<Instant>) -> Result<File, OutcomeError> {
+    let folder = File::open(entry.folder()).map_err(OutcomeError::io(entry.folder()))?;
+    wait(entry, deadline, || {
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(())),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(errno) => Err(OutcomeError::io(entry.folder())(errno.into())),
+        }
+    })?;
+    Ok(folder)
 }
 
 fn wait<T>(

@@ -1,6 +1,9 @@
 //! The tools, as hosts see them: each is one file and one line in the table.
 
+mod apply_changes;
 mod arguments;
+mod changes;
+mod discard_changes;
 mod entry;
 mod list_project_files;
 mod project;
@@ -27,6 +30,8 @@ const TABLE: &[Entry] = &[
     list_project_files::ENTRY,
     search_project::ENTRY,
     project_status::ENTRY,
+    apply_changes::ENTRY,
+    discard_changes::ENTRY,
 ];
 
 /// All tools; their texts name the limits in force.
@@ -78,7 +83,7 @@ mod tests {
             tool.output_schema = None;
         }
         let shown = bytes(&tools);
-        assert!(shown < 5 * 1024, "{shown} bytes in the model's context");
+        assert!(shown < 6 * 1024, "{shown} bytes in the model's context");
     }
 
     #[test]

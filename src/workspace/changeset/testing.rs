@@ -166,7 +166,7 @@ fn content(dice: &mut Dice) -> Vec<u8> {
         0 => text.clear(),
         1 => text.extend([0, 255, 7, b'\n', 0]),
         2 => text.extend(b"no end"),
-        3 => text = (0..dice.roll(400)).map(|_| dice.roll(256) as u8).collect(),
+        3 => text = (0..dice.roll(400)).map(|_| b"\x00\x80\xff\na"[dice.roll(5)]).collect(),
         4 => text.extend(b"windows\r\nold mac\rend\n"),
         _ => {}
     }

@@ -62,11 +62,12 @@ pub(super) struct Mark {
 
 impl Mark {
     pub fn of(stat: &rustix::fs::Stat) -> Self {
-        #[expect(clippy::unnecessary_cast, reason = "other targets have other types")]
+        // The types differ from target to target.
+        let plain = |number: i128| i64::try_from(number).unwrap_or_default();
         Self {
-            inode: stat.st_ino as u64,
-            size: stat.st_size as i64,
-            mtime: (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            inode: stat.st_ino,
+            size: stat.st_size,
+            mtime: (plain(stat.st_mtime.into()), plain(stat.st_mtime_nsec.into())),
         }
     }
 }

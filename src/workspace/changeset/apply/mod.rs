@@ -200,10 +200,8 @@ fn sync(root: BorrowedFd<'_>, steps: &[Step]) -> Result<(), ApplyError> {
     for (_, step) in folders {
         match parent_of(root, step.path()) {
             Ok(folder) => rustix::fs::fsync(&folder).map_err(|errno| unsynced(errno.into()))?,
-            // Removed by a later step.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            // Shut by the run itself.
-            Err(Errno::ACCESS) => {}
+            // Removed by a later step, or shut by the run itself.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => {}
             Err(errno) => return Err(unsynced(errno.into())),
         }
     }
@@ -255,7 +253,7 @@ fn settle(
             .map_err(|errno| ApplyError::Io { what: "keep", path: name, source: errno.into() })?;
         Some(left)
     } else {
-        clear(root, &name, opened).map_err(|errno| ApplyError::Io {
+        clear(root, &name, &opened).map_err(|errno| ApplyError::Io {
             what: "remove",
             path: name,
             source: errno.into(),
@@ -266,9 +264,9 @@ fn settle(
     Ok(left)
 }
 
-fn clear(root: BorrowedFd<'_>, name: &str, opened: OwnedFd) -> Result<(), Errno> {
+fn clear(root: BorrowedFd<'_>, name: &str, opened: &OwnedFd) -> Result<(), Errno> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(&opened)? {
+    for entry in Dir::read_from(opened)? {
         names.push(entry?.file_name().to_owned());
     }
     for inner in names {
@@ -276,9 +274,9 @@ fn clear(root: BorrowedFd<'_>, name: &str, opened: OwnedFd) -> Result<(), Errno>
         if inner == "." || inner == ".." {
             continue;
         }
-        match rustix::fs::unlinkat(&opened, inner, AtFlags::empty()) {
+        match rustix::fs::unlinkat(opened, inner, AtFlags::empty()) {
             Err(Errno::ISDIR | Errno::PERM) => {
-                rustix::fs::unlinkat(&opened, inner, AtFlags::REMOVEDIR)?;
+                rustix::fs::unlinkat(opened, inner, AtFlags::REMOVEDIR)?;
             }
             gone => gone?,
         }

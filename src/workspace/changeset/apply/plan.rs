@@ -123,7 +123,7 @@ impl<'a> Plan<'a> {
         let mut missing = HashSet::new();
         for change in changes.iter().copied() {
             match here(root, device, change, &by_path) {
-                Here::Seen(seen) => plan.judge(change, seen),
+                Here::Seen(seen) => plan.judge(change, &seen),
                 Here::Conflict(conflict) => plan.conflicts.push(conflict),
             }
             if change.after.is_some() {
@@ -140,7 +140,7 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    fn judge(&mut self, change: &'a Alteration, seen: Seen) {
+    fn judge(&mut self, change: &'a Alteration, seen: &Seen) {
         let folders = |one: Option<&Node>, other: Option<&Node>| {
             matches!((one, other), (Some(Node::Folder { .. }), Some(Node::Folder { .. })))
         };
@@ -160,7 +160,7 @@ impl<'a> Plan<'a> {
         } else if seen.is(before) || there {
             self.todo.push(Todo { change, stat: seen.stat().copied() });
         } else {
-            let found = match &seen {
+            let found = match seen {
                 Seen::Nothing => describe(None),
                 Seen::Node(node, _) => describe(Some(node)),
                 Seen::OtherFile(stat) => {

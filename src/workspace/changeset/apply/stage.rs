@@ -35,10 +35,10 @@ impl<'a> Stage<'a> {
     /// Makes all that is new, and says what is to be done in which order.
     pub fn steps(&mut self, plan: &Plan<'_>) -> Result<Vec<Step>, ApplyError> {
         let (mut open, mut gone, mut folders) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut made, mut last) = (Vec::new(), Vec::new());
+        let (mut placed, mut last) = (Vec::new(), Vec::new());
         for path in &plan.missing {
             let Ok(path) = RelPath::new(path.clone()) else { continue };
-            made.push((path.clone(), self.place(&path, &Node::Folder { mode: 0o755 }, None)?));
+            placed.push((path.clone(), self.place(&path, &Node::Folder { mode: 0o755 }, None)?));
         }
         for Todo { change, stat } in &plan.todo {
             let path = &change.path;
@@ -82,15 +82,15 @@ impl<'a> Stage<'a> {
                 last.extend(chmod(path, *mode | OPEN, *mode));
             }
             // Side by side, so that a file is away for the shortest time.
-            made.extend(displace.map(|step| (path.clone(), step)));
-            made.push((path.clone(), place));
+            placed.extend(displace.map(|step| (path.clone(), step)));
+            placed.push((path.clone(), place));
         }
         // The sort is stable: what is displaced stays in front of what takes its place.
-        made.sort_by(|(one, _), (other, _)| one.cmp(other));
+        placed.sort_by(|(one, _), (other, _)| one.cmp(other));
         folders.reverse();
         last.reverse();
-        let made = made.into_iter().map(|(_, step)| step);
-        Ok(open.into_iter().chain(gone).chain(folders).chain(made).chain(last).collect())
+        let placed = placed.into_iter().map(|(_, step)| step);
+        Ok(open.into_iter().chain(gone).chain(folders).chain(placed).chain(last).collect())
     }
 
     fn slot(&mut self) -> u64 {

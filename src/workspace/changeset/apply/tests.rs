@@ -199,9 +199,9 @@ fn a_crash_at_any_step_leaves_all_or_nothing() {
         let now = ground.now();
         assert!(now == ground.before || now == ground.after, "step {at}: {now:#?}");
         if now == ground.before {
-            undone += 1
+            undone += 1;
         } else {
-            done += 1
+            done += 1;
         }
         assert!(
             Place::all(&ground.journals()).is_empty()

@@ -76,7 +76,7 @@ impl<'a> Trust<'a> {
         needs
     }
 
-    fn why(&mut self, path: &Path, folder: bool) -> Option<&'static str> {
+    fn why(&mut self, path: &Path, is_folder: bool) -> Option<&'static str> {
         let mut above = String::new();
         for name in path {
             let name = fold(name);
@@ -88,7 +88,7 @@ impl<'a> Trust<'a> {
             }
             above = name;
         }
-        if above == ".github" && !folder {
+        if above == ".github" && !is_folder {
             return Some("it could lead to other workflows");
         }
         let folded = fold_path(path)?;
@@ -99,13 +99,13 @@ impl<'a> Trust<'a> {
         // What becomes of a folder on the way decides what is at its end.
         let above = |place: &String| {
             let rest = place.strip_prefix(folded.as_str());
-            !folder && rest.is_some_and(|rest| rest.starts_with('/'))
+            !is_folder && rest.is_some_and(|rest| rest.starts_with('/'))
         };
         if self.extra.iter().any(|place| below(place) || above(place)) {
             return Some("it is in `workspace.protected`");
         }
         let known =
-            |place: &PathBuf| path.starts_with(place) || (!folder && place.starts_with(path));
+            |place: &PathBuf| path.starts_with(place) || (!is_folder && place.starts_with(path));
         if self.places.iter().any(known) {
             return Some("git or another tool on the host is led to it");
         }

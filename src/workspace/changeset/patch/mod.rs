@@ -76,15 +76,15 @@ pub fn write_patch(
     };
     let mut report = PatchReport::default();
     let mut body = Vec::new();
-    let mut renamed = HashSet::new();
+    let mut taken = HashSet::new();
     // Names that change come first, so that what they take away is known when it is passed by.
     let (renames, others): (Vec<_>, Vec<_>) =
         manifest.changes.iter().partition(|change| change.from.is_some());
     for change in renames.into_iter().chain(others) {
-        if change.after.is_none() && renamed.contains(&change.path) {
+        if change.after.is_none() && taken.contains(&change.path) {
             continue;
         }
-        let from = writer.source(change).filter(|from| !renamed.contains(&from.path));
+        let from = writer.source(change).filter(|from| !taken.contains(&from.path));
         let mut part = Vec::new();
         let written = match from {
             Some(from) => writer.rename(from, change, &mut part),
@@ -93,7 +93,7 @@ pub fn write_patch(
         match written {
             Ok(()) if body.len() + part.len() <= LARGEST => {
                 body.extend(part);
-                renamed.extend(from.map(|from| from.path.clone()));
+                taken.extend(from.map(|from| from.path.clone()));
             }
             Ok(()) => report.left_out.push((change.path.clone(), TOO_LARGE)),
             Err(LeftOut::Why(why)) => report.left_out.push((change.path.clone(), why)),
