@@ -13,7 +13,7 @@ mod patch;
 mod store;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 pub use apply::{
     ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply, is_unsettled,
