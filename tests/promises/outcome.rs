@@ -1,6 +1,6 @@
 //! The changes of a run in a view of its own: shown, carried over whole or not at all, or let go.
 
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use sandbox_mcp::workspace::changeset::{
     Alteration, Blobs, Escaped, Manifest, Node, RelPath, VERSION, write_manifest,
 };
+use sandbox_mcp::workspace::{WorkspacePath, WriterLock};
 use serde_json::{Value, json};
 
 use crate::common::{Finished, Mcp, Product, Workspace};
@@ -425,6 +426,30 @@ async fn a_host_looks_at_a_result_and_carries_it_over() {
                 && refused.as_str().is_some_and(|text| text.starts_with("Nothing was changed: "))
         );
     }
+    client.close().await;
+    result.product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_workspace_is_waited_for_and_then_told() {
+    let result = small();
+    let locks = result.product.folder("run").join("sandbox-mcp").join("locks");
+    let folder = WorkspacePath::check(None, result.workspace.path(), &[]).expect("checked");
+    std::fs::create_dir_all(locks.parent().expect("a parent")).expect("made");
+    std::fs::set_permissions(locks.parent().expect("a parent"), PermissionsExt::from_mode(0o700))
+        .expect("chmod");
+    let lock = WriterLock::try_lock(&locks, &folder).expect("a lock").expect("free");
+    let mut client = Mcp::start(&result.product, &result.workspace).await;
+    let waiting = result.product.start(result.product.command(["apply", RUN]));
+    waiting.stderr.says("waiting for another run that writes to this workspace").await;
+    let (failed, busy) = tool(&mut client, "apply_changes", json!({"run_id": RUN})).await;
+    assert!(failed && busy["error"]["kind"] == "busy", "{busy:#}");
+    let (failed, busy) = tool(&mut client, "discard_changes", json!({"run_id": RUN})).await;
+    assert!(failed && busy["error"]["kind"] == "busy", "{busy:#}");
+    assert!(result.workspace.has("gone.txt"));
+    drop(lock);
+    waiting.wait().await.assert_code(0);
+    assert!(!result.workspace.has("gone.txt"));
     client.close().await;
     result.product.check_nothing_left().await;
 }

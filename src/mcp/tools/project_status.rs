@@ -97,7 +97,7 @@ impl RunStatus {
             change: change.word(),
             path: text::one_line(&change.path.to_string(), LONGEST),
         });
-        let changed: Vec<_> = all
+        let listed: Vec<_> = all
             .take_while(|one| {
                 let length = one.path.chars().map(text::json_length).sum::<usize>() + 40;
                 let fits = length <= room;
@@ -106,7 +106,7 @@ impl RunStatus {
             })
             .collect();
         let changed_total = changes.changes.len();
-        let truncated = changed.len() < changed_total || !changes.complete;
-        Self { changed_total, truncated, changed }
+        let truncated = listed.len() < changed_total || !changes.complete;
+        Self { changed_total, truncated, changed: listed }
     }
 }

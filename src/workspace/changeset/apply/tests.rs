@@ -9,13 +9,13 @@ use super::fault::{AT, CRASH, Fault};
 use super::*;
 
 /// A workspace, a result, and everything around them.
-struct Ground {
+pub(super) struct Ground {
     keep: tempfile::TempDir,
     before: Tree,
-    after: Tree,
+    pub after: Tree,
     manifest: Manifest,
     run: RunId,
-    protected: Vec<String>,
+    pub protected: Vec<String>,
 }
 
 impl Ground {
@@ -29,7 +29,7 @@ impl Ground {
         Self { keep, before, after, manifest, run: RunId::new(), protected: Vec::new() }
     }
 
-    fn new(before: &[(&str, &str)], after: &[(&str, &str)]) -> Self {
+    pub fn new(before: &[(&str, &str)], after: &[(&str, &str)]) -> Self {
         Self::of(tree(before), tree(after))
     }
 
@@ -45,7 +45,7 @@ impl Ground {
         self.keep.path().join("locks")
     }
 
-    fn ask(&self, only: &[&str], allow: bool, dry_run: bool) -> Result<Carried, ApplyError> {
+    pub fn ask(&self, only: &[&str], allow: bool, dry_run: bool) -> Result<Carried, ApplyError> {
         let workspace = WorkspacePath::check(None, self.root(), &[]).expect("checked");
         let lock = WriterLock::try_lock(&self.locks(), &workspace).expect("ok").expect("free");
         let only: Vec<_> = only.iter().map(|path| (*path).to_owned()).collect();
@@ -62,16 +62,16 @@ impl Ground {
         apply(&workspace, &lock, &request)
     }
 
-    fn apply(&self) -> Result<Carried, ApplyError> {
+    pub fn apply(&self) -> Result<Carried, ApplyError> {
         self.ask(&[], true, false)
     }
 
-    fn now(&self) -> Tree {
+    pub fn now(&self) -> Tree {
         read(self.root())
     }
 
     /// Everything is as it was, and nothing is left of the attempt.
-    fn assert_untouched(&self) {
+    pub fn assert_untouched(&self) {
         assert_eq!(self.now(), self.before);
         assert!(Place::all(&self.journals()).is_empty());
     }
@@ -86,7 +86,7 @@ impl Ground {
         }
     }
 
-    fn needs(&self) -> Vec<String> {
+    pub fn needs(&self) -> Vec<String> {
         match self.ask(&[], false, false) {
             Err(ApplyError::Protected(needs)) => needs.into_iter().map(|need| need.path).collect(),
             other => panic!("no yes needed: {other:?}"),
@@ -316,7 +316,7 @@ fn each_conflict_is_told_and_nothing_is_touched() {
     assert_eq!(paths_of(&ground.ask(&["ok"], false, false)), ["ok"]);
 }
 
-fn paths_of(result: &Result<Carried, ApplyError>) -> Vec<String> {
+pub(super) fn paths_of(result: &Result<Carried, ApplyError>) -> Vec<String> {
     paths(&result.as_ref().expect("carried over").changed)
 }
 
@@ -352,84 +352,6 @@ fn only_what_is_asked_for_comes_with_what_belongs_to_it() {
     ground.ask(&["a", "n/d"], false, false).expect("carried over");
     ground.ask(&[], false, false).expect("and the rest");
     assert_eq!(ground.now(), ground.after);
-}
-
-#[test]
-fn what_tools_on_the_host_trust_needs_a_yes() {
-    let mut ground = Ground::new(
-        &[("pkg/.ENVRC", "x"), ("in/y", "1")],
-        &[
-            ("ok", "1"),
-            ("src/.vscode/tasks.json", "{}"),
-            (".MCP.json", "{}"),
-            (".github/workflows/ci.yml", "on: push"),
-            (".github/other", "1"),
-            ("x/.github/workflows", "-> y"),
-            ("bare/HEAD", "ref"),
-            ("bare/objects/", ""),
-            ("bare/refs/", ""),
-            ("bare/config", "[core]"),
-            ("build/run.sh", "rm"),
-            ("out", "-> /etc/passwd"),
-            ("sub/up", "-> ../../x"),
-            ("sub/fine", "-> ../ok"),
-            ("sub/chain", "-> ../out/x"),
-            ("sub/round", "-> round"),
-            ("hooks", "-> .git/hooks"),
-            ("in/y", "1"),
-            ("into", "-> build"),
-        ],
-    );
-    ground.protected = vec!["./Build/".into()];
-    let needs = ground.needs();
-    for wanted in [
-        "src/.vscode",
-        "src/.vscode/tasks.json",
-        ".MCP.json",
-        ".github/workflows",
-        ".github/workflows/ci.yml",
-        "x/.github/workflows",
-        "bare/HEAD",
-        "bare/config",
-        "build/run.sh",
-        "out",
-        "sub/up",
-        "sub/chain",
-        "sub/round",
-        "hooks",
-        "into",
-        "pkg/.ENVRC",
-    ] {
-        assert!(needs.iter().any(|path| path == wanted), "{wanted}: {needs:?}");
-    }
-    for fine in ["ok", "sub", "sub/fine", ".github", ".github/other", "src"] {
-        assert!(!needs.iter().any(|path| path == fine), "{fine}: {needs:?}");
-    }
-    ground.assert_untouched();
-    assert_eq!(paths_of(&ground.ask(&["ok", "sub/fine"], false, false)), ["ok", "sub", "sub/fine"]);
-    ground.ask(&[], true, false).expect("with a yes");
-    assert_eq!(ground.now(), ground.after);
-    // What is there needs no yes any more.
-    assert!(ground.ask(&[], false, false).expect("nothing to do").changed.is_empty());
-}
-
-#[test]
-fn what_git_is_led_to_needs_a_yes_too() {
-    let ground = Ground::new(
-        &[(".git/config", "[core]\n\thooksPath = tools/hooks\n"), ("tools/hooks/pre-commit", "a")],
-        &[(".git/config", "[core]\n\thooksPath = tools/hooks\n"), ("tools/hooks/pre-commit", "b")],
-    );
-    assert_eq!(ground.needs(), ["tools/hooks/pre-commit"]);
-}
-
-#[test]
-fn nothing_of_git_is_ever_carried_over() {
-    for name in [".git/hooks/pre-commit", "sub/.GIT/config", ".git", "a/git~1/x"] {
-        let ground = Ground::new(&[], &[(name, "x")]);
-        let refused = ground.apply().expect_err(name);
-        assert!(matches!(refused, ApplyError::Git(_)), "{refused}");
-        ground.assert_untouched();
-    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub const LARGEST_PATCH: u64 = 65 << 20;
 const LARGEST_TEXT: u64 = 1 << 20;
 
 /// How long the search for small hunks may take, over all files.
-const SEARCH: Duration = Duration::from_secs(10);
+const SEARCH: Duration = Duration::from_secs(3);
 
 /// Most of what is left out that the patch names.
 const NAMED: usize = 100;

@@ -52,7 +52,7 @@ fn without_empty_folders(tree: Tree) -> Tree {
 
 #[test]
 fn git_makes_the_same_of_it() {
-    let rounds = 400;
+    let rounds = 300;
     let mut seen = [0; 5];
     for round in 0..rounds {
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (round << 20));
