@@ -92,6 +92,15 @@ enum Command {
     Runs(runs::RunsArgs),
     /// List, remove and tidy up conversations that can be gone on with
     Sessions(sessions::SessionsArgs),
+    /// Show what a run in a view of its own would change; in a pipe, a patch for `git apply`
+    #[command(after_help = runs::RUN)]
+    Diff(runs::DiffArgs),
+    /// Carry the changes of a run over into its workspace, all or none
+    #[command(after_help = runs::RUN)]
+    Apply(runs::ApplyArgs),
+    /// Let the changes of a run go
+    #[command(after_help = runs::RUN)]
+    Discard(runs::One),
     /// What sandboxes may reach besides the model
     #[command(subcommand)]
     Egress(egress::EgressCommand),
@@ -197,6 +206,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
     let effective = || settings(cli);
+    let runs_settings =
+        || Ok(runs::Settings { config: effective()?.config, options: load_options(cli) });
     let mut stdout = std::io::stdout().lock();
     match &cli.command {
         None | Some(Command::Serve) => {
@@ -236,8 +247,15 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Some(Command::Sessions(args)) => {
             sessions::run(args, || Ok(effective()?.config.history), &mut stdout)
         }
-        Some(Command::Runs(args)) => {
-            runs::run(args, || Ok(effective()?.config.history), &mut stdout)
+        Some(Command::Runs(args)) => runs::run(args, runs_settings, &mut stdout),
+        Some(Command::Diff(args)) => {
+            runs::outcome(&runs::Outcome::Diff(args), runs_settings, &mut stdout)
+        }
+        Some(Command::Apply(args)) => {
+            runs::outcome(&runs::Outcome::Apply(args), runs_settings, &mut stdout)
+        }
+        Some(Command::Discard(args)) => {
+            runs::outcome(&runs::Outcome::Discard(args), runs_settings, &mut stdout)
         }
         Some(Command::Egress(command)) => egress::run(&load_options(cli), command, &mut stdout),
         Some(Command::Init { workspace }) => {

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{
-    BLOBS, CHANGES, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT, SWEPT, TASK, folder_of,
+    APPLIED, BLOBS, CHANGES, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT, SWEPT, TASK,
+    folder_of,
 };
 use crate::ids::{Owner, RunId};
 
@@ -94,6 +95,11 @@ impl Entry {
     /// Where the new contents are, likewise.
     pub fn blobs(&self) -> PathBuf {
         self.folder.join(BLOBS)
+    }
+
+    /// Where it is written what became of the changes, likewise.
+    pub fn applied(&self) -> PathBuf {
+        self.folder.join(APPLIED)
     }
 
     /// When it began and when it was last written to, as far as the file system tells.

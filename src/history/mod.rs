@@ -12,6 +12,7 @@
 //! | `changes.json` | what the run changed in its own view of the workspace |
 //! | `changes.patch` | the same as a patch for `git apply` |
 //! | `blobs/` | the new contents, each under its SHA-256 |
+//! | `applied.json` | what became of those changes |
 //! | `run.json` | the closing report; the run is over when it is there |
 //!
 //! Versions read each other's records: files may be missing, and what is in them is handed on as
@@ -44,6 +45,7 @@ const SWEPT: &str = "swept";
 const CHANGES: &str = "changes.json";
 const PATCH: &str = "changes.patch";
 const BLOBS: &str = "blobs";
+const APPLIED: &str = "applied.json";
 const REPORT: &str = "run.json";
 
 /// Why something of a run is not on disk, or cannot be read from it.

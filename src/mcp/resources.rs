@@ -21,8 +21,8 @@ use super::session::is_stateless;
 use super::untrusted::UNTRUSTED;
 use crate::history::{self, Entry, Part};
 use crate::ids::RunId;
-use crate::runner::{Glance, Runner, told};
-use crate::text::{clean, one_line, prefix};
+use crate::runner::{Glance, OutcomeError, Runner, patch_of, told};
+use crate::text::{clean, one_line, prefix, visible};
 
 /// Most runs in the list. Older ones can be read all the same.
 const NEWEST: usize = 50;
@@ -46,6 +46,7 @@ const RUNS: &str = "sandbox://runs/";
 const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/x-ndjson";
 const TEXT: &str = "text/plain";
+const PATCH: &str = "text/x-diff";
 
 /// What there is of each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +56,12 @@ enum View {
     Answer,
     Log,
     Egress,
+    Patch,
 }
 
 impl View {
-    const ALL: [Self; 5] = [Self::Report, Self::Events, Self::Answer, Self::Log, Self::Egress];
+    const ALL: [Self; 6] =
+        [Self::Report, Self::Events, Self::Answer, Self::Log, Self::Egress, Self::Patch];
 
     /// What stands behind the id.
     fn name(self) -> Option<&'static str> {
@@ -68,6 +71,7 @@ impl View {
             Self::Answer => Some("answer"),
             Self::Log => Some("log"),
             Self::Egress => Some("egress"),
+            Self::Patch => Some("changes.patch"),
         }
     }
 
@@ -78,6 +82,7 @@ impl View {
             Self::Answer => "The whole answer of the agent",
             Self::Log => "What the agent printed beside its events",
             Self::Egress => "What the sandbox tried to reach, a JSON line each",
+            Self::Patch => "What an isolated run would change, as a patch",
         }
     }
 
@@ -86,6 +91,7 @@ impl View {
             Self::Report => JSON,
             Self::Events | Self::Egress => JSON_LINES,
             Self::Answer | Self::Log => TEXT,
+            Self::Patch => PATCH,
         }
     }
 
@@ -179,12 +185,18 @@ fn read_now(runner: &Runner, uri: &str) -> Result<ReadResourceResult, ErrorData>
         );
         return Err(ErrorData::resource_not_found(message, None));
     };
+    if view == View::Patch {
+        let text = patch(&entry, uri)?;
+        let contents = ResourceContents::text(text, uri).with_mime_type(view.mime_type());
+        return Ok(ReadResourceResult::new(vec![contents]));
+    }
     let text = match view {
         View::Report => report(&entry),
         View::Answer => answer(&entry),
         View::Events => part(&entry, Part::Events),
         View::Log => part(&entry, Part::Log),
         View::Egress => part(&entry, Part::Egress),
+        View::Patch => Ok(String::new()),
     };
     let contents =
         ResourceContents::text(text.map_err(broken)?, uri).with_mime_type(view.mime_type());
@@ -227,6 +239,34 @@ fn answer(entry: &Entry) -> Result<String, history::Error> {
         return Ok(answer);
     }
     Ok(format!("{kept}\n[… {} bytes cut]", answer.len() - kept.len()))
+}
+
+/// The patch in whole lines, with what cannot be shown as a picture of itself.
+fn patch(entry: &Entry, uri: &str) -> Result<String, ErrorData> {
+    let patch = patch_of(entry).map_err(|error| match error {
+        OutcomeError::Io { .. } | OutcomeError::Store(_) => broken(error),
+        none => {
+            let message = format!("there is no `{}`: {none}", one_line(uri, TITLE));
+            ErrorData::resource_not_found(message, None)
+        }
+    })?;
+    let mut text = String::new();
+    let mut shown = 0;
+    for line in patch.split_inclusive(|byte| *byte == b'\n') {
+        let plain = line.strip_suffix(b"\n").unwrap_or(line);
+        let (plain, _) = visible(&String::from_utf8_lossy(plain));
+        if text.len() + plain.len() >= LONGEST {
+            let cut = patch.len() - shown;
+            text.push_str("# [… ");
+            text.push_str(&cut.to_string());
+            text.push_str(" bytes cut]\n");
+            break;
+        }
+        text.push_str(&plain);
+        text.push('\n');
+        shown += line.len();
+    }
+    Ok(text)
 }
 
 /// The beginning of a file, in whole lines.

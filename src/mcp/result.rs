@@ -13,7 +13,7 @@ use super::resources;
 use super::shorten::{fit, leave_out, shorten_files, shorten_swept, shorten_verify};
 use super::untrusted::UNTRUSTED;
 use crate::ids::RunId;
-use crate::runner::{Report, Status};
+use crate::runner::{Report, Status, next_step};
 use crate::text;
 
 pub(super) const TOTAL: usize = 8 * 1024;
@@ -157,9 +157,14 @@ fn shorten(mut report: Report) -> JsonObject {
     let resource = report.transcript.as_ref().map(|_| resources::uri_of(&report.run_id));
     let whole =
         if report.transcript.is_some() { "; the whole answer is in the transcript" } else { "" };
+    let pending = report.changes.applied == Some(false);
+    let next = pending.then(|| next_step(&report.run_id));
     let Ok(Value::Object(value)) = serde_json::to_value(report) else { return JsonObject::new() };
     let mut value = with_note(value, &UNTRUSTED.into());
     value.insert(RESOURCE_KEY.into(), resource.into());
+    if let (Some(next), Some(Value::Object(changes))) = (next, value.get_mut("changes")) {
+        changes.insert("next".into(), next.into());
+    }
     let mut rest = object_length(&value);
     // What is evidence and not needed for the next step goes first; the record has all of it.
     for part in ["/sandbox/receipt", "/egress/targets", "/workspace/swept", "/verify/before"] {

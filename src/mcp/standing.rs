@@ -14,7 +14,7 @@ use super::untrusted::UNTRUSTED;
 use super::{progress, resources};
 use crate::history::{self, Entry, Part, State};
 use crate::ids::RunId;
-use crate::runner::{Event, EventKind, Glance, Phase, Report, Runner, told as told_of};
+use crate::runner::{Event, EventKind, Glance, Phase, Runner, report_now, told as told_of};
 use crate::text::{self, one_line};
 
 /// How much of the events' end is read.
@@ -94,13 +94,9 @@ impl Lately {
 /// The answer of a run that is over, from its record: as [`result::of_report`] gives it where this version
 /// knows all that is in it.
 fn of_record(entry: &Entry) -> Result<CallToolResult, history::Error> {
-    let report = entry.report()?.unwrap_or_default();
-    match serde_json::from_value::<Report>(report) {
-        Ok(report) => Ok(result::of_report(report)),
-        Err(error) => {
-            tracing::debug!("run {} is of another version: {error}", entry.id());
-            Ok(of_another_version(entry.id(), told_of(entry)?))
-        }
+    match report_now(entry)? {
+        Some(report) => Ok(result::of_report(report)),
+        None => Ok(of_another_version(entry.id(), told_of(entry)?)),
     }
 }
 

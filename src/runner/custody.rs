@@ -15,6 +15,7 @@ use super::task::Checked;
 use super::{ChangeSummary, Error, EventKind};
 use crate::workspace::{
     Baseline, Before, Bounds, GuardError, Limits, Mode, SweepLimits, Swept, Watch, WriterLock,
+    changeset,
 };
 
 /// The turn at writing to a workspace: the right to it first, the place in the line after it.
@@ -31,9 +32,12 @@ pub async fn lock(
     canceller: &Canceller,
     story: &mut Story,
 ) -> Result<Option<Turn>, End> {
+    // Whatever the run may do, it is not to see a workspace that was left half changed.
+    settle(shared, task, story).await;
     if task.mode != Mode::Direct {
         return Ok(None);
     }
+    let mut settling = 3;
     let locks = shared.host.locks();
     let broken =
         |source| End::Broken(Error::Io { what: "stand in line for the workspace", source });
@@ -59,6 +63,12 @@ pub async fn lock(
                 drop(lock);
                 continue;
             }
+            Ok(Some(lock)) if settling > 0 && is_unsettled(shared, task) => {
+                settling -= 1;
+                drop(lock);
+                settle(shared, task, story).await;
+                continue;
+            }
             Ok(Some(lock)) => return Ok(Some(Turn { lock, _writer: writer })),
             Ok(None) => {}
             Err(error) => return Err(End::Broken(error.into())),
@@ -75,6 +85,22 @@ pub async fn lock(
             reason = canceller.cancelled() => return Err(End::Cancelled(reason)),
             () = tokio::time::sleep(LOOK) => {}
         }
+    }
+}
+
+fn is_unsettled(shared: &Shared, task: &Checked) -> bool {
+    changeset::is_unsettled(&shared.journals(), task.workspace.path())
+}
+
+/// Undoes or finishes what a dead process left half carried over.
+async fn settle(shared: &Shared, task: &Checked, story: &mut Story) {
+    if !is_unsettled(shared, task) {
+        return;
+    }
+    let (journals, locks) = (shared.journals(), shared.host.locks());
+    match spawn_blocking(move || changeset::recover(&journals, &locks)).await {
+        Ok(recovered) => recovered.told.iter().for_each(|told| story.remark(told)),
+        Err(error) => tracing::error!("settling a workspace broke down: {error}"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A run's own view of its workspace: made with its container, and collected when that is gone.
 
+use std::io::BufWriter;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +19,8 @@ use crate::history::Entry;
 use crate::ids::{Owner, RunId};
 use crate::sandbox::{Mount, Overlay, Policy, Sandbox, Spec, WORKSPACE};
 use crate::workspace::changeset::{
-    CollectError, Collected, Manifest, RelPath, collect, write_manifest,
+    Blobs, CollectError, Collected, Manifest, RelPath, StoreError, collect, write_manifest,
+    write_patch,
 };
 use crate::workspace::layer::{Layer, abandoned};
 use crate::workspace::{Bounds, Watch};
@@ -178,7 +181,7 @@ fn settle(state: &Path, id: &RunId, layer: Layer) -> Result<Closed, CollectError
             return Err(std::io::Error::other("the run has no record to keep them in").into());
         };
         let Collected { manifest, summary, commits } = collect(&layer, &entry.blobs())?;
-        keep_result(&entry, &manifest)?;
+        closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
         if commits {
             closed.remarks.push(
@@ -207,10 +210,34 @@ fn said(skipped: &crate::workspace::changeset::Skipped) -> String {
     format!("{} ({})", skipped.path, skipped.why)
 }
 
-/// Everything that a record keeps of a result: the contents are there already. The patch is written
-/// here as well, after the list, where the list is complete.
-fn keep_result(entry: &Entry, manifest: &Manifest) -> Result<(), CollectError> {
-    write_manifest(manifest, &entry.changes())
+/// Everything that a record keeps of a result: the contents are there already. Answers what a
+/// person should know of the patch.
+fn keep_result(entry: &Entry, manifest: &Manifest) -> Result<Option<String>, CollectError> {
+    let failed = |error: StoreError| CollectError::from(std::io::Error::other(error));
+    write_manifest(&entry.changes(), manifest).map_err(failed)?;
+    if !manifest.complete || manifest.changes.is_empty() {
+        return Ok(None);
+    }
+    Ok(write_patch_of(entry, manifest).unwrap_or_else(|error| {
+        // It can be made again from the list and the contents.
+        tracing::warn!("the patch of run {} was not written: {error}", entry.id());
+        None
+    }))
+}
+
+fn write_patch_of(entry: &Entry, manifest: &Manifest) -> std::io::Result<Option<String>> {
+    let (path, blobs) = (entry.patch(), Blobs::new(entry.blobs()));
+    let partial = path.with_extension("patch.partial");
+    let mut options = std::fs::File::options();
+    let file = options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
+    let mut out = BufWriter::new(file);
+    let report = write_patch(manifest, &manifest.workspace, &blobs, &mut out)?;
+    out.into_inner()?.sync_all()?;
+    std::fs::rename(&partial, &path)?;
+    let left_out = report.left_out.len();
+    Ok((!report.is_complete()).then(|| {
+        format!("the patch leaves out {left_out} of the changes and says which; applying has all")
+    }))
 }
 
 /// Keeps the results of runs whose processes died. `running` are those that still have a container.

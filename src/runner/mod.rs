@@ -16,6 +16,7 @@ mod host;
 mod isolated;
 mod line;
 mod openings;
+mod outcome;
 mod overseer;
 mod owner;
 mod past;
@@ -38,8 +39,11 @@ mod work;
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use outcome::{
+    Applied, ApplyOptions, Discarded, OutcomeError, changes_of, next_step, patch_of,
+};
 pub use owner::{OwnerLog, Stopped, own, stop};
-pub use past::{Glance, PastReport, told};
+pub use past::{Glance, PastReport, report_now, told};
 pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,

@@ -10,6 +10,7 @@ use super::task::Checked;
 use crate::history::{Entry, Error, State};
 use crate::text::{clean, one_line};
 use crate::workspace::Mode;
+use crate::workspace::changeset::Fate;
 
 /// How much of a task's text is kept.
 const TASK: usize = 200;
@@ -206,6 +207,11 @@ pub fn told(entry: &Entry) -> Result<Value, Error> {
     for key in ["run_id", "state", "task"] {
         report.entry(key).or_insert_with(|| glance[key].clone());
     }
+    if let Some(applied) = report.get_mut("changes").and_then(|changes| changes.get_mut("applied"))
+        && let Some(now) = applied_now(entry)
+    {
+        *applied = now.into();
+    }
     Ok(Value::Object(report))
 }
 
@@ -231,6 +237,9 @@ pub struct Glance {
     pub workspace: String,
     pub duration_ms: Option<u64>,
     pub files_changed: Option<usize>,
+    /// What became of the changes of a run in a view of its own: `pending`, `applied`,
+    /// `partly_applied` or `discarded`.
+    pub changes: Option<&'static str>,
     /// The beginning of the task; empty in the records of version 0.1.0.
     pub task: String,
 }
@@ -260,6 +269,7 @@ impl Glance {
             glance.status = Some(report.status.0);
             glance.duration_ms = Some(report.timing.total_ms);
             glance.files_changed = Some(report.changes.files.len());
+            glance.changes = standing(entry, glance.files_changed);
             if glance.workspace.is_empty() {
                 glance.mode = report.workspace.mode.0;
                 glance.workspace = report.workspace.path.0;
@@ -268,10 +278,50 @@ impl Glance {
         glance
     }
 
+    /// What became of the changes, as people say it.
+    pub fn changes_label(&self) -> Option<String> {
+        self.changes.map(|word| word.replace('_', " "))
+    }
+
     /// The verdict as people say it, or what stands for one.
     pub fn label(&self) -> String {
         self.status.as_deref().unwrap_or(self.state).replace('_', " ")
     }
+}
+
+/// The closing report as this version knows it, with what has become of its changes since; none
+/// where it is another version's, or there is none yet.
+pub fn report_now(entry: &Entry) -> Result<Option<super::Report>, Error> {
+    let report = entry.report()?.unwrap_or_default();
+    let report = serde_json::from_value::<super::Report>(report);
+    let told = |error: &serde_json::Error| {
+        tracing::debug!("run {} is of another version: {error}", entry.id());
+    };
+    let Ok(mut report) = report.inspect_err(told) else { return Ok(None) };
+    if report.changes.applied.is_some()
+        && let Some(now) = applied_now(entry)
+    {
+        report.changes.applied = now;
+    }
+    Ok(Some(report))
+}
+
+/// Whether changes are in the workspace by now, as the report's `changes.applied` has it; none
+/// where nobody has decided on them yet.
+fn applied_now(entry: &Entry) -> Option<Option<bool>> {
+    match standing(entry, None)? {
+        "applied" => Some(Some(true)),
+        "discarded" => Some(None),
+        _ => Some(Some(false)),
+    }
+}
+
+/// What became of changes that were not made in the workspace itself.
+fn standing(entry: &Entry, files: Option<usize>) -> Option<&'static str> {
+    let fate = Fate::read(&entry.applied());
+    let fate = fate.inspect_err(|error| tracing::warn!("failed to {error}")).unwrap_or_default();
+    let pending = || (files != Some(0) && entry.changes().exists()).then_some("pending");
+    fate.word().or_else(pending)
 }
 
 #[cfg(test)]

@@ -96,6 +96,10 @@ impl Runner {
         WorkspacePath::check(requested, &self.shared.folder, &self.shared.config.workspace.roots)
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Where the records are.
     pub fn state(&self) -> &Path {
         &self.shared.state
@@ -113,6 +117,9 @@ impl Runner {
     /// Meets the engine in the background, which removes what dead owners left on it. Without an
     /// engine nothing happens: the first run will say so.
     pub fn look_around(&self) {
+        let runner = self.clone();
+        // What it finds, it tells in the log; a run in that workspace would do the same.
+        drop(tokio::task::spawn_blocking(move || runner.recover()));
         let shared = self.shared.clone();
         // Not tracked: nobody has to wait for it at the end, and half done is better than not.
         tokio::spawn(async move {

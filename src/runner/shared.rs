@@ -22,3 +22,10 @@ pub struct Shared {
     pub host: Host,
     pub queue: Queue,
 }
+
+impl Shared {
+    /// Where it is written what is being carried over into workspaces.
+    pub fn journals(&self) -> PathBuf {
+        self.state.join("applying")
+    }
+}

@@ -69,8 +69,19 @@ impl Ignores {
         }
     }
 
+    /// Takes up rules that stand in a folder's `.gitignore` although the folder has none such.
+    pub fn lay(&mut self, folder: &Path, text: &str) {
+        if let Some(rules) = self.rules(&self.workspace.join(folder), text) {
+            self.by_folder.insert(folder.to_owned(), rules);
+        }
+    }
+
     fn parse(&mut self, base: &Path, opened: BorrowedFd<'_>, name: &str) -> Option<Gitignore> {
         let text = read_small(opened, name)?;
+        self.rules(base, &text)
+    }
+
+    fn rules(&mut self, base: &Path, text: &str) -> Option<Gitignore> {
         let mut builder = GitignoreBuilder::new(base);
         let rules = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
         for line in rules {

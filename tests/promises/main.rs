@@ -23,6 +23,7 @@ mod keeps_the_key_out;
 mod leftovers_are_seen;
 mod model_faults;
 mod openings;
+mod outcome;
 mod output_flood;
 mod policy_holds;
 mod project_tools;

@@ -53,7 +53,7 @@ async fn a_run_can_be_read_as_soon_as_it_is_over() {
             template["uriTemplate"].as_str().expect("text").replace("sandbox://runs/{id}", "")
         })
         .collect();
-    assert_eq!(templates, ["", "/events", "/answer", "/log", "/egress"]);
+    assert_eq!(templates, ["", "/events", "/answer", "/log", "/egress", "/changes.patch"]);
 
     let report: Value = serde_json::from_str(&text_of(&mut client, &uri).await).expect("JSON");
     assert_eq!((&report["status"], &report["state"]), (&json!("completed"), &json!("ended")));

@@ -36,7 +36,7 @@ pub fn run(state: &Path, args: &ListArgs, out: &mut impl Write) -> anyhow::Resul
         writeln!(out, "no run on record in {}", state.join("runs").display())?;
         return Ok(0);
     }
-    let head = ["run", "status", "when", "mode", "workspace", "took", "files", "task"];
+    let head = ["run", "status", "when", "mode", "workspace", "took", "files", "changes", "task"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(glances.iter().map(|(id, glance)| row(id, glance)));
     table(&rows, out)?;
@@ -46,7 +46,7 @@ pub fn run(state: &Path, args: &ListArgs, out: &mut impl Write) -> anyhow::Resul
     Ok(0)
 }
 
-fn row(id: &RunId, glance: &Glance) -> [String; 8] {
+fn row(id: &RunId, glance: &Glance) -> [String; 9] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     [
         id.to_string(),
@@ -56,6 +56,7 @@ fn row(id: &RunId, glance: &Glance) -> [String; 8] {
         end_of(&glance.workspace),
         or_dash(glance.duration_ms.map(duration)),
         or_dash(glance.files_changed.map(|files| files.to_string())),
+        or_dash(glance.changes_label()),
         one_line(&glance.task, TASK),
     ]
 }

@@ -1,6 +1,9 @@
 //! `sandbox-mcp runs`: what is on record, one file per command.
 
+mod apply;
 mod cancel;
+mod diff;
+mod discard;
 mod events;
 mod follow;
 mod gc;
@@ -16,11 +19,15 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::Usage;
-use crate::config::{History, state_dir};
+use crate::config::{Config, LoadOptions, state_dir};
 use crate::history::{self, Entry};
+use crate::runner::{Runner, changes_of};
 use crate::text::clean;
 
-const RUN: &str = "`RUN` is an id, the beginning of one that no other run has, or `last`.";
+pub use apply::ApplyArgs;
+pub use diff::DiffArgs;
+
+pub const RUN: &str = "`RUN` is an id, the beginning of one that no other run has, or `last`.";
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = RUN)]
@@ -50,6 +57,15 @@ enum RunsCommand {
     /// Show what the agent printed beside its events
     #[command(after_help = RUN)]
     Log(One),
+    /// Show what a run in a view of its own would change; in a pipe, a patch for `git apply`
+    #[command(after_help = RUN)]
+    Diff(DiffArgs),
+    /// Carry the changes of a run over into its workspace, all or none
+    #[command(after_help = RUN)]
+    Apply(ApplyArgs),
+    /// Let the changes of a run go
+    #[command(after_help = RUN)]
+    Discard(One),
     /// Remove the records of runs, and what was swept out of their workspaces
     #[command(after_help = RUN)]
     Rm(rm::RmArgs),
@@ -61,17 +77,56 @@ enum RunsCommand {
 }
 
 #[derive(Debug, Args)]
-struct One {
+pub struct One {
     run: String,
     /// Print JSON; of events and logs a line each
     #[arg(long)]
     json: bool,
 }
 
+/// What the configuration says, and how it was loaded.
+#[derive(Debug)]
+pub struct Settings {
+    pub config: Config,
+    pub options: LoadOptions,
+}
+
+impl Settings {
+    /// A runner that may work in a run's workspace: a person who names a run means its folder.
+    fn runner_for(mut self, entry: &Entry) -> anyhow::Result<Runner> {
+        let workspace = changes_of(entry).ok().map(|manifest| manifest.workspace);
+        self.config.workspace.roots.extend(workspace);
+        Ok(Runner::new(self.config, self.options)?)
+    }
+}
+
+/// The commands that are there without `runs`, too.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    Diff(&'a DiffArgs),
+    Apply(&'a ApplyArgs),
+    Discard(&'a One),
+}
+
+pub fn outcome(
+    command: &Outcome<'_>,
+    settings: impl FnOnce() -> anyhow::Result<Settings>,
+    out: &mut impl Write,
+) -> anyhow::Result<u8> {
+    let state = state_dir().map_err(|error| Usage(error.to_string()))?;
+    let entry = |word: &str| find(&state, word);
+    let done = match command {
+        Outcome::Diff(args) => diff::run(&entry(args.word())?, args, out),
+        Outcome::Apply(args) => apply::run(&entry(args.word())?, args, settings()?, out),
+        Outcome::Discard(args) => discard::run(&entry(&args.run)?, args, settings()?, out),
+    };
+    ended(done, out)
+}
+
 /// `settings` are asked for only where they matter: a record can be read whatever is configured.
 pub fn run(
     args: &RunsArgs,
-    settings: impl FnOnce() -> anyhow::Result<History>,
+    settings: impl FnOnce() -> anyhow::Result<Settings>,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
     let state = state_dir().map_err(|error| Usage(error.to_string()))?;
@@ -83,9 +138,16 @@ pub fn run(
         Some(RunsCommand::Cancel(one)) => cancel::run(&find(&state, &one.run)?, one.json, out),
         Some(RunsCommand::Events(one)) => events::run(&find(&state, &one.run)?, one.json, out),
         Some(RunsCommand::Log(one)) => log::run(&find(&state, &one.run)?, one.json, out),
+        Some(RunsCommand::Diff(args)) => return outcome(&Outcome::Diff(args), settings, out),
+        Some(RunsCommand::Apply(args)) => return outcome(&Outcome::Apply(args), settings, out),
+        Some(RunsCommand::Discard(args)) => return outcome(&Outcome::Discard(args), settings, out),
         Some(RunsCommand::Rm(args)) => rm::run(&state, args, out),
-        Some(RunsCommand::Gc { json }) => gc::run(&state, &settings()?, *json, out),
+        Some(RunsCommand::Gc { json }) => gc::run(&state, &settings()?.config.history, *json, out),
     };
+    ended(done, out)
+}
+
+fn ended(done: anyhow::Result<u8>, out: &mut impl Write) -> anyhow::Result<u8> {
     let done = done.and_then(|code| out.flush().map(|()| code).map_err(Into::into));
     match done {
         // Who stopped reading, as `head` does, has what they wanted.

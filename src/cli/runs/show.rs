@@ -18,6 +18,11 @@ pub fn run(entry: &Entry, json: bool, out: &mut impl Write) -> anyhow::Result<u8
     writeln!(out, "{} · {}", glance.run_id, headline(&glance))?;
     field(out, "task", &glance.task)?;
     field(out, "workspace", &format!("{} ({})", glance.workspace, glance.mode.replace('_', "-")))?;
+    let standing = match glance.changes {
+        Some("pending") => format!("not applied yet (sandbox-mcp apply {})", glance.run_id),
+        _ => glance.changes_label().unwrap_or_default(),
+    };
+    field(out, "result", &standing)?;
     match &report {
         Some(report) => {
             let report = PastReport::of(report).context("failed to read the closing report")?;

@@ -48,6 +48,21 @@ impl Reader {
         }
     }
 
+    /// A list of texts; one text alone is a list of one.
+    pub fn texts(&mut self, name: &str) -> Vec<String> {
+        let texts = |values: &[Value]| {
+            values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<_>>()
+        };
+        match self.take(name) {
+            None => Vec::new(),
+            Some(Value::String(text)) if text.trim().is_empty() => Vec::new(),
+            Some(Value::String(text)) => vec![text],
+            Some(Value::Array(values)) => texts(&values)
+                .unwrap_or_else(|| self.wrong(name, "a list of strings", &Value::Array(values))),
+            Some(other) => self.wrong(name, "a list of strings", &other),
+        }
+    }
+
     /// A positive whole number; `60.0` counts, as some languages write `60`.
     pub fn seconds(&mut self, name: &str) -> Option<u64> {
         const WANTED: &str = "a whole number of seconds, 1 or more";

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Reader;
 use super::entry::Entry;
-use super::project::{self, Error};
+use super::project::{self, Error, Wanted};
 use crate::mcp::session::Session;
 use crate::workspace::project::Selection;
 
@@ -27,7 +27,7 @@ const TITLE: &str = "List files of the project";
 const DESCRIPTION: &str = "\
 Lists files of the workspace that no .gitignore hides. `next_cursor` in the answer is the \
 `cursor` to go on with.";
-const ARGUMENTS: &[&str] = &["path", "glob", "hidden", "cursor", "workspace"];
+const ARGUMENTS: &[&str] = &["path", "glob", "hidden", "cursor", "workspace", "run_id"];
 
 fn properties() -> Value {
     json!({
@@ -50,12 +50,12 @@ async fn call(
         hidden: reader.flag("hidden").unwrap_or(false),
     };
     let cursor = reader.text("cursor");
-    let workspace = reader.text("workspace");
+    let wanted = Wanted::read(&mut reader);
     let work = async {
         reader.finish()?;
         let session = session.clone();
         project::blocking(move || {
-            let project = project::open(&session, workspace.as_deref())?;
+            let project = wanted.open(&session)?;
             Ok::<_, Error>(project.list(&selection, cursor.as_deref())?)
         })
         .await

@@ -8,8 +8,11 @@ use rmcp::service::RequestContext;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::arguments::BadArguments;
+use super::arguments::{BadArguments, Reader};
+use super::changes;
 use crate::mcp::session::Session;
+use crate::runner::changes_of;
+use crate::workspace::changeset::{Blobs, Manifest};
 use crate::workspace::project::{self, Project};
 
 /// Claude Code shows only the beginning of results beyond its own bound; ours stay below this.
@@ -26,6 +29,8 @@ pub(super) enum Error {
     Workspace(#[from] crate::workspace::Error),
     #[error(transparent)]
     Project(#[from] project::Error),
+    #[error(transparent)]
+    Run(#[from] super::changes::Error),
     #[error("the server is shutting down")]
     Closing,
     #[error("the call was cancelled")]
@@ -47,6 +52,8 @@ pub(super) fn tool(
         _ => Map::new(),
     };
     all.insert("workspace".into(), serde_json::json!({ "type": "string" }));
+    let run = serde_json::json!({ "type": "string", "description": "Isolated run to look into." });
+    all.insert("run_id".into(), run);
     let mut schema = Map::new();
     schema.insert("type".into(), "object".into());
     schema.insert("properties".into(), all.into());
@@ -68,9 +75,36 @@ pub(super) fn tool(
         .with_meta(meta)
 }
 
-pub(super) fn open(session: &Session, workspace: Option<&str>) -> Result<Project, Error> {
-    let workspace = session.runner.workspace(workspace.map(Path::new))?;
-    Ok(Project::open(&workspace)?)
+/// What a call looks at: a folder, or what a run in a view of its own made of its folder.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    workspace: Option<String>,
+    run: Option<String>,
+}
+
+impl Wanted {
+    pub fn read(arguments: &mut Reader) -> Self {
+        Self { workspace: arguments.text("workspace"), run: arguments.text("run_id") }
+    }
+
+    /// The changes of the run that is meant, if one is.
+    pub fn changes(&self, session: &Session) -> Result<Option<Manifest>, Error> {
+        let Some(run) = &self.run else { return Ok(None) };
+        let entry = changes::find(&session.runner, run)?;
+        Ok(Some(changes_of(&entry).map_err(changes::Error::from)?))
+    }
+
+    pub fn open(&self, session: &Session) -> Result<Project, Error> {
+        let Some(run) = &self.run else {
+            let workspace = session.runner.workspace(self.workspace.as_deref().map(Path::new))?;
+            return Ok(Project::open(&workspace)?);
+        };
+        let entry = changes::find(&session.runner, run)?;
+        let manifest = changes_of(&entry).map_err(changes::Error::from)?;
+        let workspace = session.runner.workspace_of(&entry, &manifest);
+        let workspace = workspace.map_err(changes::Error::from)?;
+        Ok(Project::open(&workspace)?.with(&manifest, Blobs::new(entry.blobs())))
+    }
 }
 
 /// Does `work` while the session wants it, a few at once.

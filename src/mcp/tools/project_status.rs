@@ -4,12 +4,16 @@ use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject};
 use rmcp::service::RequestContext;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::arguments::Reader;
 use super::entry::Entry;
-use super::project::{self, Error};
+use super::project::{self, Error, Wanted};
 use crate::mcp::session::Session;
+use crate::text;
+use crate::workspace::changeset::Manifest;
+use crate::workspace::project::StatusReport;
 
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
@@ -25,7 +29,11 @@ const NAME: &str = "project_status";
 const TITLE: &str = "Status of the project in git";
 const DESCRIPTION: &str = "\
 Shows what git says of the workspace: branch, changed files and the last commits.";
-const ARGUMENTS: &[&str] = &["workspace"];
+/// What the names of changed files may take as JSON.
+const ROOM: usize = 6 * 1024;
+const LONGEST: usize = 500;
+
+const ARGUMENTS: &[&str] = &["workspace", "run_id"];
 
 fn properties() -> Value {
     json!({})
@@ -37,13 +45,68 @@ async fn call(
     context: RequestContext<RoleServer>,
 ) -> CallToolResult {
     let mut reader = Reader::new(arguments, ARGUMENTS);
-    let workspace = reader.text("workspace");
+    let wanted = Wanted::read(&mut reader);
     let work = async {
         reader.finish()?;
         let opener = session.clone();
-        let project =
-            project::blocking(move || project::open(&opener, workspace.as_deref())).await?;
-        Ok::<_, Error>(project.status().await?)
+        let (project, changes) = project::blocking(move || {
+            Ok::<_, Error>((wanted.open(&opener)?, wanted.changes(&opener)?))
+        })
+        .await?;
+        match changes {
+            // Git knows nothing of it, and needs not: the list is by itself what it would say.
+            Some(changes) => Ok(Status::Run(RunStatus::of(&changes))),
+            None => Ok::<_, Error>(Status::Git(project.status().await?)),
+        }
     };
     project::answer(&session, &context, work).await
+}
+
+enum Status {
+    Git(StatusReport),
+    Run(RunStatus),
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Git(status) => status.serialize(serializer),
+            Self::Run(status) => status.serialize(serializer),
+        }
+    }
+}
+
+/// What a run changed in its own view.
+#[derive(Serialize)]
+struct RunStatus {
+    changed_total: usize,
+    truncated: bool,
+    changed: Vec<RunChange>,
+}
+
+#[derive(Serialize)]
+struct RunChange {
+    change: &'static str,
+    path: String,
+}
+
+impl RunStatus {
+    fn of(changes: &Manifest) -> Self {
+        let mut room = ROOM;
+        let all = changes.changes.iter().map(|change| RunChange {
+            change: change.word(),
+            path: text::one_line(&change.path.to_string(), LONGEST),
+        });
+        let listed: Vec<_> = all
+            .take_while(|one| {
+                let length = one.path.chars().map(text::json_length).sum::<usize>() + 40;
+                let fits = length <= room;
+                room = room.saturating_sub(length);
+                fits
+            })
+            .collect();
+        let changed_total = changes.changes.len();
+        let truncated = listed.len() < changed_total || !changes.complete;
+        Self { changed_total, truncated, changed: listed }
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Reader;
 use super::entry::Entry;
-use super::project::{self, Error};
+use super::project::{self, Error, Wanted};
 use crate::mcp::session::Session;
 use crate::workspace::project::Range;
 
@@ -27,7 +27,7 @@ const TITLE: &str = "Read a file of the project";
 const DESCRIPTION: &str = "\
 Reads text lines of a file in the workspace. `next_line` in the answer is the `start_line` to go \
 on with.";
-const ARGUMENTS: &[&str] = &["path", "start_line", "lines", "workspace"];
+const ARGUMENTS: &[&str] = &["path", "start_line", "lines", "workspace", "run_id"];
 
 /// More never fit into an answer.
 const MOST_LINES: u64 = 10_000;
@@ -49,12 +49,12 @@ async fn call(
     let path = reader.required_text("path");
     let start = reader.number("start_line", 1, u64::MAX).unwrap_or(1);
     let range = Range { start, lines: reader.number("lines", 1, MOST_LINES) };
-    let workspace = reader.text("workspace");
+    let wanted = Wanted::read(&mut reader);
     let work = async {
         reader.finish()?;
         let session = session.clone();
         project::blocking(move || {
-            let project = project::open(&session, workspace.as_deref())?;
+            let project = wanted.open(&session)?;
             Ok::<_, Error>(project.read(&path, range)?)
         })
         .await

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::arguments::Reader;
 use super::entry::Entry;
-use super::project::{self, Error};
+use super::project::{self, Error, Wanted};
 use crate::mcp::session::Session;
 use crate::workspace::project::{Query, Selection};
 
@@ -26,8 +26,17 @@ const NAME: &str = "search_project";
 const TITLE: &str = "Search the project";
 const DESCRIPTION: &str = "\
 Searches files of the workspace for a regular expression of ripgrep, within lines.";
-const ARGUMENTS: &[&str] =
-    &["pattern", "path", "glob", "hidden", "case_sensitive", "context", "max_results", "workspace"];
+const ARGUMENTS: &[&str] = &[
+    "pattern",
+    "path",
+    "glob",
+    "hidden",
+    "case_sensitive",
+    "context",
+    "max_results",
+    "workspace",
+    "run_id",
+];
 
 const MOST_CONTEXT: u64 = 10;
 const MOST_RESULTS: u64 = 200;
@@ -73,12 +82,12 @@ async fn call(
         context: size(reader.number("context", 0, MOST_CONTEXT).unwrap_or(0)),
         most: size(reader.number("max_results", 1, MOST_RESULTS).unwrap_or(RESULTS)),
     };
-    let workspace = reader.text("workspace");
+    let wanted = Wanted::read(&mut reader);
     let work = async {
         reader.finish()?;
         let session = session.clone();
         project::blocking(move || {
-            let project = project::open(&session, workspace.as_deref())?;
+            let project = wanted.open(&session)?;
             Ok::<_, Error>(project.search(&query)?)
         })
         .await

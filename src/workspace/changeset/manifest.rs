@@ -67,6 +67,18 @@ pub struct RelPath(PathBuf);
 #[error("`{0}` is no path below the workspace")]
 pub struct BadPath(String);
 
+impl Alteration {
+    /// One word for what happened at the path.
+    pub fn word(&self) -> &'static str {
+        match (&self.before, &self.after) {
+            (None, _) if self.from.is_some() => "renamed",
+            (None, _) => "added",
+            (_, None) => "deleted",
+            _ => "modified",
+        }
+    }
+}
+
 impl RelPath {
     pub fn new(path: impl Into<PathBuf>) -> Result<Self, BadPath> {
         let path = path.into();

@@ -5,8 +5,23 @@
 //! it, and the workspace. All of it was made by an agent and is hostile: paths are checked when
 //! they are read, and contents are never executed.
 
+mod apply;
 mod collect;
+mod fate;
 mod manifest;
+mod node;
+mod patch;
+mod store;
 
-pub use collect::{CollectError, Collected, collect, write_manifest};
+#[cfg(test)]
+pub(super) mod testing;
+
+pub use apply::{
+    ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply, is_unsettled,
+    recover,
+};
+pub use collect::{CollectError, Collected, collect};
+pub use fate::{Application, Fate};
 pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};
+pub use patch::{LARGEST_PATCH, PatchReport, write_patch};
+pub use store::{Blobs, StoreError, read_manifest, write_manifest};

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::super::ignores::Ignores;
 use super::super::walk::{Entry, Limits, Visitor, open_folder, walk};
+use super::laid::Laid;
 use super::place::{self, Place};
 use super::{Error, Project};
 use crate::text;
@@ -89,7 +90,9 @@ impl Project {
         let path = place::relative(&selection.path)?;
         let globs = globs(&self.path, selection.glob.as_deref())?;
         let folder = match self.place(&path)? {
-            Place::Folder(folder) => folder,
+            Place::Folder(folder) => Some(folder),
+            // The project can have a folder there, too.
+            Place::Made => open_folder(self.root(), &path).ok(),
             Place::File(_) => {
                 // Who names one file means it, ignored or not.
                 let mut files = Files { complete: true, ..Files::default() };
@@ -98,14 +101,21 @@ impl Project {
             }
         };
         let mut ignores = Ignores::around(&self.path);
+        let laid = self.laid.as_ref();
+        for (folder, text) in laid.into_iter().flat_map(Laid::rules) {
+            ignores.lay(folder, &text);
+        }
         for above in path.ancestors().skip(1) {
-            if let Ok(opened) = open_folder(self.root(), above) {
+            let own = laid.is_some_and(|laid| laid.has(&above.join(".gitignore")));
+            if !own && let Ok(opened) = open_folder(self.root(), above) {
                 ignores.read(above, opened.as_fd());
             }
         }
         let hidden = selection.hidden;
-        let mut gather = Gather { base: path, ignores, globs, hidden, files: Files::default() };
-        gather.files.complete = walk(folder.as_fd(), WALK, &mut gather);
+        let mut gather =
+            Gather { base: path, ignores, globs, hidden, laid, files: Files::default() };
+        gather.files.complete = folder.is_none_or(|folder| walk(folder.as_fd(), WALK, &mut gather));
+        gather.add_laid();
         let mut files = gather.files;
         files.paths.sort_unstable_by(|left, right| rank(left).cmp(&rank(right)));
         Ok(files)
@@ -129,36 +139,65 @@ fn globs(root: &Path, glob: Option<&str>) -> Result<Override, Error> {
     builder.build().map_err(|error| wrong(&error.to_string()))
 }
 
-struct Gather {
+struct Gather<'a> {
     base: PathBuf,
     ignores: Ignores,
     globs: Override,
     hidden: bool,
+    laid: Option<&'a Laid>,
     files: Files,
 }
 
-impl Visitor for Gather {
+impl Gather<'_> {
+    /// Whether what has this path is shown, given that the folders on the way to it are.
+    fn shows(&self, path: &Path, is_dir: bool) -> bool {
+        let Some(name) = path.file_name() else { return true };
+        if place::is_git(name) || (name.as_encoded_bytes().starts_with(b".") && !self.hidden) {
+            return false;
+        }
+        // A glob that wants a file wins over the rules, as with ripgrep.
+        match self.globs.matched(path, is_dir) {
+            ignore::Match::Ignore(_) => false,
+            ignore::Match::Whitelist(_) => true,
+            ignore::Match::None => !self.ignores.hides(path, is_dir),
+        }
+    }
+
+    /// What a run made.
+    fn add_laid(&mut self) {
+        let Some(laid) = self.laid else { return };
+        let base = self.base.clone();
+        let (files, all) = laid.below(&base);
+        self.files.complete &= all;
+        for (path, is_file) in files {
+            let mut folders = path.ancestors().skip(1).take_while(|above| *above != base);
+            if !self.shows(path, false) || !folders.all(|above| self.shows(above, true)) {
+                continue;
+            }
+            if is_file {
+                self.files.note(path);
+            } else {
+                self.files.links += 1;
+            }
+        }
+    }
+}
+
+impl Visitor for Gather<'_> {
     fn enter(&mut self, folder: &Path, opened: BorrowedFd<'_>) {
-        self.ignores.read(&self.base.join(folder), opened);
+        let folder = self.base.join(folder);
+        if !self.laid.is_some_and(|laid| laid.has(&folder.join(".gitignore"))) {
+            self.ignores.read(&folder, opened);
+        }
     }
 
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
-        let hidden = entry.name.as_encoded_bytes().starts_with(b".");
-        if place::is_git(entry.name) || (hidden && !self.hidden) {
-            return false;
-        }
         let path = self.base.join(folder).join(entry.name);
         let kind = entry.kind();
         let is_dir = kind == FileType::Directory;
-        // A glob that wants a file wins over the rules, as with ripgrep.
-        match self.globs.matched(&path, is_dir) {
-            ignore::Match::Ignore(_) => return false,
-            ignore::Match::Whitelist(_) => {}
-            ignore::Match::None => {
-                if self.ignores.hides(&path, is_dir) {
-                    return false;
-                }
-            }
+        let hidden = self.laid.is_some_and(|laid| laid.hides(&path, is_dir));
+        if hidden || !self.shows(&path, is_dir) {
+            return false;
         }
         match kind {
             FileType::RegularFile => self.files.note(&path),

@@ -7,6 +7,7 @@
 mod error;
 mod gather;
 mod git;
+mod laid;
 mod place;
 mod private;
 mod read;
@@ -14,6 +15,8 @@ mod search;
 
 #[cfg(test)]
 mod git_tests;
+#[cfg(test)]
+mod laid_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +31,10 @@ pub use git::{Commit, Head, StatusEntry, StatusReport};
 pub use read::{Excerpt, Range};
 pub use search::{Hit, Hits, Query};
 
+use self::laid::Laid;
+
 use super::WorkspacePath;
+use super::changeset::{Blobs, Manifest};
 use super::walk::open_root;
 
 /// A workspace that is open for looking.
@@ -36,6 +42,8 @@ use super::walk::open_root;
 pub struct Project {
     root: File,
     path: PathBuf,
+    /// What a run in a view of its own made of it.
+    laid: Option<Laid>,
 }
 
 impl Project {
@@ -48,7 +56,14 @@ impl Project {
         if (found.dev(), found.ino()) != workspace.identity() {
             return Err(Error::Replaced { given: place::shown(workspace.path()) });
         }
-        Ok(Self { root, path: workspace.path().to_owned() })
+        Ok(Self { root, path: workspace.path().to_owned(), laid: None })
+    }
+
+    /// With the changes of a run laid over it, as if they had been carried over.
+    #[must_use]
+    pub fn with(mut self, changes: &Manifest, contents: Blobs) -> Self {
+        self.laid = Some(Laid::new(changes, contents));
+        self
     }
 
     pub fn path(&self) -> &Path {

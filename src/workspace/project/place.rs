@@ -18,6 +18,8 @@ use crate::text::one_line;
 pub(super) enum Place {
     File(File),
     Folder(OwnedFd),
+    /// One that only a run made.
+    Made,
 }
 
 /// A path fit for a message; it came from a caller.
@@ -60,6 +62,11 @@ impl Project {
         // what merely stays read-only.
         if let Some(why) = refusal(&absolute, &absolute, &Ours::here()) {
             return Err(Error::Refused { given: given(), why });
+        }
+        if let Some(laid) = &self.laid
+            && let Some(found) = laid.find(path)?
+        {
+            return Ok(found);
         }
         let wrong = |errno: Errno| match errno {
             Errno::NOENT => Error::Missing { given: given() },

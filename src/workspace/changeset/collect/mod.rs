@@ -13,10 +13,8 @@ mod summary;
 mod tree;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -99,17 +97,6 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
     let manifest = collector.manifest(&note.workspace);
     let summary = summary::summary(&manifest, &written);
     Ok(Collected { manifest, summary, commits })
-}
-
-/// Writes a list of changes, whole or not at all.
-pub fn write_manifest(manifest: &Manifest, path: &Path) -> Result<(), CollectError> {
-    let partial = path.with_extension("partial");
-    let mut options = File::options();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(&serde_json::to_vec(manifest).map_err(io::Error::from)?)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    Ok(())
 }
 
 /// What has been found so far.

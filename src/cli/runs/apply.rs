@@ -1,0 +1,112 @@
+//! `sandbox-mcp apply RUN`: carries the changes of a run over into its workspace.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Settings;
+use crate::cli::complain;
+use crate::history::Entry;
+use crate::runner::{ApplyOptions, OutcomeError};
+use crate::text::one_line;
+use crate::workspace::changeset::ApplyError;
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    run: String,
+    /// Only this file or folder of the changes; may be repeated
+    #[arg(long, value_name = "PATH")]
+    only: Vec<String>,
+    /// Also change what tools on the host execute or trust
+    #[arg(long)]
+    allow_protected: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+impl ApplyArgs {
+    pub fn word(&self) -> &str {
+        &self.run
+    }
+}
+
+const WIDTH: usize = 200;
+
+pub fn run(
+    entry: &Entry,
+    args: &ApplyArgs,
+    settings: Settings,
+    out: &mut impl Write,
+) -> anyhow::Result<u8> {
+    let runner = settings.runner_for(entry)?;
+    let options = ApplyOptions {
+        only: args.only.clone(),
+        allow_protected: args.allow_protected,
+        dry_run: args.dry_run,
+        wait: None,
+    };
+    let applied = match runner.apply(entry, &options, complain) {
+        Ok(applied) => applied,
+        Err(error) => return refuse(&error, args.json, out),
+    };
+    if args.json {
+        super::print_json(out, &applied)?;
+        return Ok(0);
+    }
+    for (what, path) in &applied.changed {
+        writeln!(out, "{what:<9} {}", one_line(path, WIDTH))?;
+    }
+    for path in &applied.kept_folders {
+        writeln!(out, "kept      {}/ (something else is in it)", one_line(path, WIDTH))?;
+    }
+    let would = if args.dry_run { "would be " } else { "" };
+    let already = match applied.already {
+        0 => String::new(),
+        count => format!(", {count} were as the run left them"),
+    };
+    let changed = applied.changed.len();
+    writeln!(out, "{changed} {would}applied to {}{already}", applied.workspace)?;
+    Ok(0)
+}
+
+/// Says why not, file by file.
+pub(super) fn refuse(error: &OutcomeError, json: bool, out: &mut impl Write) -> anyhow::Result<u8> {
+    if json {
+        let mut told = json!({
+            "error": { "kind": error.kind(), "message": error.to_string(), "hint": error.hint() },
+        });
+        match error {
+            OutcomeError::Apply(ApplyError::Conflicts(conflicts)) => {
+                told["conflicts"] = serde_json::to_value(conflicts)?;
+            }
+            OutcomeError::Apply(ApplyError::Protected(needs)) => {
+                told["protected"] = serde_json::to_value(needs)?;
+            }
+            _ => {}
+        }
+        super::print_json(out, &told)?;
+        return Ok(1);
+    }
+    match error {
+        OutcomeError::Apply(ApplyError::Conflicts(conflicts)) => {
+            for conflict in conflicts {
+                writeln!(out, "conflict  {}", one_line(&conflict.path, WIDTH))?;
+                writeln!(out, "          expected {}", conflict.expected)?;
+                writeln!(out, "          found    {}", conflict.found)?;
+                writeln!(out, "          {}", conflict.advice)?;
+            }
+        }
+        OutcomeError::Apply(ApplyError::Protected(needs)) => {
+            for need in needs {
+                writeln!(out, "protected {} ({})", one_line(&need.path, WIDTH), need.why)?;
+            }
+        }
+        _ => {}
+    }
+    complain(&format!("error: {error}\n  hint: {}", error.hint()));
+    Ok(1)
+}

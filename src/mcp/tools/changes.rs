@@ -1,0 +1,142 @@
+//! What the tools for a run's changes share: finding the run, and the form of their answers.
+
+use std::path::Path;
+
+use rmcp::RoleServer;
+use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::service::RequestContext;
+use serde_json::{Value, json};
+
+use crate::history;
+use crate::mcp::session::Session;
+use crate::runner::{Applied, Glance, OutcomeError, Runner};
+use crate::text::{self, one_line};
+use crate::workspace::changeset::ApplyError;
+
+/// What lists may take as JSON; an answer stays below 8 KiB.
+const ROOM: usize = 7 * 1024;
+
+const PATH: usize = 200;
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("there is no run `{0}` in this folder; sandbox://runs has the newest")]
+    Unknown(String),
+    #[error(transparent)]
+    Outcome(#[from] OutcomeError),
+    #[error("the server is shutting down")]
+    Closing,
+    #[error("sandbox-mcp failed by a fault of its own; its standard error says more")]
+    Broken,
+}
+
+/// A run that this host may see.
+pub(super) fn find(runner: &Runner, word: &str) -> Result<history::Entry, Error> {
+    let unknown = || Error::Unknown(one_line(word, 40));
+    let entry = word.parse().ok().and_then(|id| history::Entry::of(runner.state(), &id));
+    let entry = entry.ok_or_else(unknown)?;
+    let workspace = Glance::at(&entry).workspace;
+    if runner.may_tell_of(Path::new(&workspace)) { Ok(entry) } else { Err(unknown()) }
+}
+
+/// Does what blocks. Once begun it is done to its end, whoever still waits for it.
+pub(super) async fn work<T: Send + 'static>(
+    session: &Session,
+    context: &RequestContext<RoleServer>,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if session.closing.is_cancelled() || context.ct.is_cancelled() {
+        return Err(Error::Closing);
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!("the changes of a run: {error}");
+        Error::Broken
+    })?
+}
+
+pub(super) fn refused(why: &str) -> CallToolResult {
+    CallToolResult::error(vec![ContentBlock::text(format!("Nothing was changed: {why}."))])
+}
+
+pub(super) fn answer(done: Result<Value, Error>) -> CallToolResult {
+    match done {
+        Ok(value) => CallToolResult::structured(value),
+        Err(Error::Outcome(error)) => CallToolResult::structured_error(of_error(&error)),
+        Err(error) => refused(&error.to_string()),
+    }
+}
+
+/// As much of a list as there is room for, and how much more there is.
+fn listed<T>(all: &[T], mut room: usize, shown: impl Fn(&T) -> Value) -> (Vec<Value>, usize) {
+    let mut list = Vec::new();
+    for one in all {
+        let value = shown(one);
+        let length = value.to_string().len() + 1;
+        if length > room {
+            break;
+        }
+        room -= length;
+        list.push(value);
+    }
+    let more = all.len() - list.len();
+    (list, more)
+}
+
+pub(super) fn of_applied(applied: &Applied) -> Value {
+    let (changed, more) = listed(
+        &applied.changed,
+        ROOM - 1024,
+        |(what, path)| json!({ "path": one_line(path, PATH), "change": what }),
+    );
+    let (kept, _) = listed(&applied.kept_folders, 1024, |path| one_line(path, PATH).into());
+    let mut value = json!({
+        "run_id": applied.run_id,
+        "workspace": applied.workspace,
+        "state": applied.state,
+        "dry_run": applied.dry_run,
+        "already_there": applied.already,
+        "changed": changed,
+    });
+    if more > 0 {
+        value["more"] = more.into();
+    }
+    if !kept.is_empty() {
+        value["kept_folders"] = kept.into();
+    }
+    value
+}
+
+fn of_error(error: &OutcomeError) -> Value {
+    let mut value = json!({});
+    let mut put = |name: &str, (list, more): (Vec<Value>, usize)| {
+        value[name] = list.into();
+        if more > 0 {
+            value["more"] = more.into();
+        }
+    };
+    match error {
+        OutcomeError::Apply(ApplyError::Conflicts(conflicts)) => put(
+            "conflicts",
+            listed(conflicts, ROOM, |one| {
+                json!({
+                    "path": one_line(&one.path, PATH),
+                    "expected": one.expected,
+                    "found": one.found,
+                    "advice": one.advice,
+                })
+            }),
+        ),
+        OutcomeError::Apply(ApplyError::Protected(needs)) => put(
+            "protected",
+            listed(needs, ROOM, |one| json!({ "path": one_line(&one.path, PATH), "why": one.why })),
+        ),
+        _ => {}
+    }
+    value["error"] = json!({
+        "kind": error.kind(),
+        "message": text::prefix(&text::clean(&error.to_string()), 600),
+        "hint": error.hint(),
+    });
+    value
+}

@@ -1,0 +1,381 @@
+//! What becomes of a run's changes after it: looking at them, carrying them over, letting them go.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::{PastReport, Runner};
+use crate::config::load_at;
+use crate::history::{Entry, State};
+use crate::ids::RunId;
+use crate::workspace::changeset::{
+    self, ApplyError, Blobs, Carried, Fate, Manifest, Request, StoreError, read_manifest,
+    write_patch,
+};
+use crate::workspace::{GuardError, WorkspacePath, WriterLock};
+
+/// How often somebody else's lock is asked for.
+const ASK: Duration = Duration::from_millis(100);
+
+/// What is to be carried over, and how.
+#[derive(Clone, Debug, Default)]
+pub struct ApplyOptions {
+    /// Paths; everything when empty.
+    pub only: Vec<String>,
+    /// Whether what tools on the host trust may be changed.
+    pub allow_protected: bool,
+    /// Look, and change nothing.
+    pub dry_run: bool,
+    /// How long to wait for others that write to the workspace; for ever when absent.
+    pub wait: Option<Duration>,
+}
+
+/// What was carried over.
+#[derive(Clone, Debug, Serialize)]
+pub struct Applied {
+    pub run_id: RunId,
+    pub workspace: String,
+    /// `applied` or `partly_applied`; of a dry run nothing.
+    pub state: Option<&'static str>,
+    pub dry_run: bool,
+    /// Each with what happened to it.
+    pub changed: Vec<(&'static str, String)>,
+    /// How many paths were as the run left them.
+    pub already: usize,
+    /// Folders that the run deleted, and that stay because something else is in them.
+    pub kept_folders: Vec<String>,
+}
+
+/// What was let go.
+#[derive(Clone, Debug, Serialize)]
+pub struct Discarded {
+    pub run_id: RunId,
+    /// False when there was nothing any more.
+    pub discarded: bool,
+    /// What became of the changes in the end.
+    pub state: Option<&'static str>,
+}
+
+/// Why nothing was done with a run's changes.
+#[derive(Debug, thiserror::Error)]
+pub enum OutcomeError {
+    #[error("run {0} goes on; its changes are there when it has ended")]
+    Running(RunId),
+    #[error("run {0} worked in the workspace itself, so its changes are in the workspace already")]
+    Direct(RunId),
+    #[error("run {0} could only read, so it changed nothing")]
+    ReadOnly(RunId),
+    #[error("run {0} changed nothing")]
+    Unchanged(RunId),
+    #[error("run {0} left no list of changes")]
+    NoList(RunId),
+    #[error("the changes of run {0} were discarded")]
+    Discarded(RunId),
+    #[error("another run writes to the workspace of run {0}, or its changes are in use")]
+    Busy(RunId),
+    #[error("the workspace of run {run} is no longer the folder {path}")]
+    Moved { run: RunId, path: String },
+    #[error(transparent)]
+    Workspace(#[from] crate::workspace::Error),
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error("failed to {0}")]
+    Guard(#[from] GuardError),
+    #[error("failed to {0}")]
+    Store(#[from] StoreError),
+    #[error("failed to {0}")]
+    Apply(#[from] ApplyError),
+    #[error("failed to read or remove {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+}
+
+impl OutcomeError {
+    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.display().to_string();
+        move |source| Self::Io { path, source }
+    }
+
+    /// A stable word for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Running(_) => "running",
+            Self::Direct(_) | Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => {
+                "no_changes"
+            }
+            Self::Discarded(_) => "discarded",
+            Self::Busy(_) => "busy",
+            Self::Apply(ApplyError::Conflicts(_)) => "conflict",
+            Self::Apply(ApplyError::Protected(_)) => "protected",
+            Self::Apply(ApplyError::Incomplete) => "incomplete",
+            Self::Apply(ApplyError::UnknownPath { .. }) => "unknown_path",
+            Self::Moved { .. } | Self::Workspace(_) | Self::Guard(_) => "workspace",
+            Self::Config(_) => "config",
+            Self::Store(_) | Self::Apply(_) | Self::Io { .. } => "io",
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Running(_) => "wait for its end, or cancel it",
+            Self::Direct(_) => "nothing is to be done; git shows and undoes what it changed",
+            Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => "nothing is to be done",
+            Self::Discarded(_) => "run the task again",
+            Self::Busy(_) => "try again when the other run has ended",
+            Self::Moved { .. } => "put the folder back, or take the patch of the run",
+            Self::Workspace(_) => "`sandbox-mcp doctor` checks the workspace",
+            Self::Apply(ApplyError::Conflicts(_)) => {
+                "nothing was changed; leave these paths out by naming others in `only`, or put them right first"
+            }
+            Self::Apply(ApplyError::Protected(_)) => {
+                "nothing was changed; look at these paths, then allow them (--allow-protected, `allow_protected`), or name others in `only`"
+            }
+            Self::Apply(ApplyError::Incomplete) => {
+                "look at the patch of the run, or run a smaller task again"
+            }
+            Self::Apply(ApplyError::UnknownPath { .. }) => "the run's diff lists its paths",
+            Self::Apply(ApplyError::NotUndone { .. }) => {
+                "mend the cause and apply again, which first puts back the rest"
+            }
+            Self::Config(_) => "`sandbox-mcp config` shows where a setting comes from",
+            Self::Guard(_) | Self::Store(_) | Self::Apply(_) | Self::Io { .. } => {
+                "nothing was changed"
+            }
+        }
+    }
+}
+
+/// What a host should do after a run in a view of its own.
+pub fn next_step(run: &RunId) -> String {
+    format!(
+        "The workspace is unchanged. Look at sandbox://runs/{run}/changes.patch, then call \
+         apply_changes or discard_changes with run_id {run}."
+    )
+}
+
+/// The changes of a run that has ended, or why there are none.
+pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
+    let id = || entry.id().clone();
+    if entry.state() == State::Running {
+        return Err(OutcomeError::Running(id()));
+    }
+    let fate = Fate::read(&entry.applied())?;
+    match read_manifest(&entry.changes())? {
+        _ if fate.discarded_at.is_some() => Err(OutcomeError::Discarded(id())),
+        Some(manifest) if manifest.changes.is_empty() && manifest.complete => {
+            Err(OutcomeError::Unchanged(id()))
+        }
+        Some(manifest) => Ok(manifest),
+        None => {
+            let report = entry.report().ok().flatten();
+            let report = report.and_then(|report| PastReport::of(&report).ok());
+            let mode = report.map(|report| report.workspace.mode.0).unwrap_or_default();
+            Err(match mode.as_str() {
+                "direct" => OutcomeError::Direct(id()),
+                "read_only" => OutcomeError::ReadOnly(id()),
+                "isolated" => OutcomeError::Unchanged(id()),
+                _ => OutcomeError::NoList(id()),
+            })
+        }
+    }
+}
+
+/// The patch of a run: the one on record, else one made now of what is there.
+pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
+    let manifest = changes_of(entry)?;
+    let kept = entry.patch();
+    match File::open(&kept) {
+        Ok(file) => {
+            let mut patch = Vec::new();
+            file.take(changeset::LARGEST_PATCH)
+                .read_to_end(&mut patch)
+                .map_err(OutcomeError::io(&kept))?;
+            Ok(patch)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut patch = Vec::new();
+            write_patch(&manifest, &manifest.workspace, &Blobs::new(entry.blobs()), &mut patch)
+                .map_err(OutcomeError::io(&manifest.workspace))?;
+            Ok(patch)
+        }
+        Err(error) => Err(OutcomeError::io(&kept)(error)),
+    }
+}
+
+impl Runner {
+    /// Where it is written what is being carried over.
+    pub(super) fn journals(&self) -> std::path::PathBuf {
+        self.shared().journals()
+    }
+
+    /// Undoes or finishes what processes that died left half carried over. Blocking.
+    pub fn recover(&self) -> changeset::Recovered {
+        changeset::recover(&self.journals(), &self.shared().host.locks())
+    }
+
+    /// Carries the changes of a run over into its workspace: all that is asked for, or nothing.
+    /// Blocking; `told` hears what it waits for.
+    pub fn apply(
+        &self,
+        entry: &Entry,
+        options: &ApplyOptions,
+        mut told: impl FnMut(&str),
+    ) -> Result<Applied, OutcomeError> {
+        let deadline = options.wait.map(|wait| Instant::now() + wait);
+        let manifest = changes_of(entry)?;
+        let workspace = self.workspace_of(entry, &manifest)?;
+        workspace.require_writable()?;
+        let shared = self.shared();
+        let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
+        let config = project.map_or_else(|| shared.config.clone(), |found| Arc::new(found.config));
+        let _record = hold(entry, deadline)?;
+        // Whoever had it just now may have discarded it.
+        let manifest = changes_of(entry).map(|_| manifest)?;
+        for told_before in self.recover().told {
+            told(&told_before);
+        }
+        let locks = shared.host.locks();
+        let mut said = false;
+        let lock = wait(entry, deadline, || {
+            let lock = WriterLock::try_lock(&locks, &workspace)?;
+            if lock.is_none() && !std::mem::replace(&mut said, true) {
+                told("waiting for another run that writes to this workspace");
+            }
+            Ok(lock)
+        })?;
+        let request = Request {
+            run: entry.id(),
+            manifest: &manifest,
+            blobs: &Blobs::new(entry.blobs()),
+            journals: &self.journals(),
+            only: &options.only,
+            protected: &config.workspace.protected,
+            allow_protected: options.allow_protected,
+            dry_run: options.dry_run,
+        };
+        let carried = changeset::apply(&workspace, &lock, &request)?;
+        Ok(noted(entry, &manifest, &workspace, options, carried))
+    }
+
+    /// Lets the changes of a run go. Twice is once. Blocking.
+    pub fn discard(&self, entry: &Entry) -> Result<Discarded, OutcomeError> {
+        let told = |fate: &Fate, discarded| Discarded {
+            run_id: entry.id().clone(),
+            discarded,
+            state: fate.word(),
+        };
+        let manifest = match changes_of(entry) {
+            Ok(manifest) => Some(manifest),
+            // A process can have died between saying so and doing it.
+            Err(OutcomeError::Discarded(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let _record = hold(entry, Some(deadline))?;
+        let mut fate = Fate::read(&entry.applied())?;
+        fate.discard();
+        fate.write(&entry.applied())?;
+        for path in [entry.changes(), entry.patch()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(OutcomeError::io(&path)(error));
+                }
+                _ => {}
+            }
+        }
+        let blobs = entry.blobs();
+        match fs::remove_dir_all(&blobs) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(OutcomeError::io(&blobs)(error));
+            }
+            _ => {}
+        }
+        Ok(told(&fate, manifest.is_some()))
+    }
+
+    /// The workspace of a run, if it is still the folder that it was and this program's to touch.
+    pub fn workspace_of(
+        &self,
+        entry: &Entry,
+        manifest: &Manifest,
+    ) -> Result<WorkspacePath, OutcomeError> {
+        let workspace = self.workspace(Some(&manifest.workspace))?;
+        if workspace.path() != manifest.workspace {
+            return Err(OutcomeError::Moved {
+                run: entry.id().clone(),
+                path: crate::text::one_line(&manifest.workspace.to_string_lossy(), 300),
+            });
+        }
+        Ok(workspace)
+    }
+}
+
+/// Keeps others from the changes of a run, over all processes.
+fn hold(entry: &Entry, deadline: Option<Instant>) -> Result<File, OutcomeError> {
+    let folder = File::open(entry.folder()).map_err(OutcomeError::io(entry.folder()))?;
+    wait(entry, deadline, || {
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(())),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(errno) => Err(OutcomeError::io(entry.folder())(errno.into())),
+        }
+    })?;
+    Ok(folder)
+}
+
+fn wait<T>(
+    entry: &Entry,
+    deadline: Option<Instant>,
+    mut ask: impl FnMut() -> Result<Option<T>, OutcomeError>,
+) -> Result<T, OutcomeError> {
+    loop {
+        if let Some(got) = ask()? {
+            return Ok(got);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(OutcomeError::Busy(entry.id().clone()));
+        }
+        std::thread::sleep(ASK);
+    }
+}
+
+/// Notes in the record what was carried over, and tells it.
+fn noted(
+    entry: &Entry,
+    manifest: &Manifest,
+    workspace: &WorkspacePath,
+    options: &ApplyOptions,
+    carried: Carried,
+) -> Applied {
+    let by_path: std::collections::HashMap<_, _> =
+        manifest.changes.iter().map(|change| (&change.path, change.word())).collect();
+    let changed = carried.changed.iter();
+    let changed = changed.map(|path| (by_path.get(path).copied().unwrap_or(""), path.to_string()));
+    let mut applied = Applied {
+        run_id: entry.id().clone(),
+        workspace: workspace.path().display().to_string(),
+        state: None,
+        dry_run: options.dry_run,
+        changed: changed.collect(),
+        already: carried.already.len(),
+        kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
+    };
+    if options.dry_run {
+        return applied;
+    }
+    let paths = [carried.changed, carried.already, carried.kept_folders].concat();
+    let mut fate = Fate::read(&entry.applied()).unwrap_or_default();
+    fate.apply(manifest, paths);
+    applied.state = fate.word();
+    if let Err(error) = fate.write(&entry.applied()) {
+        // The work is done; only the record does not know, and the next time tells it.
+        tracing::warn!("failed to {error}");
+    }
+    applied
+}

@@ -1,0 +1,68 @@
+//! Why a result was not carried over.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::super::{RelPath, StoreError};
+use crate::text::one_line;
+use crate::workspace::GuardError;
+
+/// A path that is not as the run found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Conflict {
+    pub path: String,
+    pub expected: String,
+    pub found: String,
+    pub advice: &'static str,
+}
+
+/// A path that tools on the host execute or trust, and why it counts as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NeedsYes {
+    pub path: String,
+    pub why: &'static str,
+}
+
+/// Why nothing was applied. Each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("apply the changes: the list of them ended at a bound, so some would be lost")]
+    Incomplete,
+    #[error("apply `{given}`: {}", instead(.nearest.as_deref()))]
+    UnknownPath { given: String, nearest: Option<String> },
+    #[error("apply the changes: {} of them conflict with what is in the workspace now", .0.len())]
+    Conflicts(Vec<Conflict>),
+    #[error("apply the changes: {} of them are in places that tools on the host trust", .0.len())]
+    Protected(Vec<NeedsYes>),
+    #[error("apply the changes: `{0}` is git's own, which is never carried over")]
+    Git(String),
+    #[error("apply the changes: {0}")]
+    Store(#[from] StoreError),
+    #[error("{what} `{}`: {source}", one_line(.path, 300))]
+    Io { what: &'static str, path: String, source: io::Error },
+    #[error(
+        "{cause}; and what had been changed could not all be put back ({why}): the old files are in {}",
+        .staging.display()
+    )]
+    NotUndone { cause: Box<ApplyError>, why: String, staging: PathBuf },
+    #[error("apply changes in a workspace whose lock is not held")]
+    NotLocked,
+    #[error("{0}")]
+    Guard(#[from] GuardError),
+}
+
+fn instead(path: Option<&str>) -> String {
+    match path {
+        Some(path) => format!("the run changed no such path; the nearest is `{path}`"),
+        None => "the run changed no such path".to_owned(),
+    }
+}
+
+impl ApplyError {
+    pub(super) fn io(what: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_string();
+        move |source| Self::Io { what, path, source }
+    }
+}

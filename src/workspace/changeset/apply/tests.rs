@@ -1,0 +1,399 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::super::testing::{Dice, Item, Tree, between, changed, random, read, write};
+use super::super::{Blobs, Manifest};
+use super::fault::{AT, CRASH, Fault};
+use super::*;
+
+/// A workspace, a result, and everything around them.
+pub(super) struct Ground {
+    keep: tempfile::TempDir,
+    before: Tree,
+    pub after: Tree,
+    manifest: Manifest,
+    run: RunId,
+    pub protected: Vec<String>,
+}
+
+impl Ground {
+    fn of(before: Tree, after: Tree) -> Self {
+        let keep = tempfile::tempdir().expect("temp");
+        let root = keep.path().canonicalize().expect("real").join("w");
+        fs::create_dir(&root).expect("made");
+        write(&root, &before);
+        let blobs = Blobs::new(keep.path().join("blobs"));
+        let manifest = between(&root, &before, &after, &blobs, true);
+        Self { keep, before, after, manifest, run: RunId::new(), protected: Vec::new() }
+    }
+
+    pub fn new(before: &[(&str, &str)], after: &[(&str, &str)]) -> Self {
+        Self::of(tree(before), tree(after))
+    }
+
+    fn root(&self) -> &Path {
+        &self.manifest.workspace
+    }
+
+    fn journals(&self) -> PathBuf {
+        self.keep.path().join("applying")
+    }
+
+    fn locks(&self) -> PathBuf {
+        self.keep.path().join("locks")
+    }
+
+    pub fn ask(&self, only: &[&str], allow: bool, dry_run: bool) -> Result<Carried, ApplyError> {
+        let workspace = WorkspacePath::check(None, self.root(), &[]).expect("checked");
+        let lock = WriterLock::try_lock(&self.locks(), &workspace).expect("ok").expect("free");
+        let only: Vec<_> = only.iter().map(|path| (*path).to_owned()).collect();
+        let request = Request {
+            run: &self.run,
+            manifest: &self.manifest,
+            blobs: &Blobs::new(self.keep.path().join("blobs")),
+            journals: &self.journals(),
+            only: &only,
+            protected: &self.protected,
+            allow_protected: allow,
+            dry_run,
+        };
+        apply(&workspace, &lock, &request)
+    }
+
+    pub fn apply(&self) -> Result<Carried, ApplyError> {
+        self.ask(&[], true, false)
+    }
+
+    pub fn now(&self) -> Tree {
+        read(self.root())
+    }
+
+    /// Everything is as it was, and nothing is left of the attempt.
+    pub fn assert_untouched(&self) {
+        assert_eq!(self.now(), self.before);
+        assert!(Place::all(&self.journals()).is_empty());
+    }
+
+    fn conflicts(&self) -> Vec<(String, String)> {
+        match self.apply() {
+            Err(ApplyError::Conflicts(conflicts)) => {
+                assert!(conflicts.iter().all(|one| !one.advice.is_empty()));
+                conflicts.into_iter().map(|one| (one.path, one.found)).collect()
+            }
+            other => panic!("no conflict: {other:?}"),
+        }
+    }
+
+    pub fn needs(&self) -> Vec<String> {
+        match self.ask(&[], false, false) {
+            Err(ApplyError::Protected(needs)) => needs.into_iter().map(|need| need.path).collect(),
+            other => panic!("no yes needed: {other:?}"),
+        }
+    }
+}
+
+/// Files by name and text, with their folders; `-> x` is a link to x, and a name that ends in a
+/// slash is a folder.
+fn tree(files: &[(&str, &str)]) -> Tree {
+    let mut tree = Tree::new();
+    for (name, text) in files {
+        let path = PathBuf::from(name.trim_end_matches('/'));
+        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+            tree.insert(above.to_owned(), Item::Folder(0o755));
+        }
+        let item = match text.strip_prefix("-> ") {
+            _ if name.ends_with('/') => Item::Folder(0o755),
+            Some(target) => Item::Link(target.as_bytes().to_vec()),
+            None => Item::File(text.as_bytes().to_vec(), 0o644),
+        };
+        tree.insert(path, item);
+    }
+    tree
+}
+
+fn paths(paths: &[RelPath]) -> Vec<String> {
+    paths.iter().map(ToString::to_string).collect()
+}
+
+/// Runs until the fault, which must be reached; false where there is nothing more to reach.
+fn with_fault(at: usize, fault: Fault, work: impl FnOnce()) -> bool {
+    AT.set(Some((at, fault)));
+    let ended = catch_unwind(AssertUnwindSafe(work));
+    let reached = AT.take().is_none();
+    if let Err(panic) = ended {
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&CRASH), "another panic");
+    }
+    reached
+}
+
+#[test]
+fn any_result_is_carried_over_exactly_and_twice_is_once() {
+    for round in 0..120 {
+        let mut dice = Dice(0x1234_5678_9abc ^ (round << 24));
+        let before = random(&mut dice);
+        let after = changed(&before, &mut dice);
+        let ground = Ground::of(before, after);
+        let dry = ground.ask(&[], true, true).expect("possible");
+        assert_eq!(ground.now(), ground.before, "a dry run changes nothing");
+        let carried = ground.apply().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(dry, carried);
+        assert_eq!(ground.now(), ground.after, "round {round}");
+        assert!(Place::all(&ground.journals()).is_empty());
+        let again = ground.apply().expect("again");
+        assert!(again.changed.is_empty(), "{again:?}");
+        assert_eq!(again.already.len(), ground.manifest.changes.len());
+        assert_eq!(ground.now(), ground.after);
+    }
+}
+
+fn of_all_kinds() -> Ground {
+    let mut before = tree(&[
+        ("same", "1"),
+        ("edit", "old\n"),
+        ("dir/gone", "x"),
+        ("dir/deep/gone", "y"),
+        ("becomes-dir", "file"),
+        ("becomes-file/in", "z"),
+        ("link", "-> same"),
+        ("moved", "whole\n"),
+        ("mode", "m"),
+        ("shut/in", "s"),
+    ]);
+    let mut after = tree(&[
+        ("same", "1"),
+        ("edit", "new\n"),
+        ("new/deep/file", "n"),
+        ("becomes-dir/in", "q"),
+        ("becomes-file", "w"),
+        ("link", "-> edit"),
+        ("to", "whole\n"),
+        ("mode", "m"),
+        ("shut/in", "t"),
+        ("empty/", ""),
+    ]);
+    before.insert("shut".into(), Item::Folder(0o555));
+    after.insert("shut".into(), Item::Folder(0o500));
+    after.insert("mode".into(), Item::File(b"m".to_vec(), 0o755));
+    after.insert("new/deep".into(), Item::Folder(0o500));
+    Ground::of(before, after)
+}
+
+#[test]
+fn a_crash_at_any_step_leaves_all_or_nothing() {
+    let (mut undone, mut done) = (0, 0);
+    for at in 0.. {
+        let ground = of_all_kinds();
+        let reached = with_fault(at, Fault::Crash, || drop(ground.apply()));
+        if !reached {
+            assert_eq!(ground.now(), ground.after);
+            break;
+        }
+        // The recovery can be killed as well, as often as it likes.
+        for again in 0..3 {
+            with_fault(again, Fault::Crash, || drop(recover(&ground.journals(), &ground.locks())));
+        }
+        let recovered = recover(&ground.journals(), &ground.locks());
+        assert!(recovered.pending.is_empty(), "step {at}: {recovered:?}");
+        let now = ground.now();
+        assert!(now == ground.before || now == ground.after, "step {at}: {now:#?}");
+        if now == ground.before {
+            undone += 1;
+        } else {
+            done += 1;
+        }
+        assert!(
+            Place::all(&ground.journals()).is_empty()
+                && !is_unsettled(&ground.journals(), ground.root())
+        );
+        ground.apply().expect("then it works");
+        assert_eq!(ground.now(), ground.after, "step {at}");
+    }
+    assert!(undone > 30 && done > 3, "{undone} undone, {done} done");
+}
+
+#[test]
+fn the_next_application_settles_what_a_crash_left() {
+    for at in [5, 25, 40] {
+        let ground = of_all_kinds();
+        assert!(with_fault(at, Fault::Crash, || drop(ground.apply())));
+        assert!(is_unsettled(&ground.journals(), ground.root()));
+        ground.apply().expect("it works");
+        assert_eq!(ground.now(), ground.after);
+        assert!(Place::all(&ground.journals()).is_empty());
+    }
+}
+
+#[test]
+fn a_failure_at_any_step_undoes_everything() {
+    let mut failed = 0;
+    for at in 0.. {
+        let ground = of_all_kinds();
+        let mut result = None;
+        let reached = with_fault(at, Fault::Fail, || result = Some(ground.apply()));
+        if !reached {
+            break;
+        }
+        match result.expect("it returned") {
+            Err(error) => {
+                assert!(error.to_string().contains("a failure that a test asked for"), "{error}");
+                ground.assert_untouched();
+                failed += 1;
+            }
+            // A point that only crashes.
+            Ok(_) => assert_eq!(ground.now(), ground.after),
+        }
+    }
+    assert!(failed > 30, "{failed}");
+}
+
+#[test]
+fn while_somebody_writes_nothing_is_recovered() {
+    let ground = of_all_kinds();
+    assert!(with_fault(30, Fault::Crash, || drop(ground.apply())));
+    let half = ground.now();
+    let workspace = WorkspacePath::check(None, ground.root(), &[]).expect("checked");
+    let lock = WriterLock::try_lock(&ground.locks(), &workspace).expect("ok").expect("free");
+    let recovered = recover(&ground.journals(), &ground.locks());
+    assert_eq!(recovered.pending, [ground.root()]);
+    assert_eq!(ground.now(), half);
+    drop(lock);
+    let recovered = recover(&ground.journals(), &ground.locks());
+    assert!(recovered.told[0].contains("was interrupted; it was undone"), "{recovered:?}");
+    ground.assert_untouched();
+}
+
+#[test]
+fn edits_between_a_crash_and_the_recovery_are_kept() {
+    let ground = Ground::new(&[("a", "old")], &[("a", "new"), ("b", "added")]);
+    let mut at = 0;
+    // Until both are in their places and nothing is committed.
+    while !(ground.root().join("b").exists() && ground.root().join(staging(&ground.run)).exists()) {
+        drop(recover(&ground.journals(), &ground.locks()));
+        assert!(with_fault(at, Fault::Crash, || drop(ground.apply())), "never there");
+        at += 1;
+    }
+    fs::write(ground.root().join("b"), "edited by a person").expect("written");
+    let recovered = recover(&ground.journals(), &ground.locks());
+    assert!(recovered.told[0].contains("edited meanwhile"), "{recovered:?}");
+    assert_eq!(fs::read_to_string(ground.root().join("a")).expect("there"), "old");
+    let kept = ground.root().join(format!("{KEPT}{}", ground.run));
+    let texts: Vec<_> = fs::read_dir(kept)
+        .expect("kept")
+        .map(|entry| fs::read_to_string(entry.expect("entry").path()).expect("text"))
+        .collect();
+    assert!(texts.contains(&"edited by a person".to_owned()), "{texts:?}");
+}
+
+#[test]
+fn each_conflict_is_told_and_nothing_is_touched() {
+    let ground = Ground::new(
+        &[("edit", "1"), ("gone", "2"), ("d/x", "3"), ("l", "-> a"), ("ok", "4")],
+        &[("edit", "one"), ("d/x", "three"), ("l", "-> b"), ("ok", "four"), ("new", "n")],
+    );
+    let root = ground.root().to_owned();
+    fs::write(root.join("edit"), "9").expect("written");
+    fs::write(root.join("gone"), "other").expect("written");
+    fs::remove_file(root.join("l")).expect("removed");
+    fs::create_dir(root.join("new")).expect("made");
+    fs::rename(root.join("d"), root.join("real")).expect("moved");
+    symlink("real", root.join("d")).expect("link");
+    let before = ground.now();
+    let conflicts = ground.conflicts();
+    let paths: Vec<_> = conflicts.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["d/x", "edit", "gone", "l", "new"]);
+    assert!(conflicts[0].1.contains("a link or a file in the place of a folder"));
+    assert!(conflicts[1].1.starts_with("a file of 1 bytes, mode 644, SHA-256 "), "{conflicts:?}");
+    assert_eq!(conflicts[2].1, "another file, of 5 bytes");
+    assert_eq!(
+        (conflicts[3].1.as_str(), conflicts[4].1.as_str()),
+        ("nothing", "a folder, mode 755")
+    );
+    assert_eq!(ground.now(), before);
+    assert!(Place::all(&ground.journals()).is_empty());
+    // What is asked for has none.
+    assert_eq!(paths_of(&ground.ask(&["ok"], false, false)), ["ok"]);
+}
+
+pub(super) fn paths_of(result: &Result<Carried, ApplyError>) -> Vec<String> {
+    paths(&result.as_ref().expect("carried over").changed)
+}
+
+#[test]
+fn a_mode_or_a_moved_base_or_something_special_conflicts_too() {
+    let mut ground = Ground::new(&[("a", "1"), ("b", "1"), ("c", "1")], &[("a", "2"), ("b", "2")]);
+    fs::set_permissions(ground.root().join("a"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    ground.manifest.changes[1].base_moved = true;
+    fs::remove_file(ground.root().join("c")).expect("removed");
+    let _socket = std::os::unix::net::UnixListener::bind(ground.root().join("c")).expect("bound");
+    let found: Vec<_> = ground.conflicts().into_iter().map(|(_, found)| found).collect();
+    assert!(found[0].contains("mode 600") && found[1].contains("somebody else"), "{found:?}");
+    assert_eq!(found[2], "neither a file nor a folder");
+}
+
+#[test]
+fn only_what_is_asked_for_comes_with_what_belongs_to_it() {
+    let before = [("old", "whole\n"), ("f/in", "1"), ("a", "1"), ("b/x", "1")];
+    let after = [("n/d/new", "whole\n"), ("f", "file"), ("a", "2"), ("b/x", "2"), ("n/other", "3")];
+    let ground = Ground::new(&before, &after);
+    let asked = |only: &[&str]| paths_of(&ground.ask(only, false, true));
+    assert_eq!(asked(&["a"]), ["a"]);
+    assert_eq!(asked(&["./b/"]), ["b/x"]);
+    assert_eq!(asked(&[ground.root().join("a").to_str().expect("utf-8")]), ["a"]);
+    assert_eq!(asked(&["n/d"]), ["n", "n/d", "n/d/new", "old"], "both ends, and the way");
+    assert_eq!(asked(&["old"]), ["n", "n/d", "n/d/new", "old"]);
+    assert_eq!(asked(&["f"]), ["f", "f/in"]);
+    for wrong in ["bx", "", ".", "..", "/etc", "b/x/y"] {
+        let error = ground.ask(&[wrong], false, true).expect_err(wrong).to_string();
+        assert!(error.contains("the run changed no such path; the nearest is `"), "{error}");
+    }
+    assert_eq!(ground.now(), ground.before);
+    ground.ask(&["a", "n/d"], false, false).expect("carried over");
+    ground.ask(&[], false, false).expect("and the rest");
+    assert_eq!(ground.now(), ground.after);
+}
+
+#[test]
+fn a_folder_with_something_new_in_it_stays() {
+    let ground = Ground::new(&[("d/e/x", "1"), ("f/x", "1")], &[("f", "file")]);
+    fs::write(ground.root().join("d/mine"), "new").expect("written");
+    fs::write(ground.root().join("f/mine"), "new").expect("written");
+    assert_eq!(
+        ground.conflicts(),
+        [("f".to_owned(), "a folder with something else in it".to_owned())]
+    );
+    let carried = ground.ask(&["d"], false, false).expect("carried over");
+    assert_eq!(paths(&carried.changed), ["d/e", "d/e/x"]);
+    assert_eq!(paths(&carried.kept_folders), ["d"]);
+    assert!(ground.root().join("d/mine").exists() && !ground.root().join("d/e").exists());
+}
+
+#[test]
+fn a_missing_folder_on_the_way_is_made_again() {
+    let ground = Ground::new(&[("d/x", "1")], &[("d/x", "1"), ("d/e/new", "2")]);
+    fs::remove_dir_all(ground.root().join("d")).expect("removed");
+    ground.apply().expect("carried over");
+    assert_eq!(fs::read_to_string(ground.root().join("d/e/new")).expect("there"), "2");
+}
+
+#[test]
+fn damaged_contents_and_half_lists_and_strangers_are_refused() {
+    let mut ground = Ground::new(&[("a", "1")], &[("a", "2"), ("b", "3")]);
+    for entry in fs::read_dir(ground.keep.path().join("blobs")).expect("blobs") {
+        fs::write(entry.expect("entry").path(), "?").expect("damaged");
+    }
+    let damaged = ground.apply().expect_err("damaged").to_string();
+    assert!(damaged.contains("it is not what it was when the run ended"), "{damaged}");
+    ground.assert_untouched();
+    ground.manifest.complete = false;
+    assert!(matches!(ground.apply(), Err(ApplyError::Incomplete)));
+    ground.manifest.complete = true;
+    // Somebody else's folder by our name is nobody's to write to or to remove.
+    let squat = ground.root().join(staging(&ground.run));
+    fs::create_dir(&squat).expect("made");
+    fs::write(squat.join("old-1"), "theirs").expect("written");
+    let refused = ground.apply().expect_err("in the way").to_string();
+    assert!(refused.contains("move it away"), "{refused}");
+    assert!(squat.join("old-1").exists() && Place::all(&ground.journals()).is_empty());
+}

@@ -1,0 +1,192 @@
+//! Which changes need an explicit yes: those that tools on the host execute or trust.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType};
+
+use super::super::{Alteration, Node, RelPath};
+use super::error::NeedsYes;
+use crate::workspace::names::{GitMarks, fold, fold_path, is_trusted};
+use crate::workspace::walk::open_folder;
+use crate::workspace::{WorkspacePath, protected};
+
+/// More steps than any honest way from link to link has.
+const STEPS: usize = 256;
+
+/// What is known of a workspace in which changes are to be carried over.
+pub(super) struct Trust<'a> {
+    root: BorrowedFd<'a>,
+    /// What the run leaves at each path.
+    after: HashMap<&'a Path, Option<&'a Node>>,
+    /// Configured places, folded.
+    extra: Vec<String>,
+    /// Places that exist and are protected during runs.
+    places: Vec<PathBuf>,
+    /// What the run adds to each folder of what git directories have.
+    added: HashMap<&'a Path, GitMarks>,
+    git: HashMap<PathBuf, bool>,
+}
+
+/// Whether any part of a path is git's own, in whatever spelling.
+pub(super) fn is_git(path: &RelPath) -> bool {
+    path.as_path().iter().any(|name| fold(name) == ".git")
+}
+
+impl<'a> Trust<'a> {
+    pub fn of(
+        workspace: &WorkspacePath,
+        root: BorrowedFd<'a>,
+        extra: &[String],
+        changes: &[&'a Alteration],
+    ) -> Self {
+        let found = protected(workspace, extra);
+        let odd = found.obstacles.into_iter().map(|odd| odd.relative);
+        let mut added: HashMap<&Path, GitMarks> = HashMap::new();
+        for change in changes.iter().filter(|change| change.after.is_some()) {
+            for path in change.path.as_path().ancestors() {
+                if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
+                    added.entry(folder).or_default().note(&fold(name));
+                }
+            }
+        }
+        Self {
+            root,
+            after: changes.iter().map(|c| (c.path.as_path(), c.after.as_ref())).collect(),
+            extra: extra.iter().filter_map(|path| fold_path(Path::new(path))).collect(),
+            places: found.places.iter().map(|p| p.relative().to_owned()).chain(odd).collect(),
+            added,
+            git: HashMap::new(),
+        }
+    }
+
+    /// Those of the changes that need a yes.
+    pub fn needs(&mut self, changes: &[&Alteration]) -> Vec<NeedsYes> {
+        let mut needs = Vec::new();
+        for change in changes {
+            let why = self.why(change.path.as_path(), is_folder(change)).or_else(|| {
+                let Some(Node::Link { target }) = &change.after else { return None };
+                self.leads_astray(change.path.as_path(), OsStr::from_bytes(&target.0))
+            });
+            needs.extend(why.map(|why| NeedsYes { path: change.path.to_string(), why }));
+        }
+        needs
+    }
+
+    fn why(&mut self, path: &Path, is_folder: bool) -> Option<&'static str> {
+        let mut above = String::new();
+        for name in path {
+            let name = fold(name);
+            if is_trusted(&name) {
+                return Some("editors, agents or shells on the host trust it");
+            }
+            if above == ".github" && name == "workflows" {
+                return Some("it runs on the project's build server");
+            }
+            above = name;
+        }
+        if above == ".github" && !is_folder {
+            return Some("it could lead to other workflows");
+        }
+        let folded = fold_path(path)?;
+        let below = |place: &String| {
+            let rest = folded.strip_prefix(place.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        // What becomes of a folder on the way decides what is at its end.
+        let above = |place: &String| {
+            let rest = place.strip_prefix(folded.as_str());
+            !is_folder && rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        if self.extra.iter().any(|place| below(place) || above(place)) {
+            return Some("it is in `workspace.protected`");
+        }
+        let known =
+            |place: &PathBuf| path.starts_with(place) || (!is_folder && place.starts_with(path));
+        if self.places.iter().any(known) {
+            return Some("git or another tool on the host is led to it");
+        }
+        let inside = path.ancestors().skip(1).any(|folder| self.is_git_directory(folder));
+        inside.then_some("it is in what git takes for a repository")
+    }
+
+    /// Whether git would take a folder for a git directory, with what the run leaves in it.
+    fn is_git_directory(&mut self, folder: &Path) -> bool {
+        if let Some(known) = self.git.get(folder) {
+            return *known;
+        }
+        let mut marks = self.added.get(folder).copied().unwrap_or_default();
+        if let Ok(opened) = open_folder(self.root, folder)
+            && let Ok(entries) = Dir::new(opened)
+        {
+            for entry in entries.flatten() {
+                marks.note(&fold(OsStr::from_bytes(entry.file_name().to_bytes())));
+            }
+        }
+        self.git.insert(folder.to_owned(), marks.is_git());
+        marks.is_git()
+    }
+
+    /// Whether a link leads out of the workspace, or to a place that needs a yes, by whatever way.
+    fn leads_astray(&mut self, path: &Path, target: &OsStr) -> Option<&'static str> {
+        const OUT: &str = "a link that leads out of the workspace";
+        let parts = |path: &Path| path.iter().map(OsStr::to_owned).collect::<Vec<OsString>>();
+        let mut at: PathBuf = path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut way: VecDeque<OsString> = parts(Path::new(target)).into();
+        for _ in 0..STEPS {
+            let Some(name) = way.pop_front() else {
+                return self.why(&at, false).map(|_| "a link to what tools on the host trust");
+            };
+            if name == "/" {
+                return Some(OUT);
+            }
+            if name == "." {
+                continue;
+            }
+            if name == ".." {
+                if !at.pop() {
+                    return Some(OUT);
+                }
+                continue;
+            }
+            if fold(&name) == ".git" {
+                return Some("a link into git's own folder");
+            }
+            at.push(&name);
+            if let Some(next) = self.link_at(&at) {
+                at.pop();
+                for part in parts(Path::new(&next)).into_iter().rev() {
+                    way.push_front(part);
+                }
+            }
+        }
+        Some(OUT)
+    }
+
+    fn link_at(&self, path: &Path) -> Option<OsString> {
+        if let Some(after) = self.after.get(path) {
+            return match after {
+                Some(Node::Link { target }) => Some(OsStr::from_bytes(&target.0).to_owned()),
+                _ => None,
+            };
+        }
+        let parent = open_folder(self.root, path.parent()?).ok()?;
+        let name = path.file_name()?;
+        let stat = rustix::fs::statat(parent.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return None;
+        }
+        let target = rustix::fs::readlinkat(parent.as_fd(), name, Vec::new()).ok()?;
+        Some(OsStr::from_bytes(target.to_bytes()).to_owned())
+    }
+}
+
+/// Whether it was and stays a folder, or is one that comes or goes: those hold nothing by
+/// themselves.
+fn is_folder(change: &Alteration) -> bool {
+    let folder = |node: &Option<Node>| !matches!(node, Some(Node::File { .. } | Node::Link { .. }));
+    folder(&change.before) && folder(&change.after)
+}

@@ -1,0 +1,76 @@
+//! What became of a result, as its record keeps it.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::store::{read_small, write_json};
+use super::{Manifest, RelPath, StoreError};
+use crate::text::one_line;
+
+const LARGEST: u64 = 256 << 20;
+
+/// What became of a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fate {
+    version: u32,
+    /// Every path of the list was carried over, at once or in parts.
+    pub whole: bool,
+    pub discarded_at: Option<String>,
+    pub applied: Vec<Application>,
+}
+
+/// One time that changes were carried over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    pub at: String,
+    pub paths: Vec<RelPath>,
+}
+
+impl Fate {
+    /// Nothing has become of it where nothing is written.
+    pub fn read(path: &Path) -> Result<Self, StoreError> {
+        let Some(text) = read_small(path, LARGEST)? else { return Ok(Self::default()) };
+        serde_json::from_slice(&text).map_err(|error| StoreError::Nonsense {
+            path: path.to_owned(),
+            why: one_line(&error.to_string(), 200),
+        })
+    }
+
+    pub fn write(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.version = 1;
+        write_json(path, self)
+    }
+
+    /// Notes what was carried over; what was known before is not noted again.
+    pub fn apply(&mut self, manifest: &Manifest, paths: Vec<RelPath>) {
+        let known: HashSet<_> = self.applied.iter().flat_map(|one| &one.paths).collect();
+        let new: Vec<_> = paths.into_iter().filter(|path| !known.contains(path)).collect();
+        if !new.is_empty() {
+            self.applied.push(Application { at: now(), paths: new });
+        }
+        let known: HashSet<_> = self.applied.iter().flat_map(|one| &one.paths).collect();
+        self.whole = manifest.changes.iter().all(|change| known.contains(&change.path));
+    }
+
+    pub fn discard(&mut self) {
+        self.discarded_at.get_or_insert_with(now);
+    }
+
+    /// `applied`, `partly_applied` or `discarded`; nothing while nothing has become of it.
+    pub fn word(&self) -> Option<&'static str> {
+        if self.whole {
+            Some("applied")
+        } else if self.discarded_at.is_some() {
+            Some("discarded")
+        } else {
+            (!self.applied.is_empty()).then_some("partly_applied")
+        }
+    }
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
