@@ -165,7 +165,7 @@ fn a_workspace_that_vanishes_is_no_error() {
     });
     assert_eq!(pairs(summary), list([("a/b", Deleted)]));
     let gone = Baseline::take(&ground.workspace, Limits::default());
-    assert_eq!(gone.changes(), ChangeSummary { files: Vec::new(), truncated: true });
+    assert_eq!(gone.changes(), ChangeSummary { truncated: true, ..ChangeSummary::default() });
 }
 
 #[test]

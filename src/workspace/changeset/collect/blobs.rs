@@ -78,11 +78,11 @@ impl Blobs {
             return Ok(());
         }
         let partial = self.folder.join("partial");
-        self.write(file, &partial, sha256, size).map_err(Not::Failed)?;
+        Self::write(file, &partial, sha256, size).map_err(Not::Failed)?;
         fs::rename(&partial, &path).map_err(Not::Failed)
     }
 
-    fn write(&self, file: &mut File, to: &Path, sha256: &str, size: u64) -> io::Result<()> {
+    fn write(file: &mut File, to: &Path, sha256: &str, size: u64) -> io::Result<()> {
         let mut options = File::options();
         let mut copy =
             options.create(true).read(true).write(true).truncate(true).mode(0o600).open(to)?;

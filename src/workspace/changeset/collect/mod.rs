@@ -85,7 +85,7 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
         None => {}
         Some(View::Overlay) => {
             let upper = open_root(&written).map_err(io::Error::from)?;
-            overlay::collect(&mut collector, &upper)?;
+            overlay::collect(&mut collector, &upper);
         }
         Some(View::Reflink | View::Copy) => {
             let copy = open_root(&written).map_err(io::Error::from)?;
@@ -238,18 +238,14 @@ impl Collector {
             }
             Place::Plain => {}
         }
-        match self.base.node(path) {
-            Ok(base) => {
-                let before = base.node?;
-                let found = Found { before: Some(before.clone()), after: None, moved: base.moved };
-                self.found.insert(path.to_owned(), found);
-                Some(before)
-            }
-            Err(_) => {
-                self.incomplete(path, "unreadable in the workspace");
-                None
-            }
-        }
+        let Ok(base) = self.base.node(path) else {
+            self.incomplete(path, "unreadable in the workspace");
+            return None;
+        };
+        let before = base.node?;
+        let found = Found { before: Some(before.clone()), after: None, moved: base.moved };
+        self.found.insert(path.to_owned(), found);
+        Some(before)
     }
 
     fn delete_below(&mut self, folder: &Path) {
