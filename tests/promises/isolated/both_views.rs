@@ -42,7 +42,7 @@ fn furnished() -> Workspace {
     workspace
 }
 
-const SCRIPT: &str = r#"
+const SCRIPT: &str = r"
     cat target/debug/out.o noise.log; ls | wc -l
     echo two >>edited.txt
     cat same.txt >x && cat x >same.txt && rm x
@@ -66,7 +66,7 @@ const SCRIPT: &str = r#"
     mkdir -p a/b/c && echo deep >a/b/c/d.txt
     chmod 750 untouched
     echo finished
-"#;
+";
 
 /// What the list must say, as `path: before → after`.
 fn told(manifest: &Value) -> Vec<String> {

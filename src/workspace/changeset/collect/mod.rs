@@ -33,8 +33,8 @@ use crate::workspace::{ChangeSummary, LayerError};
 /// How long a look may take: long enough for every content that the bounds allow.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// A run can pass its bounds between two looks at it; its result is kept up to so many times of
-/// them.
+/// A run can pass its bounds between two looks at it; its files are listed up to so many times of
+/// them. Contents are not: they take room again in the record.
 const ROOM: u64 = 2;
 
 /// Most entries of what is left out.
@@ -69,7 +69,7 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
     };
     let mut collector = Collector {
         base: Base::open(&note.workspace, note.identity, note.began, &note.bounds),
-        blobs: Blobs::new(blobs, note.bounds.bytes.saturating_mul(ROOM)),
+        blobs: Blobs::new(blobs, note.bounds.bytes),
         covered: note.covered.iter().map(|path| path.as_path().to_owned()).collect(),
         limits,
         found: BTreeMap::new(),
