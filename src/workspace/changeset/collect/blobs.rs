@@ -87,8 +87,7 @@ impl Blobs {
 
     fn write(file: &mut File, to: &Path, sha256: &str, size: u64) -> io::Result<()> {
         let mut options = File::options();
-        let mut copy =
-            options.create(true).write(true).truncate(true).mode(0o600).open(to)?;
+        let mut copy = options.create(true).write(true).truncate(true).mode(0o600).open(to)?;
         if rustix::fs::ioctl_ficlone(&copy, &*file).is_ok() {
             return Ok(());
         }
