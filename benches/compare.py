@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 
+import isolated
 import model
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
@@ -41,7 +42,10 @@ def main():
         runs = bench.interleaved()
         servers = bench.servers()
         text = report(bench, runs, servers)
-        pathlib.Path(options.output).write_text(text)
+        output = pathlib.Path(options.output)
+        # The other measurement's section stays.
+        other = isolated.kept(output.read_text()) if output.exists() else ""
+        output.write_text(text.rstrip() + "\n" + (f"\n{other}" if other else ""))
         raw = {"runs": runs, "servers": servers}
         if options.raw:
             pathlib.Path(options.raw).write_text(json.dumps(raw, indent=1))

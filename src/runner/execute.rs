@@ -287,6 +287,8 @@ async fn start(
         let (sandbox, policy) = started;
         let sandbox = room.sandbox.insert(sandbox);
         found.receipt = Some(sandbox.receipt(&policy).await?);
+        // What is mounted is what has the name; this must still be what was checked.
+        task.workspace.recheck()?;
         let Some(layer) = &room.layer else { unreachable!("it was started with one") };
         return isolated::watch(task, layer).await.map(Some);
     }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -76,26 +76,29 @@ impl Receipt {
                 return false;
             }
         }
-        let Some(below) = identity(&mount.source) else { return false };
+        // Opened once, so that what is compared is one folder.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(below) = rustix::fs::open(&mount.source, flags, Mode::empty()) else { return false };
+        let meant = rustix::fs::fstat(&below).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        if meant.is_none() || meant != identity(&mount.source) {
+            return false;
+        }
         let inode_of = |name: &str| {
-            let meta = mount.source.join(name).symlink_metadata().ok()?;
+            let stat = rustix::fs::statat(&below, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
             // The kernel may put the layer's number into the upper bits.
-            Some(meta.ino() & 0xffff_ffff)
+            Some(stat.st_ino & 0xffff_ffff)
         };
-        // A name that is gone was removed just now, or was never there.
         let shown: Vec<_> = seen.entries.iter().filter(|(name, _)| !covered(name)).collect();
+        if shown.is_empty() {
+            return is_empty_but_for(&below, covered);
+        }
+        // A name that is gone was removed just now, or was never there.
         let there = shown.iter().filter_map(|(name, inode)| {
             let ours = inode_of(name)?;
             Some(self.gvisor || ours == inode & 0xffff_ffff)
         });
         let (same, other): (Vec<_>, Vec<_>) = there.partition(|same| *same);
-        let empty = || {
-            let entries = mount.source.read_dir().into_iter().flatten().flatten();
-            let mut names = entries.map(|entry| entry.file_name());
-            !names.any(|name| is_plain(&name) && !covered(&name.to_string_lossy()))
-        };
-        let agrees = other.is_empty() && if shown.is_empty() { empty() } else { !same.is_empty() };
-        agrees && identity(&mount.source) == Some(below)
+        !same.is_empty() && other.is_empty()
     }
 
     /// Holds on to what is mounted in the workspace, to see what comes loose.
@@ -144,9 +147,15 @@ impl Held {
     }
 }
 
-/// Whether the guest would tell of this name: it leaves out those that could be read differently.
-fn is_plain(name: &std::ffi::OsStr) -> bool {
-    name.as_encoded_bytes().iter().all(u8::is_ascii_graphic)
+/// Whether a folder has nothing that the guest would tell of: it leaves out names that could be read
+/// differently.
+fn is_empty_but_for(folder: &OwnedFd, covered: &dyn Fn(&str) -> bool) -> bool {
+    let Ok(entries) = rustix::fs::Dir::read_from(folder) else { return false };
+    entries.flatten().all(|entry| {
+        let name = entry.file_name().to_bytes();
+        let is_plain = name.iter().all(u8::is_ascii_graphic);
+        !is_plain || [&b"."[..], b".."].contains(&name) || covered(&String::from_utf8_lossy(name))
+    })
 }
 
 /// Device and inode of what has this name; none where a link is part of it.

@@ -14,6 +14,7 @@ mod inside;
 mod dead_mans_switch;
 mod host_reach;
 mod identity;
+mod isolated_view;
 mod kernel_files;
 mod neighbours;
 mod orders;

@@ -132,10 +132,10 @@ impl Layer {
     pub fn overlay(&mut self, workspace: &WorkspacePath) -> Result<(PathBuf, PathBuf), LayerError> {
         let upper = self.folder.join(UPPER);
         let work = self.folder.join(WORK);
-        self.owned(&upper, workspace)?;
+        Self::owned(&upper, workspace)?;
         let spare = self.folder.parent().map(|layers| layers.join(SPARE));
         if !spare.is_some_and(|spare| remove::take_spare(&spare, &work, workspace.owner())) {
-            self.owned(&work, workspace)?;
+            Self::owned(&work, workspace)?;
         }
         self.note.view = Some(View::Overlay);
         self.note.write(&self.folder)?;
@@ -153,7 +153,7 @@ impl Layer {
         // Nothing of an overlay that could not be mounted is the run's.
         self.note.view = None;
         self.note.write(&self.folder)?;
-        self.owned(&copy, workspace)?;
+        Self::owned(&copy, workspace)?;
         let (view, left_out) = copy::copy(workspace, &copy, &self.folder, self.note.bounds, stop)?;
         workspace.recheck()?;
         self.note.copied = Some(Copied::written(&self.folder)?);
@@ -163,7 +163,7 @@ impl Layer {
     }
 
     /// Makes a folder as the workspace's root is, for whom it belongs to.
-    fn owned(&self, path: &Path, workspace: &WorkspacePath) -> Result<(), LayerError> {
+    fn owned(path: &Path, workspace: &WorkspacePath) -> Result<(), LayerError> {
         let failed = || LayerError::io("make the folder", path);
         let found = fs::metadata(workspace.path()).map_err(failed())?;
         DirBuilder::new().mode(0o700).create(path).map_err(failed())?;

@@ -29,6 +29,13 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
         Err(rustix::io::Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     };
+    // Root's, and shut; as long as it is empty, the owner of what it lies in may remove it.
+    let inner = fs::remove_dir(work.join(WORK));
+    if let Err(error) = inner
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!("the inner work folder stays: {error}");
+    }
     if work.symlink_metadata().is_ok() && remove_from(opened.as_fd(), OsStr::new(WORK)).is_err() {
         park(&work, &layers.join(SPARE), name)?;
     }

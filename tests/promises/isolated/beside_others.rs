@@ -1,7 +1,7 @@
 //! Isolated runs beside each other, beside a run that writes, and beside a person who works on.
 
 use super::{content, lines, manifest, no_layers, picture};
-use crate::common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::{Answer, Gate, Model, Part, Product, Script, Workspace};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_isolated_runs_and_a_writer_do_not_wait_for_each_other() {
@@ -60,20 +60,26 @@ async fn two_isolated_runs_and_a_writer_do_not_wait_for_each_other() {
 async fn a_workspace_that_changes_under_a_run_is_marked_in_the_result() {
     for config in ["", "[workspace]\nisolation = \"copy\"\n"] {
         let workspace = Workspace::new();
-        for name in ["both", "edited", "removed", "gone", "replaced", "theirs", "still/one"] {
+        for name in
+            ["both", "edited", "removed", "gone", "replaced", "theirs", "still/one", "folder/a"]
+        {
             workspace.write(name, &format!("base of {name}\n"));
         }
         let gate = Gate::default();
-        let held = Answer::new([Part::Text("More.".into())]).behind(&gate);
-        let first = Script::bash("echo agent >>both; echo agent >>gone; echo agent >new; true");
-        let second = "cat theirs >/dev/null; echo agent >tmp && mv tmp replaced; rm removed;
-            echo agent >>edited; echo agent >>still/one; echo agent >added; ls";
-        let script = first.then_bash("true").then(held);
+        let second = "cat theirs >/dev/null; echo agent >tmp && mv tmp replaced; rm -f removed;
+            echo agent >>edited; echo agent >>still/one; echo agent >added; rm -rf folder";
+        let call = Part::Call {
+            name: "bash".into(),
+            args: serde_json::json!({ "command": second, "description": "Goes on" }),
+        };
+        let script = Script::bash("echo agent >>both; echo agent >>gone; echo agent >new")
+            .then(Answer::new([call]).behind(&gate))
+            .then_say("Done.");
         let model = Model::start(script).await;
         let product = Product::with_model(&model).await.config(config);
         let run = product.start_run(&workspace, ["--json", "--mode", "isolated", "go"]);
-        model.step(3).await;
-        for name in ["both", "removed", "theirs"] {
+        model.step(2).await;
+        for name in ["both", "removed", "theirs", "folder/b"] {
             workspace.write(name, "person\n");
         }
         std::fs::remove_file(workspace.at("gone")).expect("removed");
@@ -82,20 +88,28 @@ async fn a_workspace_that_changes_under_a_run_is_marked_in_the_result() {
         let before = picture(workspace.path());
         gate.open();
         let report = run.wait().await.assert_status("completed");
-        let _ = second;
         assert_eq!(picture(workspace.path()), before, "the folder is theirs alone");
         let manifest = manifest(&product, &report);
         assert_eq!(manifest["complete"], true);
         let changes = manifest["changes"].as_array().expect("changes");
-        let moved = |path: &str| {
-            let change = changes.iter().find(|change| change["path"] == path).expect(path);
-            change["base_moved"] == true
-        };
-        assert!(moved("both"), "{manifest:#}");
-        assert!(moved("gone"), "{manifest:#}");
+        let find = |path: &str| changes.iter().find(|change| change["path"] == path);
+        for path in ["both", "gone", "removed", "replaced", "added", "folder/b"] {
+            let Some(change) = find(path) else {
+                // In a copy, what came later was never in the run's view.
+                assert!(path == "folder/b" && config.contains("copy"), "{path}: {manifest:#}");
+                continue;
+            };
+            assert_eq!(change["base_moved"], true, "{change:#}");
+        }
+        for path in ["edited", "still/one", "folder/a"] {
+            assert!(find(path).expect(path)["base_moved"].is_null(), "{manifest:#}");
+        }
         assert_eq!(content(&product, &report, "both"), b"base of both\nagent\n");
-        assert!(!changes.iter().any(|change| change["path"] == "theirs"), "{manifest:#}");
-        assert!(!changes.iter().any(|change| change["path"] == "renamed"), "{manifest:#}");
+        assert_eq!(content(&product, &report, "gone"), b"base of gone\nagent\n");
+        assert_eq!(content(&product, &report, "replaced"), b"agent\n");
+        for theirs in ["theirs", "renamed"] {
+            assert!(find(theirs).is_none(), "{manifest:#}");
+        }
         product.check_nothing_left().await;
         no_layers(&product);
     }

@@ -42,7 +42,7 @@ fn furnished() -> Workspace {
     workspace
 }
 
-const SCRIPT: &str = r#"
+const SCRIPT: &str = r"
     cat target/debug/out.o noise.log; ls | wc -l
     echo two >>edited.txt
     cat same.txt >x && cat x >same.txt && rm x
@@ -61,12 +61,12 @@ const SCRIPT: &str = r#"
     printf 'a\0b\377' >binary
     printf x >$(printf 'new-\376.txt'); rm $(printf 'raw-\377.txt')
     mkdir -p target/release && echo o >target/release/o && echo more >target/debug/out.o
-    mkfifo pipe; cp /bin/true suid; chmod 4755 suid
+    mkfifo pipe; cp /bin/true suid; chmod u+s suid
     ln edited.txt second-name.txt
     mkdir -p a/b/c && echo deep >a/b/c/d.txt
     chmod 750 untouched
     echo finished
-"#;
+";
 
 /// What the list must say, as `path: before → after`.
 fn told(manifest: &Value) -> Vec<String> {
@@ -120,7 +120,7 @@ async fn the_result_is_the_same_in_an_overlay_and_in_a_copy() {
         "replaced/new.txt: nothing -> file 4 640",
         "replaced/old.txt: file 4 644 -> nothing",
         "second-name.txt: nothing -> file 8 644",
-        "suid: nothing -> file SIZE 755",
+        "suid: nothing -> file SIZE 750",
         "target/debug/out.o: file 7 644 -> file 5 644",
         "target/release: nothing -> folder 750",
         "target/release/o: nothing -> file 2 640",

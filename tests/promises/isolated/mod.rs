@@ -12,8 +12,11 @@ use serde_json::Value;
 use crate::common::workspace::walk;
 use crate::common::{Model, Product, Reply, Script, Workspace};
 
+/// Path, mode, inode, times and content of one thing.
+type Seen = (PathBuf, u32, u64, [i64; 4], Vec<u8>);
+
 /// Everything that can be seen of a folder without touching it.
-pub fn picture(folder: &Path) -> Vec<(PathBuf, u32, u64, i64, i64, i64, Vec<u8>)> {
+pub fn picture(folder: &Path) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut see = |path: &Path| {
         let meta = path.symlink_metadata().expect("it is there");
@@ -23,9 +26,7 @@ pub fn picture(folder: &Path) -> Vec<(PathBuf, u32, u64, i64, i64, i64, Vec<u8>)
             path.to_owned(),
             meta.mode(),
             meta.ino(),
-            meta.ctime(),
-            meta.ctime_nsec(),
-            meta.mtime_nsec(),
+            [meta.ctime(), meta.ctime_nsec(), meta.mtime(), meta.mtime_nsec()],
             bytes,
         ));
     };

@@ -81,6 +81,9 @@ impl Base {
             FileType::Directory => Some(Node::Folder { mode }),
             FileType::Symlink => tree::link(folder, name),
             FileType::RegularFile => match tree::open_file(folder, name) {
+                Ok((_, stat)) if u64::try_from(stat.st_size).is_ok_and(|size| size > most) => {
+                    return Err(io::ErrorKind::FileTooLarge.into());
+                }
                 Ok((mut file, _)) => {
                     let (sha256, size) = whole(&mut file, most)?;
                     read = size;

@@ -31,8 +31,8 @@ use crate::workspace::{ChangeSummary, LayerError};
 /// How long a look may take: long enough for every content that the bounds allow.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// A run can pass its bounds between two looks at it; its result is kept up to so many times of
-/// them.
+/// A run can pass its bounds between two looks at it; its files are listed up to so many times of
+/// them. Contents are not: they take room again in the record.
 const ROOM: u64 = 2;
 
 /// Most entries of what is left out.
@@ -67,7 +67,7 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
     };
     let mut collector = Collector {
         base: Base::open(&note.workspace, note.identity, note.began, &note.bounds),
-        blobs: Blobs::new(blobs, note.bounds.bytes.saturating_mul(ROOM)),
+        blobs: Blobs::new(blobs, note.bounds.bytes),
         covered: note.covered.iter().map(|path| path.as_path().to_owned()).collect(),
         limits,
         found: BTreeMap::new(),
@@ -83,7 +83,7 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
         None => {}
         Some(View::Overlay) => {
             let upper = open_root(&written).map_err(io::Error::from)?;
-            overlay::collect(&mut collector, &upper)?;
+            overlay::collect(&mut collector, &upper);
         }
         Some(View::Reflink | View::Copy) => {
             let copy = open_root(&written).map_err(io::Error::from)?;
@@ -225,18 +225,14 @@ impl Collector {
             }
             Place::Plain => {}
         }
-        match self.base.node(path) {
-            Ok(base) => {
-                let before = base.node?;
-                let found = Found { before: Some(before.clone()), after: None, moved: base.moved };
-                self.found.insert(path.to_owned(), found);
-                Some(before)
-            }
-            Err(_) => {
-                self.incomplete(path, "unreadable in the workspace");
-                None
-            }
-        }
+        let Ok(base) = self.base.node(path) else {
+            self.incomplete(path, "unreadable in the workspace");
+            return None;
+        };
+        let before = base.node?;
+        let found = Found { before: Some(before.clone()), after: None, moved: base.moved };
+        self.found.insert(path.to_owned(), found);
+        Some(before)
     }
 
     fn delete_below(&mut self, folder: &Path) {

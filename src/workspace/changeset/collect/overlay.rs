@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
-use super::{CollectError, Collector, Past, Place, is_of_a_branch, walk_all};
+use super::{Collector, Past, Place, is_of_a_branch, walk_all};
 use crate::workspace::sweep::remove::grant;
 use crate::workspace::walk::{BOTTOM, Entry, Visitor, open_folder, step};
 
@@ -52,7 +52,7 @@ pub fn marks(file: impl AsFd) -> Option<Marks> {
     Some(marks)
 }
 
-pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd) -> Result<(), CollectError> {
+pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd) {
     let limits = collector.limits;
     let mut walked = Upper { collector, root: upper, opaque: HashSet::new(), missing: Vec::new() };
     let whole = walk_all(upper.as_fd(), limits, &mut walked);
@@ -70,7 +70,6 @@ pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd) -> Result<(), 
             collector.repositories.insert(repository, branches.0 || !whole);
         }
     }
-    Ok(())
 }
 
 struct Upper<'a> {
