@@ -123,7 +123,7 @@ async fn bad_arguments_are_results_that_a_model_can_read() {
     assert_eq!(
         answer["error"]["message"],
         "there is no tool `other`; there are `run_in_sandbox`, `read_project_file`, \
-         `list_project_files`, `search_project`, `project_status`"
+         `list_project_files`, `search_project`, `project_status`, `apply_changes`, `discard_changes`"
     );
     assert!(host.leave().await.is_ok());
 }
