@@ -208,9 +208,8 @@ pub fn told(entry: &Entry) -> Result<Value, Error> {
         report.entry(key).or_insert_with(|| glance[key].clone());
     }
     if let Some(applied) = report.get_mut("changes").and_then(|changes| changes.get_mut("applied"))
-        && let Some(now) = applied_now(entry)
     {
-        *applied = now.into();
+        *applied = applied_now(entry, applied.as_bool()).into();
     }
     Ok(Value::Object(report))
 }
@@ -298,21 +297,20 @@ pub fn report_now(entry: &Entry) -> Result<Option<super::Report>, Error> {
         tracing::debug!("run {} is of another version: {error}", entry.id());
     };
     let Ok(mut report) = report.inspect_err(told) else { return Ok(None) };
-    if report.changes.applied.is_some()
-        && let Some(now) = applied_now(entry)
-    {
-        report.changes.applied = now;
+    if report.changes.applied.is_some() {
+        report.changes.applied = applied_now(entry, report.changes.applied);
     }
     Ok(Some(report))
 }
 
-/// Whether changes are in the workspace by now, as the report's `changes.applied` has it; none
-/// where nobody has decided on them yet.
-fn applied_now(entry: &Entry) -> Option<Option<bool>> {
-    match standing(entry, None)? {
-        "applied" => Some(Some(true)),
-        "discarded" => Some(None),
-        _ => Some(Some(false)),
+/// Whether changes are in the workspace by now, as the report's `changes.applied` has it: `before`
+/// where nobody has decided on them yet, nothing where they were let go.
+fn applied_now(entry: &Entry, before: Option<bool>) -> Option<bool> {
+    match standing(entry, None) {
+        None => before,
+        Some("applied") => Some(true),
+        Some("discarded") => None,
+        Some(_) => Some(false),
     }
 }
 

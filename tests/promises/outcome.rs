@@ -338,9 +338,9 @@ async fn killed_at_any_moment_it_is_all_or_nothing() {
         assert!(news == 0 || news == FILES, "round {round}: {news} of {FILES}");
         assert_eq!(result.workspace.has("z/added"), news == FILES, "round {round}");
         if news == 0 {
-            none += 1
+            none += 1;
         } else {
-            whole += 1
+            whole += 1;
         }
         let odd = result.workspace.names().into_iter().find(|name| name.starts_with(".sandbox"));
         assert_eq!(odd, None, "round {round}");

@@ -1,3 +1,4 @@
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
