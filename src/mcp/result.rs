@@ -67,8 +67,8 @@ pub(super) fn of_panic() -> CallToolResult {
 
 /// The schema of the structured answer.
 ///
-/// Without `$schema`, which makes validators of other dialects refuse it, and without the number
-/// formats of Rust, which they do not know.
+/// Without `$schema`, which makes validators of other dialects refuse it, without the number
+/// formats of Rust, which they do not know, and without words, which nobody is shown.
 pub(super) fn schema() -> JsonObject {
     let settings = SchemaSettings::draft2020_12()
         .for_serialize()
@@ -104,6 +104,8 @@ impl Transform for Plain {
     fn transform(&mut self, schema: &mut schemars::Schema) {
         schema.remove("title");
         schema.remove("format");
+        // Hosts show their model no output schema, and validators need no words.
+        schema.remove("description");
         transform_subschemas(self, schema);
         split_nullable(schema);
     }
@@ -270,6 +272,7 @@ mod tests {
                 "answer",
                 "error",
                 "verify",
+                "session",
                 "workspace",
                 "changes",
                 "remarks",

@@ -150,7 +150,9 @@ impl<'a> Plan<'a> {
         let there = after.is_none() && folders(seen.node(), before);
         if seen.is(after) || made {
             self.already.push(&change.path);
-        } else if change.base_moved {
+        } else if change.base_moved && before.is_some() {
+            // What the run added where there is nothing takes nothing from anybody, even if the
+            // folder around it has changed.
             self.conflicts.push(Conflict {
                 path: change.path.to_string(),
                 expected: describe(before),

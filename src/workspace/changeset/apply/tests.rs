@@ -333,6 +333,17 @@ fn a_mode_or_a_moved_base_or_something_special_conflicts_too() {
 }
 
 #[test]
+fn an_addition_needs_only_that_nothing_is_there() {
+    let mut ground = Ground::new(&[], &[("new", "1")]);
+    ground.manifest.changes[0].base_moved = true;
+    assert_eq!(paths_of(&ground.ask(&[], false, false)), ["new"]);
+    let mut ground = Ground::new(&[], &[("new", "1")]);
+    ground.manifest.changes[0].base_moved = true;
+    fs::write(ground.root().join("new"), "somebody's").expect("written");
+    assert_eq!(ground.conflicts().len(), 1);
+}
+
+#[test]
 fn only_what_is_asked_for_comes_with_what_belongs_to_it() {
     let before = [("old", "whole\n"), ("f/in", "1"), ("a", "1"), ("b/x", "1")];
     let after = [("n/d/new", "whole\n"), ("f", "file"), ("a", "2"), ("b/x", "2"), ("n/other", "3")];
