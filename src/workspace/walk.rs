@@ -5,10 +5,11 @@
 //! breadth, because when it has to stop early the top of a project matters most.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
@@ -99,9 +100,10 @@ pub(super) fn walk_to(
     let started = Instant::now();
     let mut left = limits.entries;
     let mut complete = true;
-    let mut queue = VecDeque::from([PathBuf::new()]);
+    let mut queue = VecDeque::from([Rc::new(Way { above: None, name: OsString::new() })]);
     let mut way = Opener { root, parent: None };
-    while let Some(folder) = queue.pop_front() {
+    while let Some(here) = queue.pop_front() {
+        let folder = here.path();
         let opened = match way.open(&folder) {
             Ok(opened) => opened,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
@@ -137,7 +139,8 @@ pub(super) fn walk_to(
                     complete = false;
                     visitor.too_deep(&folder, &entry);
                 } else {
-                    queue.push_back(folder.join(name));
+                    let above = Some(Rc::clone(&here));
+                    queue.push_back(Rc::new(Way { above, name: name.to_owned() }));
                 }
             }
         }
@@ -148,6 +151,25 @@ pub(super) fn walk_to(
         }
     }
     complete
+}
+
+/// A folder that the walk still has to go into. Each name is kept once: the paths of half a million
+/// folders at the end of long names would take all memory.
+struct Way {
+    above: Option<Rc<Way>>,
+    name: OsString,
+}
+
+impl Way {
+    fn path(&self) -> PathBuf {
+        let mut names = Vec::new();
+        let mut at = Some(self);
+        while let Some(way) = at {
+            names.push(way.name.as_os_str());
+            at = way.above.as_deref();
+        }
+        names.into_iter().rev().collect()
+    }
 }
 
 /// Opens folders in the order of a walk, in which those of one parent follow each other.

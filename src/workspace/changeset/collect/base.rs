@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::Node;
-use super::tree;
-use super::walk_all;
+use super::{Node, listed, tree, walk_all};
 use crate::workspace::Bounds;
 use crate::workspace::changes::changed_since;
 use crate::workspace::walk::{Entry, Limits, Visitor, open_folder, open_root};
@@ -118,13 +116,19 @@ impl Base {
         true
     }
 
-    /// Everything below a folder, without what is inside of a `.git`, and whether that is all.
-    pub fn below(&self, folder: &Path, limits: Limits) -> (Vec<PathBuf>, bool) {
+    /// Everything below a folder, without what is inside of a `.git`; whether that is all; and what
+    /// is left of the `room` for names.
+    pub fn below(
+        &self,
+        folder: &Path,
+        limits: Limits,
+        room: usize,
+    ) -> (Vec<PathBuf>, bool, usize) {
         let opened = self.root.as_ref().and_then(|root| open_folder(root.as_fd(), folder).ok());
-        let Some(opened) = opened else { return (Vec::new(), true) };
-        let mut below = Below { top: folder, found: Vec::new(), closed: false };
+        let Some(opened) = opened else { return (Vec::new(), true, room) };
+        let mut below = Below { top: folder, found: Vec::new(), closed: false, room };
         let whole = walk_all(opened.as_fd(), limits, &mut below);
-        (below.found, whole && !below.closed)
+        (below.found, whole && !below.closed, below.room)
     }
 
     /// The names in a folder; none where there is no such folder.
@@ -151,15 +155,22 @@ struct Below<'a> {
     top: &'a Path,
     found: Vec<PathBuf>,
     closed: bool,
+    room: usize,
 }
 
 impl Visitor for Below<'_> {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
-        self.found.push(self.top.join(folder).join(entry.name));
+        let path = self.top.join(folder).join(entry.name);
+        self.room = self.room.saturating_sub(listed(&path));
+        self.found.push(path);
         !entry.name.eq_ignore_ascii_case(".git")
     }
 
     fn closed(&mut self, _folder: &Path) {
         self.closed = true;
+    }
+
+    fn enough(&self) -> bool {
+        self.room == 0
     }
 }

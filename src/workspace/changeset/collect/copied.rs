@@ -74,6 +74,9 @@ fn is_git(name: &std::ffi::OsStr) -> bool {
 impl Visitor for Compared<'_> {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
         let path = folder.join(entry.name);
+        if !self.collector.affords(&path) {
+            return false;
+        }
         let inode = self.known.remove(&path);
         let Some(stat) = entry.stat() else {
             self.collector.incomplete(&path, "unreadable");
@@ -116,6 +119,6 @@ impl Visitor for Compared<'_> {
     }
 
     fn enough(&self) -> bool {
-        self.collector.failed.is_some()
+        self.collector.is_full()
     }
 }

@@ -35,6 +35,13 @@ const LONGEST: Duration = Duration::from_secs(900);
 /// them. Contents are not: they take room again in the record.
 const ROOM: u64 = 2;
 
+/// What the list may take as JSON, less than is read of one. A path can be 64 KiB long and stand for
+/// half a million files, so this is also the bound of our memory.
+const LIST: usize = if cfg!(test) { 8 << 20 } else { 224 << 20 };
+
+/// What a change takes in the list besides its names.
+const CHANGE: usize = 256;
+
 /// Most entries of what is left out.
 const SKIPPED: usize = 200;
 
@@ -74,6 +81,7 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
         skipped: BTreeMap::new(),
         repositories: BTreeMap::new(),
         complete: true,
+        room: LIST,
         failed: None,
     };
     // Without a base nothing can be compared, and nothing could be applied.
@@ -111,6 +119,8 @@ struct Collector {
     /// Each `.git` that was changed, and whether commits or branches were.
     repositories: BTreeMap<PathBuf, bool>,
     complete: bool,
+    /// What is left of [`LIST`].
+    room: usize,
     failed: Option<io::Error>,
 }
 
@@ -147,6 +157,30 @@ impl Collector {
             Place::Repository
         } else {
             Place::Plain
+        }
+    }
+
+    /// Whether there is room to keep this path, and so to go on.
+    fn affords(&mut self, path: &Path) -> bool {
+        self.spend(listed(path))
+    }
+
+    fn spend(&mut self, cost: usize) -> bool {
+        let left = self.room.checked_sub(cost);
+        self.complete &= left.is_some();
+        self.room = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Nothing more can be kept.
+    fn is_full(&self) -> bool {
+        self.failed.is_some() || self.room == 0
+    }
+
+    fn find(&mut self, path: &Path, found: Found) {
+        // Its name may come a second time: as what another one was called before.
+        if self.spend(CHANGE + listed(path)) {
+            self.found.insert(path.to_owned(), found);
         }
     }
 
@@ -199,7 +233,7 @@ impl Collector {
             Past::Unknown => self.base.may_have_lost(path),
         };
         let moved = base.moved || (base.node.is_none() && lost());
-        self.found.insert(path.to_owned(), Found { before: base.node, after, moved });
+        self.find(path, Found { before: base.node, after, moved });
     }
 
     /// Something that is never carried over; what was in its place is gone all the same.
@@ -231,19 +265,20 @@ impl Collector {
         };
         let before = base.node?;
         let found = Found { before: Some(before.clone()), after: None, moved: base.moved };
-        self.found.insert(path.to_owned(), found);
+        self.find(path, found);
         Some(before)
     }
 
     fn delete_below(&mut self, folder: &Path) {
-        let (below, whole) = self.base.below(folder, self.limits);
+        let (below, whole, room) = self.base.below(folder, self.limits, self.room);
+        self.room = room;
         if !whole {
             self.incomplete(folder, "too much to look at");
         }
         for path in below {
             // What is inside of a `.git` is not listed: `below` does not go there.
             self.delete_one(&path);
-            if self.failed.is_some() {
+            if self.is_full() {
                 return;
             }
         }
@@ -274,6 +309,12 @@ impl Collector {
         let workspace = workspace.to_owned();
         Manifest { version: VERSION, workspace, changes, skipped, complete }
     }
+}
+
+/// What a path takes as JSON at most.
+fn listed(path: &Path) -> usize {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    bytes.iter().map(|byte| if matches!(byte, b' '..=b'~') { 1 } else { 6 }).sum::<usize>() + 2
 }
 
 /// Whether a place inside of a `.git` says where branches are.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::{Collector, Past, Place, is_of_a_branch, walk_all};
 use crate::workspace::sweep::remove::grant;
-use crate::workspace::walk::{BOTTOM, Entry, Visitor, open_folder, step};
+use crate::workspace::walk::{Entry, Visitor, open_folder, step};
 
 /// What the kernel says of one file or folder.
 #[derive(Debug, Default)]
@@ -112,8 +112,9 @@ impl Upper<'_> {
                             let flags = AtFlags::SYMLINK_NOFOLLOW;
                             rustix::fs::statat(here, &name, flags).is_ok()
                         });
-                        if !there {
-                            self.missing.push(path.join(name));
+                        let gone = path.join(name);
+                        if !there && self.collector.affords(&gone) {
+                            self.missing.push(gone);
                         }
                     }
                 }
@@ -127,6 +128,9 @@ impl Upper<'_> {
 impl Visitor for Upper<'_> {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
         let path = folder.join(entry.name);
+        if !self.collector.affords(&path) {
+            return false;
+        }
         match self.collector.place(&path) {
             Place::Ours => return false,
             Place::Repository => {
@@ -152,12 +156,11 @@ impl Visitor for Upper<'_> {
     }
 
     fn too_deep(&mut self, folder: &Path, _entry: &Entry<'_>) {
-        debug_assert!(folder.components().count() >= BOTTOM);
         self.collector.incomplete(folder, "too deep");
     }
 
     fn enough(&self) -> bool {
-        self.collector.failed.is_some()
+        self.collector.is_full()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A list of changes as a report shows it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,11 @@ use crate::workspace::{Change, ChangeKind, ChangeSummary};
 /// takes one line for each folder of it.
 pub(super) fn summary(manifest: &Manifest, written: &Path) -> ChangeSummary {
     let mut rules = Rules::new(&manifest.workspace, written);
-    let parents: HashSet<&Path> = manifest
-        .changes
-        .iter()
-        .flat_map(|change| change.path.as_path().ancestors().skip(1))
-        .collect();
+    let mut parents: HashSet<&Path> = HashSet::new();
+    for change in &manifest.changes {
+        // What is above one that is known is known as well: paths can be very long.
+        change.path.as_path().ancestors().skip(1).all(|above| parents.insert(above));
+    }
     let renamed: BTreeSet<_> =
         manifest.changes.iter().filter_map(|change| change.from.as_ref()).collect();
     let mut lines: BTreeMap<(PathBuf, bool), (ChangeKind, Option<String>)> = BTreeMap::new();
@@ -65,40 +65,40 @@ fn is_folder(change: &Alteration) -> bool {
 /// The project's rules, and those that the run wrote; read as they are needed.
 struct Rules {
     sources: Vec<(Option<OwnedFd>, Ignores)>,
-    read: HashSet<PathBuf>,
+    /// Of each folder that was asked about the highest one, itself or above, that is ignored.
+    known: HashMap<PathBuf, Option<PathBuf>>,
 }
 
 impl Rules {
     fn new(workspace: &Path, written: &Path) -> Self {
         let mut sources = vec![(open_root(workspace).ok(), Ignores::around(workspace))];
         sources.push((open_root(written).ok(), Ignores::default()));
-        Self { sources, read: HashSet::new() }
+        Self { sources, known: HashMap::new() }
     }
 
     /// The highest folder on the way to a path that is ignored; the path itself if it is one.
     fn ignored_folder(&mut self, path: &Path, is_folder: bool) -> Option<PathBuf> {
-        let mut way: Vec<&Path> = path.ancestors().collect();
-        way.reverse();
-        for folder in way {
-            let is_itself = folder == path;
-            if is_itself && !is_folder {
-                return None;
-            }
-            if !folder.as_os_str().is_empty() {
-                let hidden = self.sources.iter().any(|(_, rules)| rules.hides(folder, true));
-                if hidden {
-                    return Some(folder.to_owned());
-                }
-            }
-            if self.read.insert(folder.to_owned()) {
-                for (root, rules) in &mut self.sources {
-                    let opened = root.as_ref().map(|root| open_folder(root.as_fd(), folder));
-                    if let Some(Ok(opened)) = opened {
-                        rules.read(folder, opened.as_fd());
-                    }
+        self.ignored(if is_folder { path } else { path.parent()? })
+    }
+
+    fn ignored(&mut self, folder: &Path) -> Option<PathBuf> {
+        if let Some(known) = self.known.get(folder) {
+            return known.clone();
+        }
+        let mut found = folder.parent().and_then(|above| self.ignored(above));
+        if found.is_none() && !folder.as_os_str().is_empty() {
+            let hidden = self.sources.iter().any(|(_, rules)| rules.hides(folder, true));
+            found = hidden.then(|| folder.to_owned());
+        }
+        if found.is_none() {
+            for (root, rules) in &mut self.sources {
+                let opened = root.as_ref().map(|root| open_folder(root.as_fd(), folder));
+                if let Some(Ok(opened)) = opened {
+                    rules.read(folder, opened.as_fd());
                 }
             }
         }
-        None
+        self.known.insert(folder.to_owned(), found.clone());
+        found
     }
 }

@@ -249,6 +249,31 @@ fn a_chain_of_ten_thousand_folders_is_neither_followed_nor_left() {
     assert!(!place.exists() && !place.parent().expect("a layer").exists());
 }
 
+/// Names of 64 KiB each would take more memory than the files take room on the disk.
+#[test]
+fn names_that_are_too_much_to_keep_end_the_look() {
+    let mut ground = Ground::new(&[]);
+    let upper = ground.bounded(Bounds { bytes: 1 << 20, files: 100_000 });
+    let mut folder = open_root(&upper).expect("opened");
+    let long = "d".repeat(250);
+    let down = |folder: &std::os::fd::OwnedFd, name: &str| {
+        rustix::fs::mkdirat(folder, name, Mode::RWXU).expect("made");
+        crate::workspace::walk::step(std::os::fd::AsFd::as_fd(folder), std::ffi::OsStr::new(name))
+            .expect("opened")
+    };
+    for _ in 0..250 {
+        folder = down(&folder, &long);
+    }
+    for number in 0..200 {
+        down(&folder, &number.to_string());
+    }
+    let manifest = ground.collect().manifest;
+    assert!(!manifest.complete);
+    let kept = manifest.changes.iter().map(|change| listed(change.path.as_path())).sum::<usize>();
+    assert!(kept > 1 << 20 && kept <= LIST, "{kept}");
+    ground.layer.take().expect("made").remove().expect("removed");
+}
+
 #[test]
 fn a_workspace_that_was_replaced_gives_no_result_to_apply() {
     let mut ground = Ground::new(&[("a", "1")]);
