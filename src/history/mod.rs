@@ -23,12 +23,14 @@ mod find;
 mod follow;
 mod record;
 mod retention;
+mod tree;
 
 pub use entry::{Entry, Part, State};
 pub use find::{NotFound, find, runs};
 pub use follow::{Follow, Next};
 pub use record::{Record, close, owner_log, swept};
 pub use retention::{Removed, Retention, prune, remove, size};
+pub use tree::remove_tree;
 
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Entry, Error, State, folder_of_runs, runs};
+use super::{Entry, Error, State, folder_of_runs, remove_tree, runs};
 use crate::config;
 use crate::ids::RunId;
 
@@ -94,7 +94,7 @@ fn sweep_up(state: &Path) -> Result<(), Error> {
 }
 
 fn remove_all(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
+    match remove_tree(path) {
         // Somebody else removes the same.
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::of(path)(error)),
         _ => Ok(()),

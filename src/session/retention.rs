@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::store::sweep_up;
 use super::{Error, SessionId, folder_of, list, remove};
 use crate::history::{Retention, size};
 
 /// Removes the sessions that were not used for the longest time, beyond what may stay. One that a
 /// run has stays. The first failure is told after all were tried.
 pub fn prune(state: &Path, retention: &Retention) -> Result<Vec<SessionId>, Error> {
-    let mut failed = None;
+    let mut failed = sweep_up(state).err();
     let mut removed = Vec::new();
     let (mut count, mut bytes) = (0_usize, 0_u64);
     for session in list(state) {
@@ -52,11 +53,16 @@ mod tests {
         let all = Retention { runs: usize::MAX, age: Duration::MAX, bytes: u64::MAX };
         assert_eq!(prune(state.path(), &all).expect("pruned"), []);
         let one = Retention { runs: 1, ..all };
-        assert_eq!(prune(state.path(), &one).expect("pruned"), [old]);
+        assert_eq!(prune(state.path(), &one).expect("pruned"), [old.clone()]);
         let none = Retention { age: Duration::ZERO, ..all };
         assert_eq!(prune(state.path(), &none).expect("pruned"), [new]);
         let left = list(state.path());
         assert_eq!(left.len(), 1);
+        // Nothing is left of the others, nor of one that a crash left half removed.
+        let all_of = super::super::folder_of_sessions(state.path());
+        std::fs::create_dir_all(all_of.join(format!(".{old}.gone/agent"))).expect("made");
+        assert_eq!(prune(state.path(), &all).expect("pruned"), []);
+        assert_eq!(std::fs::read_dir(all_of).expect("there").count(), 1);
         assert_eq!(&left[0].session, held.id());
     }
 }

@@ -11,7 +11,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{AGENT, LOCK, NOTE, SessionId, folder_of, folder_of_sessions};
+use crate::history::remove_tree;
 use crate::ids::RunId;
+
+/// What a session that is being removed is called meanwhile: none, and rubbish after a crash.
+const GONE: &str = ".gone";
 
 /// How many of its runs a session remembers.
 const RUNS: usize = 100;
@@ -260,11 +264,36 @@ pub fn remove(state: &Path, id: &SessionId) -> Result<(), Error> {
     remove_folder(&folder)
 }
 
+/// Removes a session whose lock is held.
 fn remove_folder(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", folder)(error)),
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let gone = folder.with_file_name(format!(".{name}{GONE}"));
+    // At once no session any more: nobody finds half of one, or a lock that is not ours.
+    match fs::rename(folder, &gone) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io("remove", folder)(error)),
+        Ok(()) => remove_gone(&gone),
+    }
+}
+
+fn remove_gone(gone: &Path) -> Result<(), Error> {
+    match remove_tree(gone) {
+        // Somebody else removes the same.
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", gone)(error)),
         _ => Ok(()),
     }
+}
+
+/// Removes what a crash left half removed.
+pub(super) fn sweep_up(state: &Path) -> Result<(), Error> {
+    let entries = fs::read_dir(folder_of_sessions(state)).into_iter().flatten().flatten();
+    let half = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let id = name.strip_prefix('.').and_then(|name| name.strip_suffix(GONE));
+        id.is_some_and(|id| id.parse::<SessionId>().is_ok())
+    });
+    half.map(|entry| remove_gone(&entry.path())).fold(Ok(()), Result::and)
 }
 
 /// The session's lock; none where a run has it.
