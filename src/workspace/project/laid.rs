@@ -11,6 +11,9 @@ use crate::workspace::changeset::{Blobs, Manifest, Node};
 /// Rules of which no more is read.
 const LARGEST_RULES: u64 = 256 << 10;
 
+/// Most files of rules that are read.
+const MOST_RULES: usize = 1000;
+
 /// Most files that are looked at.
 const MOST: usize = 100_000;
 
@@ -87,11 +90,13 @@ impl Laid {
 
     /// The rules that the run left in folders, each with its text.
     pub fn rules(&self) -> impl Iterator<Item = (&Path, String)> {
-        self.at.iter().filter_map(|(path, node)| {
-            let Some(Node::File { sha256, size, .. }) = node else { return None };
-            if path.file_name()? != ".gitignore" || *size > LARGEST_RULES {
-                return None;
+        let all = self.at.iter().filter_map(|(path, node)| match node {
+            Some(Node::File { sha256, size, .. }) if *size <= LARGEST_RULES => {
+                (path.file_name()? == ".gitignore").then_some((path, sha256, size))
             }
+            _ => None,
+        });
+        all.take(MOST_RULES).filter_map(|(path, sha256, size)| {
             let mut bytes = Vec::new();
             let file = self.blobs.open(sha256, *size).ok()?;
             file.take(*size).read_to_end(&mut bytes).ok()?;
