@@ -92,6 +92,12 @@ pub fn apply(
         source: errno.into(),
     })?;
     let root = root.as_fd();
+    // What was opened must be what was looked at and locked.
+    let opened = rustix::fs::fstat(root).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    if opened != Some(workspace.identity()) {
+        workspace.recheck().map_err(crate::workspace::GuardError::from)?;
+        return Err(ApplyError::NotLocked);
+    }
     // Whoever held the lock before may have died within its work.
     for place in Place::all(request.journals) {
         if let Some((journal, done)) = place.read()?
@@ -244,17 +250,20 @@ fn settle(
             return Err(error);
         }
         sync(root, &journal.steps)?;
-        // From here on there is nothing to undo, whatever gets the numbers of what is removed.
-        let (workspace, inode) = (journal.workspace.clone(), journal.inode);
-        place.write(&Journal::new(workspace, inode, Vec::new()))?;
+        fault::crash_point();
     }
-    fault::crash_point();
     let left = if kept {
         let left = format!("{KEPT}{}", place.run());
         rustix::fs::renameat_with(root, &name, root, &left, RenameFlags::NOREPLACE)
             .map_err(|errno| ApplyError::Io { what: "keep", path: name, source: errno.into() })?;
         Some(left)
     } else {
+        if !done {
+            // From here on there is nothing to undo, whatever gets the numbers of what is removed.
+            // A name needs no room: what is undone may have failed because the disk is full.
+            place.commit()?;
+        }
+        fault::crash_point();
         clear(root, &name, &opened).map_err(|errno| ApplyError::Io {
             what: "remove",
             path: name,

@@ -63,7 +63,7 @@ impl<'a> Stage<'a> {
             }
             if let (true, Some(stat)) = (was_folder, stat) {
                 open.extend(chmod(path, mode, mode | OPEN));
-                let (path, mode) = (path.clone(), mode | OPEN);
+                let (path, mode) = (path.clone(), (stat.st_mode & 0o7000) | mode | OPEN);
                 folders.push(Step::RemoveFolder { path, mode, uid: stat.st_uid, gid: stat.st_gid });
             }
             let displace = stat.as_ref().filter(|_| !was_folder).map(|stat| {

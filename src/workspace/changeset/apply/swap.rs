@@ -108,7 +108,10 @@ impl Swap<'_> {
                 let into = new(*slot);
                 let there = mark(parent.as_fd(), name)?;
                 let Some(there) = there.filter(|there| there.inode == is.inode) else {
-                    return Ok(Undone::Wholly);
+                    // It never went, or came back already: an undoing that was killed kept it, too.
+                    let back = mark(self.staging, OsStr::new(&into))?;
+                    let kept = !*folder && back.is_some_and(|back| back != *is);
+                    return Ok(if kept { Undone::Kept } else { Undone::Wholly });
                 };
                 if self.has(&into)? {
                     return Ok(Undone::Wholly);
@@ -209,7 +212,9 @@ fn chmod(parent: BorrowedFd<'_>, name: &OsStr, from: u32, to: u32) -> io::Result
     }
     // The one way to what cannot be opened for reading, and never through a link.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened));
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(to & 0o777))
+    // Who belongs to a shared folder's group is not the run's to say. Of a file nothing stays.
+    let kept = if kind == FileType::Directory { stat.st_mode & 0o7000 } else { 0 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(kept | (to & 0o777)))
 }
 
 /// Gives a new thing to whom it should belong, where we may.

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use super::super::testing::{Dice, Item, Tree, between, changed, random, read, write};
-use super::super::{Blobs, Manifest};
+use super::super::{Alteration, Blobs, Manifest};
 use super::fault::{AT, CRASH, Fault};
 use super::*;
 
@@ -275,8 +275,15 @@ fn edits_between_a_crash_and_the_recovery_are_kept() {
         at += 1;
     }
     fs::write(ground.root().join("b"), "edited by a person").expect("written");
-    let recovered = recover(&ground.journals(), &ground.locks());
-    assert!(recovered.told[0].contains("edited meanwhile"), "{recovered:?}");
+    // However often the recovery is killed.
+    for again in 0..8 {
+        with_fault(again, Fault::Crash, || drop(recover(&ground.journals(), &ground.locks())));
+        if Place::all(&ground.journals()).is_empty() {
+            break;
+        }
+    }
+    recover(&ground.journals(), &ground.locks());
+    assert!(Place::all(&ground.journals()).is_empty());
     assert_eq!(fs::read_to_string(ground.root().join("a")).expect("there"), "old");
     let kept = ground.root().join(format!("{KEPT}{}", ground.run));
     let texts: Vec<_> = fs::read_dir(kept)
@@ -407,4 +414,45 @@ fn damaged_contents_and_half_lists_and_strangers_are_refused() {
     let refused = ground.apply().expect_err("in the way").to_string();
     assert!(refused.contains("move it away"), "{refused}");
     assert!(squat.join("old-1").exists() && Place::all(&ground.journals()).is_empty());
+}
+
+#[test]
+fn a_recovery_that_keeps_something_says_where() {
+    let ground = Ground::new(&[("a", "old")], &[("a", "new"), ("b", "added")]);
+    let mut at = 0;
+    while !(ground.root().join("b").exists() && ground.root().join(staging(&ground.run)).exists()) {
+        drop(recover(&ground.journals(), &ground.locks()));
+        assert!(with_fault(at, Fault::Crash, || drop(ground.apply())), "never there");
+        at += 1;
+    }
+    fs::write(ground.root().join("b"), "edited by a person").expect("written");
+    let recovered = recover(&ground.journals(), &ground.locks());
+    assert!(recovered.told[0].contains("edited meanwhile"), "{recovered:?}");
+}
+
+#[test]
+fn a_shared_folder_stays_shared_whatever_becomes_of_its_mode() {
+    let mode = |ground: &Ground, name: &str| {
+        ground.root().join(name).metadata().expect("there").permissions().mode() & 0o7777
+    };
+    for at in 0..12 {
+        let mut ground = Ground::new(&[("d/x", "1"), ("e/y", "1")], &[("d/x", "2")]);
+        let changed = &mut ground.manifest.changes;
+        let folder = |mode| Some(crate::workspace::changeset::Node::Folder { mode });
+        let path = RelPath::new("d").expect("a path");
+        let (before, after) = (folder(0o755), folder(0o700));
+        changed.insert(0, Alteration { path, before, after, from: None, base_moved: false });
+        for name in ["d", "e"] {
+            let shared = fs::Permissions::from_mode(0o2755);
+            fs::set_permissions(ground.root().join(name), shared).expect("chmod");
+        }
+        let mut result = None;
+        with_fault(at, Fault::Fail, || result = Some(ground.apply()));
+        if result.expect("returned").is_err() {
+            assert_eq!((mode(&ground, "d"), mode(&ground, "e")), (0o2755, 0o2755), "{at}");
+        } else {
+            assert_eq!(mode(&ground, "d"), 0o2700);
+            assert!(!ground.root().join("e").exists());
+        }
+    }
 }

@@ -118,12 +118,7 @@ impl Base {
 
     /// Everything below a folder, without what is inside of a `.git`; whether that is all; and what
     /// is left of the `room` for names.
-    pub fn below(
-        &self,
-        folder: &Path,
-        limits: Limits,
-        room: usize,
-    ) -> (Vec<PathBuf>, bool, usize) {
+    pub fn below(&self, folder: &Path, limits: Limits, room: usize) -> (Vec<PathBuf>, bool, usize) {
         let opened = self.root.as_ref().and_then(|root| open_folder(root.as_fd(), folder).ok());
         let Some(opened) = opened else { return (Vec::new(), true, room) };
         let mut below = Below { top: folder, found: Vec::new(), closed: false, room };
