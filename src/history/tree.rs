@@ -23,7 +23,7 @@ pub fn remove_tree(top: &Path) -> io::Result<()> {
                 let inner = inner?.path();
                 if is_folder(&inner)? {
                     // Nobody moves what may not be written to: its entry `..` changes.
-                    fs::set_permissions(&inner, Permissions::from_mode(0o700))?;
+                    unlock(&inner)?;
                     move_up(&inner, top, &mut moved)?;
                 } else {
                     fs::remove_file(&inner)?;
@@ -38,8 +38,16 @@ pub fn remove_tree(top: &Path) -> io::Result<()> {
 }
 
 fn open(folder: &Path) -> io::Result<fs::ReadDir> {
-    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    unlock(folder)?;
     fs::read_dir(folder)
+}
+
+fn unlock(folder: &Path) -> io::Result<()> {
+    let mode = folder.symlink_metadata()?.permissions().mode();
+    if mode & 0o700 == 0o700 {
+        return Ok(());
+    }
+    fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
 fn is_folder(path: &Path) -> io::Result<bool> {
@@ -85,7 +93,7 @@ mod tests {
         std::os::unix::fs::symlink(&other, top.join("link")).expect("link");
         std::os::unix::fs::symlink(&other, top.join("wide/link")).expect("link");
         for shut in ["shut/in", "shut"] {
-            fs::set_permissions(top.join(shut), Permissions::from_mode(0)).expect("shut");
+            fs::set_permissions(top.join(shut), Permissions::from_mode(0o000)).expect("shut");
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let mut at = rustix::fs::openat(CWD, &top, flags, Mode::empty()).expect("opened");

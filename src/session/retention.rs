@@ -53,7 +53,7 @@ mod tests {
         let all = Retention { runs: usize::MAX, age: Duration::MAX, bytes: u64::MAX };
         assert_eq!(prune(state.path(), &all).expect("pruned"), []);
         let one = Retention { runs: 1, ..all };
-        assert_eq!(prune(state.path(), &one).expect("pruned"), [old.clone()]);
+        assert_eq!(prune(state.path(), &one).expect("pruned"), std::slice::from_ref(&old));
         let none = Retention { age: Duration::ZERO, ..all };
         assert_eq!(prune(state.path(), &none).expect("pruned"), [new]);
         let left = list(state.path());
