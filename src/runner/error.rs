@@ -47,6 +47,10 @@ pub enum Error {
     Domain(#[from] crate::config::NotADomain),
     #[error("`mount` has {0}")]
     Material(#[from] workspace::MaterialError),
+    #[error(
+        "a run in the mode isolated keeps what it changes in its record, which cannot be made; the log says why"
+    )]
+    NoRecord,
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
 }
@@ -99,7 +103,7 @@ impl Error {
             Self::Hook { .. } => "hook",
             Self::Domain(_) | Self::ModelPort { .. } => "egress",
             Self::Material(_) => "mount",
-            Self::Io { .. } => "io",
+            Self::Io { .. } | Self::NoRecord => "io",
         }
     }
 

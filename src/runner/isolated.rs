@@ -33,6 +33,10 @@ pub fn make(
     task: &Checked,
     masks: &[(std::path::PathBuf, bool)],
 ) -> Result<Layer, Error> {
+    if Entry::of(state, id).is_none() {
+        // Its work would be lost in the end.
+        return Err(Error::NoRecord);
+    }
     let covered = masks.iter().filter_map(|(mask, _)| RelPath::new(mask.clone()).ok()).collect();
     Ok(Layer::make(state, id, owner, &task.workspace, bounds(task), covered)?)
 }
@@ -178,7 +182,12 @@ fn settle(state: &Path, id: &RunId, layer: Layer) -> Result<Closed, CollectError
     let mut closed = Closed::default();
     if layer.view().is_some() {
         let Some(entry) = Entry::of(state, id) else {
-            return Err(std::io::Error::other("the run has no record to keep them in").into());
+            closed.remarks.push(
+                "the run's record was removed while it went on, and what it changed with it".into(),
+            );
+            closed.changes.truncated = true;
+            remove(layer);
+            return Ok(closed);
         };
         let Collected { manifest, summary, commits } = collect(&layer, &entry.blobs())?;
         closed.remarks.extend(keep_result(&entry, &manifest)?);
@@ -198,12 +207,16 @@ fn settle(state: &Path, id: &RunId, layer: Layer) -> Result<Closed, CollectError
             ));
         }
     }
+    remove(layer);
+    Ok(closed)
+}
+
+fn remove(layer: Layer) {
     let folder = layer.written();
     if let Err(error) = layer.remove() {
         // Whoever comes next tries again; it is no longer anybody's result.
         tracing::warn!("{} remains: failed to {error}", folder.display());
     }
-    Ok(closed)
 }
 
 fn said(skipped: &crate::workspace::changeset::Skipped) -> String {
@@ -249,9 +262,7 @@ pub fn settle_abandoned(state: &Path, running: &[String]) -> Vec<String> {
         let workspace = layer.workspace().display().to_string();
         if Entry::of(state, &id).is_none() {
             tracing::warn!("run {id} has no record any more, and its layer goes after it");
-            if let Err(error) = layer.remove() {
-                tracing::warn!("the layer of run {id} remains: failed to {error}");
-            }
+            remove(layer);
             continue;
         }
         let began = layer.view().is_some();

@@ -154,3 +154,32 @@ async fn a_workspace_that_is_too_large_to_copy_is_refused() {
     product.check_nothing_left().await;
     no_layers(&product);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_record_there_is_no_result_and_that_is_said() {
+    let workspace = furnished();
+    let before = picture(workspace.path());
+    let gate = Gate::default();
+    let model = held(WORK, &gate).await;
+    let product = Product::with_model(&model).await;
+    let run = product.start_run(&workspace, ["--json", "--mode", "isolated", "go"]);
+    model.step(2).await;
+    let runs = product.folder("state").join("runs");
+    std::fs::remove_dir_all(&runs).expect("removed");
+    run.signal(rustix::process::Signal::INT);
+    let report = run.wait().await.assert_status("cancelled");
+    assert!(report["remarks"].to_string().contains("record was removed"), "{report:#}");
+    assert_eq!(report["changes"]["truncated"], true);
+    product.check_nothing_left().await;
+    no_layers(&product);
+
+    // Where there can be none from the beginning, nobody works for nothing.
+    std::fs::write(&runs, "in the way").expect("written");
+    let never = Model::start(Script::say("Never.")).await;
+    let args = ["--json", "--mode", "isolated", "--model-url", &never.url(), "go"];
+    let report = product.run(&workspace, args).await.assert_status("sandbox_error");
+    assert!(report["error"]["message"].to_string().contains("record"), "{report:#}");
+    product.check_nothing_left().await;
+    no_layers(&product);
+    assert_eq!(picture(workspace.path()), before);
+}
