@@ -14,7 +14,10 @@ mod follow;
 mod hook;
 mod host;
 mod isolated;
+mod job;
+mod kept;
 mod line;
+mod many;
 mod openings;
 mod outcome;
 mod overseer;
@@ -39,6 +42,7 @@ mod work;
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use many::{Many, Pick, Step, best, is_verified};
 pub use outcome::{
     Applied, ApplyOptions, Discarded, OutcomeError, changes_of, next_step, patch_of,
 };
@@ -51,6 +55,6 @@ pub use report::{
 };
 pub use resume::{Continued, Reason};
 pub use run::{Run, Runner, StartError};
-pub use session::{NEW as NEW_SESSION, SessionReport};
+pub use session::SessionReport;
 pub use task::{Task, TaskError};
 pub use verify::{Check, Verify};

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::cancel::{CancelReason, Canceller};
 use super::host::Host;
+use super::job::Job;
 use super::past::Asked;
 use super::queue::Queue;
 use super::shared::Shared;
@@ -100,6 +101,13 @@ impl Runner {
         &self.shared
     }
 
+    /// Whether there is a check for the result of this task, as far as it can be told before the
+    /// project's own settings are read.
+    pub fn has_verify(&self, task: &Task) -> bool {
+        let verify = task.verify.as_ref().or(self.shared.config.agent.verify.as_ref());
+        verify.is_some_and(|command| !command.trim().is_empty())
+    }
+
     /// Where the records are.
     pub fn state(&self) -> &Path {
         &self.shared.state
@@ -163,7 +171,7 @@ impl Runner {
         });
         let (run, ends) = Run::new(id.clone());
         let _ = ends.begun.send(Ok(record.is_some()));
-        let job = execute::Job {
+        let job = Job {
             shared: self.shared.clone(),
             id,
             task,
