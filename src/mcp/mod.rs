@@ -17,6 +17,7 @@
 //! what is still open, leave.
 
 mod logs;
+mod many;
 mod patience;
 mod progress;
 mod prompts;

@@ -53,9 +53,16 @@ impl Progress {
 
     /// Notes what the run is doing now. Never waits.
     pub(super) fn see(&self, event: &EventKind) {
-        if let Some(teller) = &self.0
-            && let Some(line) = describe(event)
-        {
+        self.note(describe(event));
+    }
+
+    /// The same of one of several runs.
+    pub(super) fn see_of(&self, number: usize, count: usize, event: &EventKind) {
+        self.note(describe(event).map(|line| format!("[{number}/{count}] {line}")));
+    }
+
+    fn note(&self, line: Option<String>) {
+        if let (Some(teller), Some(line)) = (&self.0, line) {
             teller.activity.send_replace(Activity::new(line));
         }
     }

@@ -15,6 +15,7 @@ mod hook;
 mod host;
 mod isolated;
 mod line;
+mod many;
 mod openings;
 mod outcome;
 mod overseer;
@@ -39,6 +40,7 @@ mod work;
 pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
+pub use many::{Many, Pick, Step, best, is_verified};
 pub use outcome::{
     Applied, ApplyOptions, Discarded, OutcomeError, changes_of, next_step, patch_of,
 };

@@ -100,6 +100,13 @@ impl Runner {
         &self.shared
     }
 
+    /// Whether there is a check for the result of this task, as far as it can be told before the
+    /// project's own settings are read.
+    pub fn has_verify(&self, task: &Task) -> bool {
+        let verify = task.verify.as_ref().or(self.shared.config.agent.verify.as_ref());
+        verify.is_some_and(|command| !command.trim().is_empty())
+    }
+
     /// Where the records are.
     pub fn state(&self) -> &Path {
         &self.shared.state

@@ -21,6 +21,7 @@ mod hostile_task_text;
 mod isolated;
 mod keeps_the_key_out;
 mod leftovers_are_seen;
+mod many_at_once;
 mod model_faults;
 mod openings;
 mod outcome;

@@ -122,7 +122,7 @@ async fn bad_arguments_are_results_that_a_model_can_read() {
     let answer = host.ask(2, "tools/call", &json!({ "name": "other", "arguments": {} })).await;
     assert_eq!(
         answer["error"]["message"],
-        "there is no tool `other`; there are `run_in_sandbox`, `get_run`, `list_runs`, \
+        "there is no tool `other`; there are `run_in_sandbox`, `run_many`, `get_run`, `list_runs`, \
          `cancel_run`, `read_project_file`, `list_project_files`, `search_project`, \
          `project_status`, `apply_changes`, `discard_changes`"
     );

@@ -50,15 +50,19 @@ const ARGUMENTS: &[&str] = &[
     "background",
 ];
 
-const MODES: &[(&str, Mode)] =
+pub(super) const MODES: &[(&str, Mode)] =
     &[("direct", Mode::Direct), ("isolated", Mode::Isolated), ("read_only", Mode::ReadOnly)];
 
 /// Claude Code shows only the beginning of results beyond its own bound; ours stay far below this.
 const MAX_RESULT_CHARS: u32 = 50_000;
 
-fn tool(limits: &Limits) -> Tool {
+pub(super) fn meta() -> MetaObject {
     let mut meta = MetaObject::new();
     meta.insert("anthropic/maxResultSizeChars".into(), MAX_RESULT_CHARS.into());
+    meta
+}
+
+fn tool(limits: &Limits) -> Tool {
     Tool::new(NAME, DESCRIPTION, input_schema(limits))
         .with_title(TITLE)
         .with_raw_output_schema(result::schema().into())
@@ -69,7 +73,7 @@ fn tool(limits: &Limits) -> Tool {
             Some(false),
             Some(false),
         ))
-        .with_meta(meta)
+        .with_meta(meta())
 }
 
 fn input_schema(limits: &Limits) -> JsonObject {
