@@ -38,7 +38,7 @@ class House:
             (self.root / folder).mkdir(mode=0o700)
             self.env[name] = str(self.root / folder)
         self.env["SANDBOX_MCP_MODEL_URL"] = model_url
-        self.known = set(self.engine())
+        self.runs = set()
 
     def workspace(self, name):
         folder = self.root / name
@@ -50,10 +50,18 @@ class House:
         return folder
 
     def engine(self):
-        """Containers and volumes of ours on the engine, whoever's they are."""
+        """Containers and volumes of this house's runs; others may use the same engine."""
+        records = (self.root / "state/runs").glob("20*")
+        self.runs |= {record.name for record in records}
         label = f"label={RUN_LABEL}"
-        found = [f"container {one}" for one in docker("ps", "-aq", "--filter", label)]
-        return found + [f"volume {one}" for one in docker("volume", "ls", "-q", "--filter", label)]
+        shown = '{{.%s}} {{.Label "' + RUN_LABEL + '"}}'
+        found = []
+        for kind, name, listing in [("container", "ID", ["ps", "-a"]), ("volume", "Name", ["volume", "ls"])]:
+            for line in docker(*listing, "--filter", label, "--format", shown % name):
+                one, run = line.split()
+                if run in self.runs:
+                    found.append(f"{kind} {one}")
+        return found
 
     def processes(self):
         """Processes with this house in their environment."""
@@ -69,7 +77,7 @@ class House:
 
     def leftovers(self):
         """What no run should leave: containers, volumes, layers, sockets, temporary files."""
-        found = [one for one in self.engine() if one not in self.known]
+        found = self.engine()
         for folder in ["state/layers", "tmp"]:
             found += [f"file {one}" for one in (self.root / folder).glob("*") if one.name != "spare"]
         for path in (self.root / "run").rglob("*"):
@@ -136,7 +144,13 @@ class Client:
         return self.request("tools/call", {"name": tool, "arguments": arguments})
 
     def run(self, task, seconds=120, **arguments):
-        return self.wait(self.start(task, **arguments), seconds)
+        result = self.wait(self.start(task, **arguments), seconds)
+        # A host's patience ends before a slow machine's run does.
+        while result["status"] == "running" and arguments.get("tool") != "get_run":
+            arguments = {"tool": "get_run", "run_id": result["run_id"], "wait_seconds": 30}
+            result = self.wait(self.start(None, **arguments), seconds)
+            arguments = {}
+        return result
 
     def wait(self, answer, seconds=120):
         """The result of a call; raises queue.Empty for one that hangs."""

@@ -1,6 +1,7 @@
 """Many runs: nothing may grow."""
 
 import collections
+import sys
 import time
 
 from house import Client
@@ -18,6 +19,8 @@ def sequential(house, runs):
     results, samples = [], []
     for number in range(runs):
         results.append(client.run("say done", mode=MODES[number % len(MODES)]))
+        if number % 50 == 49:
+            print(f"{number + 1} runs", file=sys.stderr, flush=True)
         # The first runs fill caches; what grows shows later.
         if number >= min(20, runs // 2) and number % max(1, runs // 20) == 0:
             samples.append((*client.memory_and_files(), len(house.leftovers())))

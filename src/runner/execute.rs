@@ -2,19 +2,18 @@
 //! up, judge, report.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::cancel::Canceller;
 use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::follow::End;
 use super::host;
 use super::isolated;
+use super::job::Job;
+use super::kept;
 use super::overseer::Overseer;
 use super::prepare::{Prepared, prepare};
 use super::queue::Place;
@@ -22,31 +21,16 @@ use super::room::{Cleared, Room, remove_all};
 use super::session;
 use super::shared::Shared;
 use super::story::{Story, millis};
-use super::task::Checked;
 use super::verdict::{self, Evidence, judge};
 use super::work::{Done, work};
 use super::{
-    ChangeSummary, EgressReport, Error, Event, EventKind, Phase, Receipt, Report, SandboxReport,
-    Timing, ToolUse, Usage, WorkspaceReport,
+    ChangeSummary, EgressReport, Error, EventKind, Phase, Receipt, Report, SandboxReport, Timing,
+    ToolUse, Usage, WorkspaceReport,
 };
 use crate::gateway::{Gateway, Options};
-use crate::history::{self, Record, Retention};
-use crate::ids::RunId;
+use crate::history::{self, Retention};
 use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
 use crate::workspace::{Mode, Swept, WriterLock};
-
-/// A run to be.
-#[derive(Debug)]
-pub struct Job {
-    pub shared: Arc<Shared>,
-    pub id: RunId,
-    pub task: Checked,
-    pub asked: Instant,
-    pub events: mpsc::UnboundedSender<Event>,
-    pub canceller: Canceller,
-    /// Begun already, so that whoever is told of the run finds it.
-    pub record: Option<Record>,
-}
 
 /// What a run gathers on its way, besides its story.
 #[derive(Debug)]
@@ -131,7 +115,7 @@ async fn execute(mut job: Job) -> Report {
     };
     let mut view = None;
     if let Some(layer) = layer {
-        let closed = isolated::close(&job.shared.state, &job.id, layer, gone).await;
+        let closed = kept::close(&job.shared.state, &job.id, layer, gone).await;
         closed.remarks.iter().for_each(|remark| story.remark(remark));
         (view, changes) = (closed.view, closed.changes);
     }
@@ -283,7 +267,8 @@ async fn start(
     let memory = folder.path().join(host::MEMORY);
     let spec = Spec { image: &prepared.image, labels: &labels };
     if task.mode == Mode::Isolated {
-        let started = isolated::start(job, prepared, &mut room.layer, mounts, &spec, story).await?;
+        let site = isolated::Site { engine: &prepared.engine, user: prepared.user };
+        let started = isolated::start(job, site, &mut room.layer, mounts, &spec, story).await?;
         let (sandbox, policy) = started;
         let sandbox = room.sandbox.insert(sandbox);
         found.receipt = Some(sandbox.receipt(&policy).await?);

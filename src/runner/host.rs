@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::{Error, isolated};
+use super::{Error, kept};
 use crate::engine::{Engine, Facts};
 use crate::ids::RunId;
 use crate::workspace::{Killed, Placeholders, Reaped, SweepLimits, sweep_killed};
@@ -103,7 +103,7 @@ impl Host {
             let mut news = Vec::new();
             let reaped =
                 sandbox::reap_folders(&runtime, |folder| settling.settle(folder, &mut news));
-            news.extend(isolated::settle_abandoned(&settling.state, &running));
+            news.extend(kept::settle_abandoned(&settling.state, &running));
             (reaped, news)
         });
         match settled.await {

@@ -14,6 +14,8 @@ mod follow;
 mod hook;
 mod host;
 mod isolated;
+mod job;
+mod kept;
 mod line;
 mod many;
 mod openings;
@@ -53,6 +55,6 @@ pub use report::{
 };
 pub use resume::{Continued, Reason};
 pub use run::{Run, Runner, StartError};
-pub use session::{NEW as NEW_SESSION, SessionReport};
+pub use session::SessionReport;
 pub use task::{Task, TaskError};
 pub use verify::{Check, Verify};

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::cancel::{CancelReason, Canceller};
 use super::host::Host;
+use super::job::Job;
 use super::past::Asked;
 use super::queue::Queue;
 use super::shared::Shared;
@@ -170,7 +171,7 @@ impl Runner {
         });
         let (run, ends) = Run::new(id.clone());
         let _ = ends.begun.send(Ok(record.is_some()));
-        let job = execute::Job {
+        let job = Job {
             shared: self.shared.clone(),
             id,
             task,

@@ -1,33 +1,20 @@
 //! The conversation that a run goes on with, or begins.
 
-use std::path::Path;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
+use super::Error;
 use super::overseer::{Overseen, Overseer};
 use super::shared::Shared;
-use super::task::{Checked, TaskError};
-use super::{Error, Task};
+use super::task::Checked;
 use crate::ids::RunId;
-use crate::session::{self, Held, SessionId};
+use crate::session::{self, Held, SessionId, Wanted};
 use crate::workspace::layer::copy_folder;
-use crate::workspace::{Bounds, Watch, WorkspacePath};
-
-/// The word for a conversation that is to begin.
-pub const NEW: &str = "new";
+use crate::workspace::{Bounds, Watch};
 
 /// How much an agent may keep of one conversation: room for years of talk, and for no disk.
 const ROOM: Bounds = Bounds { bytes: 1 << 30, files: 10_000 };
-
-/// Which conversation a task is part of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    New,
-    GoOn(SessionId),
-    Fork(SessionId),
-}
 
 /// What a report says of the conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,23 +24,6 @@ pub struct SessionReport {
     pub id: SessionId,
     /// Whether it knew anything before this run.
     pub resumed: bool,
-}
-
-/// Checks what can be checked without taking the session.
-pub(super) fn check(
-    state: &Path,
-    task: &Task,
-    workspace: &WorkspacePath,
-) -> Result<Option<Wanted>, TaskError> {
-    let Some(asked) = &task.session else {
-        return if task.session_fork { Err(TaskError::Fork) } else { Ok(None) };
-    };
-    if asked == NEW {
-        return if task.session_fork { Err(TaskError::Fork) } else { Ok(Some(Wanted::New)) };
-    }
-    let id: SessionId = asked.parse()?;
-    session::check(state, &id, workspace.path())?;
-    Ok(Some(if task.session_fork { Wanted::Fork(id) } else { Wanted::GoOn(id) }))
 }
 
 /// Takes the session for this run alone.

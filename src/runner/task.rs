@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{self, Wanted};
 use super::shared::Shared;
 use crate::config::{Config, load_at};
+use crate::session::Wanted;
 use crate::workspace::{Mode, WorkspacePath};
 
 /// A task as a face understood it; [`super::Runner::start`] checks it against the configuration.
@@ -68,10 +68,6 @@ pub enum TaskError {
     Owner(std::io::Error),
     #[error("{0}")]
     Refused(String),
-    #[error("`session_fork` needs the id of a `session` that there is")]
-    Fork,
-    #[error(transparent)]
-    SessionId(#[from] crate::session::NotASessionId),
     #[error(transparent)]
     Session(#[from] crate::session::Error),
     #[error(transparent)]
@@ -136,7 +132,8 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     if task.mode == Mode::Direct {
         workspace.require_writable()?;
     }
-    let session = session::check(&shared.state, &task, &workspace)?;
+    let asked = task.session.as_deref();
+    let session = Wanted::read(&shared.state, asked, task.session_fork, workspace.path())?;
     let verify = task.verify.or_else(|| config.agent.verify.clone());
     let verify = verify.filter(|command| !command.trim().is_empty());
     if verify.as_ref().is_some_and(|command| command.len() > VERIFY || command.contains('\0')) {

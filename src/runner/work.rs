@@ -15,7 +15,7 @@ use super::story::millis;
 use super::task::Checked;
 use super::verdict::Evidence;
 use super::verify::{self, Verify};
-use super::{Phase, execute::Job, room::Room, story::Story};
+use super::{Phase, job::Job, room::Room, story::Story};
 use crate::agent::opencode;
 use crate::gateway::Record as Traffic;
 use crate::sandbox::Order;

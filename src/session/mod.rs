@@ -12,10 +12,12 @@
 mod id;
 mod retention;
 mod store;
+mod wanted;
 
 pub use id::{NotASessionId, SessionId};
 pub use retention::prune;
 pub use store::{Error, Glance, Held, check, check_known, create, fork, list, remove, take};
+pub use wanted::{NEW, Wanted};
 
 use std::path::{Path, PathBuf};
 

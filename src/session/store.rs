@@ -19,6 +19,10 @@ const RUNS: usize = 100;
 /// Why there is no such session to go on with. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Id(#[from] super::NotASessionId),
+    #[error("`session_fork` needs the id of a `session` that there is")]
+    Fork,
     #[error("there is no session `{0}` (any more); begin one with `session` = `new`")]
     Unknown(SessionId),
     #[error(

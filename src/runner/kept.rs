@@ -1,0 +1,154 @@
+//! What a run made in its own view of a workspace, taken from there into its record: when its
+//! container is gone, and for runs whose processes died.
+
+use std::io::BufWriter;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use tokio::task::spawn_blocking;
+
+use super::{ChangeSummary, View};
+use crate::history::Entry;
+use crate::ids::RunId;
+use crate::workspace::changeset::{
+    Blobs, CollectError, Collected, Manifest, StoreError, collect, write_manifest, write_patch,
+};
+use crate::workspace::layer::{Layer, abandoned};
+
+/// What is told of a run's layer in its report.
+#[derive(Debug, Default)]
+pub struct Closed {
+    pub view: Option<View>,
+    pub changes: ChangeSummary,
+    pub remarks: Vec<String>,
+}
+
+/// Keeps a run's result in its record, and removes its layer. Where that fails the layer stays, and
+/// the next process tries again. `gone`: the container is, for certain.
+pub async fn close(state: &Path, id: &RunId, layer: Layer, gone: bool) -> Closed {
+    let view = layer.view();
+    let unknown = |why: String| Closed {
+        view,
+        changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
+        remarks: vec![why],
+    };
+    if !gone {
+        return unknown(
+            "the container may still run, so what it changed is not collected yet".to_owned(),
+        );
+    }
+    let (state, id) = (state.to_owned(), id.clone());
+    match spawn_blocking(move || settle(&state, &id, layer)).await {
+        Ok(Ok(kept)) => Closed { view, ..kept },
+        Ok(Err(error)) => {
+            tracing::error!("failed to {error}");
+            unknown(format!(
+                "failed to {error}; nothing is lost, and the next process of sandbox-mcp tries again"
+            ))
+        }
+        Err(error) => {
+            tracing::error!("what the run changed could not be collected: {error}");
+            unknown("what the run changed could not be collected".to_owned())
+        }
+    }
+}
+
+/// Keeps what is in a layer, and removes it.
+fn settle(state: &Path, id: &RunId, layer: Layer) -> Result<Closed, CollectError> {
+    let mut closed = Closed::default();
+    if layer.view().is_some() {
+        let Some(entry) = Entry::of(state, id) else {
+            return Err(std::io::Error::other("the run has no record to keep them in").into());
+        };
+        let Collected { manifest, summary, commits } = collect(&layer, &entry.blobs())?;
+        closed.remarks.extend(keep_result(&entry, &manifest)?);
+        closed.changes = summary;
+        if commits {
+            closed.remarks.push(
+                "commits and branches that the run made stay in its own view; its files are kept"
+                    .to_owned(),
+            );
+        }
+        if !manifest.complete {
+            let why: Vec<_> = manifest.skipped.iter().take(3).map(said).collect();
+            closed.remarks.push(format!(
+                "not everything that the run changed could be kept, so nothing of it may be \
+                 applied: {}",
+                if why.is_empty() { "it is too much".to_owned() } else { why.join(", ") }
+            ));
+        }
+    }
+    let folder = layer.written();
+    if let Err(error) = layer.remove() {
+        // Whoever comes next tries again; it is no longer anybody's result.
+        tracing::warn!("{} remains: failed to {error}", folder.display());
+    }
+    Ok(closed)
+}
+
+fn said(skipped: &crate::workspace::changeset::Skipped) -> String {
+    format!("{} ({})", skipped.path, skipped.why)
+}
+
+/// Everything that a record keeps of a result: the contents are there already. Answers what a
+/// person should know of the patch.
+fn keep_result(entry: &Entry, manifest: &Manifest) -> Result<Option<String>, CollectError> {
+    let failed = |error: StoreError| CollectError::from(std::io::Error::other(error));
+    write_manifest(&entry.changes(), manifest).map_err(failed)?;
+    if !manifest.complete || manifest.changes.is_empty() {
+        return Ok(None);
+    }
+    Ok(write_patch_of(entry, manifest).unwrap_or_else(|error| {
+        // It can be made again from the list and the contents.
+        tracing::warn!("the patch of run {} was not written: {error}", entry.id());
+        None
+    }))
+}
+
+fn write_patch_of(entry: &Entry, manifest: &Manifest) -> std::io::Result<Option<String>> {
+    let (path, blobs) = (entry.patch(), Blobs::new(entry.blobs()));
+    let partial = path.with_extension("patch.partial");
+    let mut options = std::fs::File::options();
+    let file = options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
+    let mut out = BufWriter::new(file);
+    let report = write_patch(manifest, &manifest.workspace, &blobs, &mut out)?;
+    out.into_inner()?.sync_all()?;
+    std::fs::rename(&partial, &path)?;
+    let left_out = report.left_out.len();
+    Ok((!report.is_complete()).then(|| {
+        format!("the patch leaves out {left_out} of the changes and says which; applying has all")
+    }))
+}
+
+/// Keeps the results of runs whose processes died. `running` are those that still have a container.
+/// Answers what a person should know. Blocking.
+pub fn settle_abandoned(state: &Path, running: &[String]) -> Vec<String> {
+    let mut news = Vec::new();
+    for layer in abandoned(state, running) {
+        let Some(id) = layer.run() else { continue };
+        let workspace = layer.workspace().display().to_string();
+        if Entry::of(state, &id).is_none() {
+            tracing::warn!("run {id} has no record any more, and its layer goes after it");
+            if let Err(error) = layer.remove() {
+                tracing::warn!("the layer of run {id} remains: failed to {error}");
+            }
+            continue;
+        }
+        let began = layer.view().is_some();
+        match settle(state, &id, layer) {
+            Ok(closed) if began => {
+                let count = closed.changes.files.len();
+                let more = if closed.changes.truncated { " or more" } else { "" };
+                let told = format!(
+                    "run {id} was killed while it worked in a view of {workspace}; its {count}{more} \
+                     changes are in its record"
+                );
+                tracing::warn!("{told}");
+                news.push(told);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("the layer of run {id} remains: failed to {error}"),
+        }
+    }
+    news
+}
