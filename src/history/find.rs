@@ -1,14 +1,19 @@
 //! Which runs there are, and which one somebody means.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::folder_of_runs;
+use super::{Entry, folder_of_runs};
 use crate::ids::RunId;
 use crate::text::one_line;
 
 /// How many others are named to who asked for one that is not there.
 const OFFERED: usize = 5;
+
+/// How much of an id is its time.
+const SECOND: usize = 15;
 
 /// Why a word names no run.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +38,18 @@ pub fn runs(state: &Path) -> Vec<RunId> {
     let mut runs: Vec<_> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok())
         .collect();
-    runs.sort_by(|a: &RunId, b| b.as_str().cmp(a.as_str()));
+    runs.sort_unstable_by(|a: &RunId, b| b.cmp(a));
+    // The random end of an id says nothing about two runs of the same second.
+    for same in runs.chunk_by_mut(|a, b| a.as_str()[..SECOND] == b.as_str()[..SECOND]) {
+        if same.len() > 1 {
+            same.sort_by_cached_key(|run| Reverse(began(state, run)));
+        }
+    }
     runs
+}
+
+fn began(state: &Path, run: &RunId) -> Option<SystemTime> {
+    Entry::of(state, run).map(|entry| entry.times().0)
 }
 
 /// The run that a person means: its id, the beginning of it that no other has, or `last`.
@@ -62,6 +77,20 @@ pub fn find(state: &Path, word: &str) -> Result<RunId, NotFound> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_of_one_second_is_the_one_that_came_last() {
+        let state = tempfile::tempdir().expect("temp dir");
+        for id in ["20260101-000000-zzzz", "20260101-000000-aaaa", "20260101-000000-mmmm"] {
+            let run = id.parse().expect("a run id");
+            super::super::Record::create(state.path(), &run).expect("record");
+            // Longer than the clock of any file system takes for a step.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(find(state.path(), "last").expect("found").as_str(), id);
+        }
+        let order = runs(state.path()).into_iter().map(|id| id.as_str()[16..].to_owned());
+        assert_eq!(order.collect::<Vec<_>>(), ["mmmm", "aaaa", "zzzz"]);
+    }
 
     #[test]
     fn a_run_is_found_by_what_only_it_has() {

@@ -80,14 +80,14 @@ async fn each_ends_at_its_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_bomb() {
-    let (run, _) = rage("bomb() { bomb | bomb & }; bomb; sleep 30", "15").await;
+    let (run, _) = rage("bomb() { bomb | bomb & }; bomb; sleep 30", "30").await;
     assert_typed(&run);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_bomb_of_many() {
     let greedy = "import os, time\nfor _ in range(20): os.fork()\nx = [bytearray(b'x' * (8 << 20)) for _ in range(100)]\ntime.sleep(30)";
-    let (run, _) = rage(&format!("python -c \"{greedy}\""), "20").await;
+    let (run, _) = rage(&format!("python -c \"{greedy}\""), "30").await;
     assert_typed(&run);
 }
 

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::common::{Answer, Finished, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::{
+    Answer, Finished, Gate, Model, PATIENCE, Part, Product, Reply, Script, Workspace, eventually,
+};
 use serde_json::{Value, json};
 
 fn text(words: &str) -> Part {
@@ -76,30 +78,36 @@ async fn after_a_stream_that_was_cut() {
     assert_eq!((report["answer"].as_str(), continued(&report)), (Some("Two."), vec!["cut"]));
 }
 
+/// Stops the agent behind our back where it waits for an answer, which comes once it is stopped.
+async fn freeze(config: &str) -> Finished {
+    let stop = "(setsid sh -c 'until [ -e go ]; do sleep 0.05; done; kill -STOP $0; touch frozen' \
+                $PPID > /dev/null 2>&1 &); ps -o comm= -p $PPID";
+    let gate = Gate::default();
+    let late = Answer::new([text("Thawed.")]).behind(&gate);
+    let model = Model::start(Script::bash(stop).then(late)).await;
+    let limits = "[limits]\nstall = 9\n[model]\nfirst_byte_timeout = 9\n";
+    let product = Product::with_model(&model).await.config(&format!("{limits}{config}"));
+    let workspace = Workspace::new();
+    let run = product.start_run(&workspace, ["--json", "--timeout", "100", "freeze"]);
+    model.step(2).await;
+    workspace.write("go", "");
+    eventually("a frozen agent", PATIENCE, || workspace.has("frozen").then_some(())).await;
+    gate.open();
+    let run = run.wait().await;
+    product.check_nothing_left().await;
+    run
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_standstill() {
-    // Frozen behind our back once its tool has ended: it does not hear the model's next answer, or
-    // does not even ask for it.
-    let freeze =
-        "(setsid sh -c 'sleep 3; kill -STOP $0' $PPID > /dev/null 2>&1 &); ps -o comm= -p $PPID";
-    let model = Model::start(Script::bash(freeze).then(late())).await;
-    let limits = "[limits]\nstall = 9\n[model]\nfirst_byte_timeout = 9\n";
-    let (run, report, _) = run(&model, limits).await;
-    run.assert_status("completed");
+    let run = freeze("").await;
+    let report = run.assert_status("completed");
     assert_eq!((report["answer"].as_str(), continued(&report)), (Some("Thawed."), vec!["stalled"]));
     assert!(run.took < Duration::from_secs(90), "{:?}", run.took);
 
-    let model = Model::start(Script::bash(freeze).then(late())).await;
-    let never = format!("{limits}[agent]\ncontinue = 0\n");
-    let product = Product::with_model(&model).await.config(&never);
-    let run = product.run(&Workspace::new(), ["--json", "--timeout", "60", "freeze"]).await;
+    let run = freeze("[agent]\ncontinue = 0\n").await;
     let report = run.assert_status("failed");
     assert_eq!(report["error"]["kind"], "stalled", "{report:#}");
-    product.check_nothing_left().await;
-}
-
-fn late() -> Answer {
-    Answer::new([Part::Pause(Duration::from_secs(4)), text("Thawed.")])
 }
 
 #[tokio::test(flavor = "multi_thread")]
