@@ -35,13 +35,14 @@
 //! | [`engine`] | the Docker Engine API | policy |
 //! | [`config`] | every setting, its default and its source | what a setting does |
 //!
-//! Imports run one way, top to bottom of this table. `ids` and `text` are the ground that all
+//! Imports run one way, top to bottom of this table. `ids`, `text` and `files` are the ground that all
 //! rooms stand on.
 
 pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod engine;
+mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;

@@ -202,7 +202,7 @@ pub struct Limits {
     /// Most bytes of agent output that are kept of one run; the rest is drained and dropped.
     pub output: Size,
     /// Seconds without any sign of life (a line of the agent, traffic, a tool at work) after which
-    /// the agent counts as stalled; 0 for never.
+    /// the agent counts as stalled, found within twice that time; 0 for never.
     pub stall: u64,
     /// Seconds that `agent.verify` may take each time; never more than is left of the run.
     pub verify_timeout: u64,

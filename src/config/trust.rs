@@ -1,8 +1,8 @@
 //! Which projects' files a person has looked at and trusts, as direnv does: by path and content.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::layers::{Effective, LoadOptions, load, load_for};
 use super::project::{PROJECT_FILE, Project};
+use crate::files::{Durability, write_json};
 use crate::text::one_line;
 
 /// The records of trust, in our state folder.
@@ -101,16 +102,7 @@ impl Trust {
     pub fn grant(&self, project: &Project) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let record = Record { path: project.path().to_owned(), sha256: project.digest() };
-        let place = self.place(project.path());
-        let partial = place.with_extension("partial");
-        let mut file = fs::File::options()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&partial)?;
-        file.write_all(&serde_json::to_vec(&record)?)?;
-        fs::rename(partial, place)
+        write_json(&self.place(project.path()), &record, Durability::Lazy)
     }
 
     /// Ends the trust in the file at `path`; answers whether there was any.

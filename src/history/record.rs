@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{EGRESS, EVENTS, Error, LOG, OWNER, OWNER_LOG, REPORT, SWEPT, TASK, folder_of};
+use crate::files::{Durability, write_json};
 use crate::ids::{Owner, RunId};
 
 /// The record of one run. A failed write is told once and does not stop the run: the record is
@@ -121,11 +122,7 @@ pub fn owner_log(state: &Path, run: &RunId) -> PathBuf {
 }
 
 fn write_whole(folder: &Path, name: &str, value: &impl Serialize) -> std::io::Result<()> {
-    let partial = folder.join(format!("{name}.partial"));
-    let mut file = private_file(&partial)?;
-    file.write_all(&serde_json::to_vec_pretty(value)?)?;
-    file.write_all(b"\n")?;
-    fs::rename(&partial, folder.join(name))
+    write_json(&folder.join(name), value, Durability::Lazy)
 }
 
 fn private_file(path: &Path) -> std::io::Result<File> {

@@ -63,6 +63,8 @@ pub struct PastReport {
     pub answer: Text,
     pub error: Option<PastFailure>,
     pub verify: Option<PastVerify>,
+    pub session: Option<PastSession>,
+    pub continued: Vec<PastContinued>,
     pub workspace: PastWorkspace,
     pub changes: PastChanges,
     pub remarks: Vec<Line>,
@@ -78,6 +80,19 @@ pub struct PastFailure {
     pub kind: Line,
     pub message: Text,
     pub hint: Option<Text>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastSession {
+    pub id: Line,
+    pub resumed: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PastContinued {
+    pub reason: Line,
 }
 
 /// Of a check there is more in the record than is read here.

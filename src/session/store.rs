@@ -1,7 +1,7 @@
 //! Making, taking and forking sessions.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::{AGENT, LOCK, NOTE, SessionId, folder_of, folder_of_sessions};
+use crate::files::{Durability, write_json};
 use crate::history::remove_tree;
 use crate::ids::RunId;
 
@@ -223,19 +224,7 @@ impl Held {
 
     fn write(&self) -> Result<(), Error> {
         let path = self.folder.join(NOTE);
-        let partial = self.folder.join(format!("{NOTE}.partial"));
-        let written = serde_json::to_vec_pretty(&self.note).map_err(Into::into).and_then(|text| {
-            let mut file = File::options()
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&partial)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&partial, &path)
-        });
-        written.map_err(io("write", &path))
+        write_json(&path, &self.note, Durability::Durable).map_err(io("write", &path))
     }
 }
 

@@ -71,6 +71,14 @@ fn show(entry: &Entry, report: &PastReport, out: &mut impl Write) -> std::io::Re
         let verdict = if verify.passed { "passed" } else { "FAILED" };
         field(out, "verify", &format!("{verdict}: {}", verify.command.0))?;
     }
+    if let Some(session) = &report.session {
+        let knew = if session.resumed { "gone on with" } else { "begun" };
+        field(out, "session", &format!("{}, {knew}", session.id.0))?;
+    }
+    if !report.continued.is_empty() {
+        let reasons: Vec<_> = report.continued.iter().map(|one| one.reason.0.as_str()).collect();
+        field(out, "continued", &format!("after: {}", reasons.join(", ")))?;
+    }
     for remark in &report.remarks {
         field(out, "remark", &remark.0)?;
     }

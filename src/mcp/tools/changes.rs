@@ -1,7 +1,5 @@
 //! What the tools for a run's changes share: finding the run, and the form of their answers.
 
-use std::path::Path;
-
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::service::RequestContext;
@@ -9,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::history;
 use crate::mcp::session::Session;
-use crate::runner::{Applied, Glance, OutcomeError, Runner};
+use crate::mcp::standing;
+use crate::runner::{Applied, OutcomeError, Runner};
 use crate::text::{self, one_line};
 use crate::workspace::changeset::ApplyError;
 
@@ -21,7 +20,7 @@ const PATH: usize = 200;
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("there is no run `{0}` in this folder; sandbox://runs has the newest")]
+    #[error("{0}")]
     Unknown(String),
     #[error(transparent)]
     Outcome(#[from] OutcomeError),
@@ -33,11 +32,7 @@ pub(super) enum Error {
 
 /// A run that this host may see.
 pub(super) fn find(runner: &Runner, word: &str) -> Result<history::Entry, Error> {
-    let unknown = || Error::Unknown(one_line(word, 40));
-    let entry = word.parse().ok().and_then(|id| history::Entry::of(runner.state(), &id));
-    let entry = entry.ok_or_else(unknown)?;
-    let workspace = Glance::at(&entry).workspace;
-    if runner.may_tell_of(Path::new(&workspace)) { Ok(entry) } else { Err(unknown()) }
+    standing::find(runner, word).map(|(entry, _)| entry).map_err(Error::Unknown)
 }
 
 /// Does what blocks. Once begun it is done to its end, whoever still waits for it.

@@ -3,7 +3,7 @@
 //! The folder is private, but what is in it outlives this program's version and may be damaged:
 //! every content is checked against its name when it is used.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{Manifest, VERSION};
+use crate::files::{self, Durability, sync_folder_of};
 use crate::text::{hex, one_line};
 
 /// More than any list of changes has.
@@ -65,20 +66,9 @@ pub fn read_manifest(path: &Path) -> Result<Option<Manifest>, StoreError> {
     serde_json::from_slice(&text).map(Some).map_err(nonsense)
 }
 
-/// Writes a small file as JSON so that it is there as a whole or not at all, also after the power
-/// was lost.
+/// Writes a small file as JSON, to outlive whatever happens next.
 pub(super) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), StoreError> {
-    let failed = StoreError::io("write", path);
-    let write = || {
-        let partial = path.with_extension("partial");
-        let mut file = private_file(&partial)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&partial, path)?;
-        sync_folder_of(path)
-    };
-    write().map_err(failed)
+    files::write_json(path, value, Durability::Durable).map_err(StoreError::io("write", path))
 }
 
 /// Reads a small file; nothing where there is none.
@@ -95,10 +85,6 @@ pub(super) fn read_small(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, S
         return Err(StoreError::Nonsense { path: path.to_owned(), why });
     }
     Ok(Some(text))
-}
-
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// New contents, each in a file that is named by its SHA-256.
@@ -178,16 +164,9 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn private_file(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    File::options().create_new(true).write(true).mode(0o600).open(path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;

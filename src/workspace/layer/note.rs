@@ -1,14 +1,14 @@
 //! What is known of a layer, written down for whoever comes after us.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::copy::Copied;
 use super::{LayerError, View};
+use crate::files::{Durability, write_json};
 use crate::ids::Owner;
 use crate::workspace::changeset::RelPath;
 use crate::workspace::{Bounds, WorkspacePath, changes};
@@ -53,14 +53,7 @@ impl Note {
 
     pub(super) fn write(&self, folder: &Path) -> Result<(), LayerError> {
         let path = folder.join(NOTE);
-        let partial = folder.join("note.partial");
-        let written = serde_json::to_vec(self).map_err(std::io::Error::from).and_then(|bytes| {
-            let mut options = File::options();
-            let mut file =
-                options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
-            file.write_all(&bytes)?;
-            fs::rename(&partial, &path)
-        });
+        let written = write_json(&path, self, Durability::Lazy);
         written.map_err(LayerError::io("write down what is known in", &path))
     }
 

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::store::{read_small, sync_folder_of, write_json};
+use super::super::store::{read_small, write_json};
 use super::super::{RelPath, StoreError};
+use crate::files::sync_folder_of;
 use crate::ids::RunId;
 
 const VERSION: u32 = 1;

@@ -357,6 +357,11 @@ fn recover_one(place: &Place, locks: &Path) -> Result<Outcome, (Option<PathBuf>,
     let at = |error: ApplyError| (Some(workspace.clone()), error);
     let run = place.run();
     let root = open_root(&workspace);
+    if let Err(Errno::NOENT) = root {
+        // Its disk may come back. Nothing there can be wrong before that.
+        tracing::debug!("the workspace {} of run {run} is not there", workspace.display());
+        return Ok(Outcome::Nothing);
+    }
     let stat = root.as_ref().ok().and_then(|root| rustix::fs::fstat(root).ok());
     let (Ok(root), Some(stat)) = (root, stat.filter(|stat| stat.st_ino == journal.inode)) else {
         // Nobody will ever find it there again, so it is told once.

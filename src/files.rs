@@ -1,0 +1,72 @@
+//! Small private files, written as a whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+/// Whether what was written has to outlive a loss of power at the next moment. It costs a wait for
+/// the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Lazy,
+    Durable,
+}
+
+/// Writes JSON that only we read. Whoever opens the file sees the old content or the new one.
+pub fn write_json(path: &Path, value: &impl Serialize, durability: Durability) -> io::Result<()> {
+    let mut content = serde_json::to_vec_pretty(value)?;
+    content.push(b'\n');
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let mut file = new_private(&partial)?;
+    file.write_all(&content)?;
+    if durability == Durability::Durable {
+        file.sync_all()?;
+    }
+    fs::rename(&partial, path)?;
+    match durability {
+        Durability::Lazy => Ok(()),
+        Durability::Durable => sync_folder_of(path),
+    }
+}
+
+/// A new file in the place of whatever a crash left there.
+pub fn new_private(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::options().create_new(true).write(true).mode(0o600).open(path)
+}
+
+/// Makes the names in a file's folder outlive a loss of power.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_private_and_whole_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().expect("temp");
+        let path = folder.path().join("a.json");
+        for (durability, number) in [(Durability::Lazy, 1), (Durability::Durable, 2)] {
+            // As a crash may leave it, readable by all.
+            fs::write(folder.path().join("a.json.partial"), "hal").expect("written");
+            write_json(&path, &number, durability).expect("written");
+            assert_eq!(fs::read_to_string(&path).expect("there"), format!("{number}\n"));
+            assert_eq!(path.metadata().expect("there").mode() & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1);
+        let nowhere = folder.path().join("none/a.json");
+        assert!(write_json(&nowhere, &1, Durability::Lazy).is_err());
+    }
+}
