@@ -188,9 +188,7 @@ async fn follow(
     };
     tokio::pin!(patience);
     // What nobody picks from goes on by itself; picking needs us.
-    if settings.keep == Keep::All && pick == Pick::All {
-        many.keep().await;
-    }
+    let kept = settings.keep == Keep::All && pick == Pick::All && many.keep().await;
     let mut reports: Vec<Option<Report>> = vec![None; count];
     let (mut stopped, mut impatient) = (false, false);
     let outlasted = loop {
@@ -202,6 +200,9 @@ async fn follow(
                 progress.silence();
             }
             () = session.closing.cancelled(), if !stopped => {
+                if kept {
+                    break true;
+                }
                 stopped = true;
                 many.cancel(CancelReason::Shutdown);
             }
@@ -225,11 +226,11 @@ async fn follow(
         }
     };
     progress.finish().await;
+    if (outlasted || stopped) && session.client_gone.is_cancelled() {
+        return None;
+    }
     if outlasted {
         return Some(running(many.ids()));
-    }
-    if stopped && session.client_gone.is_cancelled() {
-        return None;
     }
     resources::tell_changed(&context).await;
     Some(answer(many.ids(), reports, pick))
