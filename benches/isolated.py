@@ -156,10 +156,8 @@ def report(sizes, results, options):
            for size in (least, most)}
     lines += [
         "",
-        f"From {least:,} to {most:,} files an overlay's share grows by "
-        f"{round(own[most] - own[least])} ms, which is the look for sockets and for repositories "
-        "that every mode takes before a run, and ends at 100,000 entries; the view itself and "
-        "telling what changed cost the same.",
+        f"From {least:,} to {most:,} files an overlay's share changes by "
+        f"{round(own[most] - own[least])} ms. Nothing that is done for it grows with the folder.",
         "",
         f"{datetime.date.today()}, {os.cpu_count()} cores, kernel {platform.release()}, "
         f"load {os.getloadavg()[0]:.1f} at the end; {build(options.binary)}.",

@@ -93,7 +93,7 @@ pub async fn prepare(
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
     // Before the placeholders, which are nothing of the agent's.
-    let masks = masks(&task.workspace, story).await?;
+    let masks = masks(&task.workspace, task.mode, story).await?;
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let folder = RunFolder::create(&shared.runtime, id, &owner)
@@ -199,6 +199,7 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
 /// lead its model requests elsewhere. And sockets, behind which there are programs of the host.
 async fn masks(
     workspace: &WorkspacePath,
+    mode: Mode,
     story: &mut Story,
 ) -> Result<Vec<(PathBuf, bool)>, Error> {
     let found = existing(workspace, &opencode::SETTINGS);
@@ -216,6 +217,11 @@ async fn masks(
         .iter()
         .map(|place| (place.relative().to_owned(), place.kind() == Kind::Dir))
         .collect();
+    if mode == Mode::Isolated {
+        // A copy has no sockets, and in an overlay they are other inodes than the ones that
+        // programs listen at. So nothing has to be looked for, in a folder of whatever size.
+        return Ok(masks);
+    }
     let (sockets, all) = look(workspace, sockets).await?;
     if !all {
         story.remark("the workspace may have more sockets than were found and hidden");

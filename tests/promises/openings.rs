@@ -287,7 +287,8 @@ for line in sys.stdin:
 
 #[tokio::test]
 async fn a_socket_in_the_workspace_leads_nowhere_in_any_mode() {
-    for mode in ["direct", "read-only"] {
+    let views = [("direct", ""), ("read-only", ""), ("isolated", "overlay"), ("isolated", "copy")];
+    for (mode, isolation) in views {
         let workspace = Workspace::new();
         let listener =
             std::os::unix::net::UnixListener::bind(workspace.at("engine.sock")).expect("bound");
@@ -299,10 +300,15 @@ async fn a_socket_in_the_workspace_leads_nowhere_in_any_mode() {
         let model =
             Model::start(Script::bash(script).then(crate::common::Reply::say("Done."))).await;
         let product = Product::with_model(&model).await;
+        let product = match isolation {
+            "" => product,
+            isolation => product.config(&format!("[workspace]\nisolation = \"{isolation}\"\n")),
+        };
         let args = ["--json", "--mode", mode, "go"];
         let report = product.run(&workspace, args).await.assert_status("completed");
         assert!(model.step(2).await.said_by("tool").contains("code=7"));
-        assert!(report["remarks"].to_string().contains("engine.sock"), "{}", report["remarks"]);
+        let told = report["remarks"].to_string().contains("engine.sock");
+        assert_eq!(told, mode != "isolated", "{}", report["remarks"]);
         let reached = listener.accept().map(drop).map_err(|error| error.kind());
         assert_eq!(reached, Err(std::io::ErrorKind::WouldBlock), "{mode}: it was reached");
         product.check_nothing_left().await;
