@@ -146,10 +146,10 @@ class Client:
     def run(self, task, seconds=120, **arguments):
         result = self.wait(self.start(task, **arguments), seconds)
         # A host's patience ends before a slow machine's run does.
-        while result["status"] == "running" and arguments.get("tool") != "get_run":
+        waits = not arguments.get("background") and arguments.get("tool") != "get_run"
+        while waits and result["status"] == "running":
             arguments = {"tool": "get_run", "run_id": result["run_id"], "wait_seconds": 30}
             result = self.wait(self.start(None, **arguments), seconds)
-            arguments = {}
         return result
 
     def wait(self, answer, seconds=120):
