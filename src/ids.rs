@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -134,9 +135,14 @@ impl Owner {
         }
     }
 
+    /// False where the machine has been started again since.
+    pub fn is_of_this_boot(&self) -> bool {
+        boot_id().is_ok_and(|boot| boot == self.boot)
+    }
+
     /// Whether the process still runs, as far as this machine can tell.
     pub fn is_alive(&self) -> bool {
-        boot_id().is_ok_and(|boot| boot == self.boot)
+        self.is_of_this_boot()
             && start_time(self.pid).is_ok_and(|started| started == self.started)
     }
 }
@@ -175,6 +181,12 @@ fn start_time(pid: u32) -> std::io::Result<u64> {
         .and_then(|mut fields| fields.nth(19))
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| std::io::Error::other(format!("/proc/{pid}/stat has no start time")))
+}
+
+/// The time since the machine's start, suspension included. Unlike the wall clock nobody sets it.
+pub fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::from_secs(now.tv_sec.unsigned_abs())
 }
 
 fn boot_id() -> std::io::Result<String> {

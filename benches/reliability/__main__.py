@@ -65,7 +65,10 @@ def main():
             good, told = scenario()
         except Exception as error:  # a scenario that breaks down is a result, and not the last
             good, told = False, f"{type(error).__name__}: {error}"
-        left = house.settle()
+        try:
+            left = house.settle()
+        except Exception as error:
+            left = [f"what is left could not be looked at: {error}"]
         if left:
             good, told = False, f"{told}; LEFT: {', '.join(left[:5])}"
         failed |= not good

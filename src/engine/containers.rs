@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::io::AsyncWrite;
 
-use super::{Engine, Error, api};
+use super::{Engine, Error, api, through_a_restart};
 
 /// The standard streams of a container. Dropping `input` closes its standard input.
 pub struct Attached {
@@ -121,12 +121,11 @@ impl Engine {
     /// Kills and removes a container with its anonymous volumes. One that is gone is a success.
     pub async fn remove(&self, id: &str) -> Result<(), Error> {
         let options = query::RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self
-            .docker
-            .remove_container(id, Some(options))
-            .await
-            .map_err(api("remove the container"))
-        {
+        let ask = || async {
+            let removed = self.docker.remove_container(id, Some(options.clone())).await;
+            removed.map_err(api("remove the container"))
+        };
+        match through_a_restart(ask).await {
             Err(error) if error.is_missing() => Ok(()),
             // Somebody else is removing it: it is gone when it can no longer be found.
             Err(error) if error.is_conflict() => self.wait_until_gone(id).await,

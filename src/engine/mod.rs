@@ -8,6 +8,8 @@ mod containers;
 mod images;
 mod volumes;
 
+use std::time::{Duration, Instant};
+
 pub use bollard::models;
 pub use connect::{Candidate, Engine, Facts};
 pub use containers::{Attached, Exit, Found, Output};
@@ -30,6 +32,8 @@ pub enum Error {
     Denied { host: String, why: String },
     #[error("the engine did not {verb}: {source}")]
     Api { verb: &'static str, source: bollard::errors::Error },
+    #[error("the engine went away and did not {verb}; was it stopped or restarted?")]
+    Away { verb: &'static str, source: bollard::errors::Error },
     #[error("the engine did not {verb} within {seconds} seconds")]
     TimedOut { verb: &'static str, seconds: u64 },
     #[error("the engine has another volume of the name {name}")]
@@ -48,6 +52,11 @@ impl Error {
                 ..
             }
         )
+    }
+
+    /// Whether the engine does not answer at all, as while it is restarted.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Away { .. })
     }
 
     /// Whether this is trouble with a mount, as far as an engine's words tell.
@@ -77,7 +86,36 @@ impl Error {
     }
 }
 
+/// How long an engine that went away is waited for where something must not be left on it.
+const RESTART: Duration = Duration::from_secs(20);
+
+/// Asks again while the engine is away, until it has had the time for a restart.
+async fn through_a_restart<F>(mut ask: impl FnMut() -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let until = Instant::now() + RESTART;
+    let mut told = false;
+    loop {
+        match ask().await {
+            Err(error) if error.is_away() && Instant::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("{error} Trying for {} more seconds", RESTART.as_secs());
+                }
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Names the verb that failed, so that every message says what was being done.
 fn api(verb: &'static str) -> impl FnOnce(bollard::errors::Error) -> Error {
-    move |source| Error::Api { verb, source }
+    use bollard::errors::Error as Bollard;
+    move |source| match source {
+        Bollard::HyperResponseError { .. }
+        | Bollard::HyperLegacyError { .. }
+        | Bollard::IOError { .. } => Error::Away { verb, source },
+        source => Error::Api { verb, source },
+    }
 }

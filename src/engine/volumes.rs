@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters as query;
 
-use super::{Engine, Error, api};
+use super::{Engine, Error, api, through_a_restart};
 
 /// A volume found by its labels.
 #[derive(Clone, Debug)]
@@ -41,8 +41,11 @@ impl Engine {
     /// Removes a volume. One that is gone is a success.
     pub async fn remove_volume(&self, name: &str) -> Result<(), Error> {
         let options = query::RemoveVolumeOptionsBuilder::new().force(true).build();
-        match self.docker.remove_volume(name, Some(options)).await.map_err(api("remove the volume"))
-        {
+        let ask = || async {
+            let removed = self.docker.remove_volume(name, Some(options.clone())).await;
+            removed.map_err(api("remove the volume"))
+        };
+        match through_a_restart(ask).await {
             Err(error) if error.is_missing() => Ok(()),
             other => other,
         }

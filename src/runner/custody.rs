@@ -35,6 +35,10 @@ pub async fn lock(
     // Whatever the run may do, it is not to see a workspace that was left half changed.
     settle(shared, task, story).await;
     if task.mode != Mode::Direct {
+        // What a dead run left is in nobody's way here, but somebody has to take it away.
+        if crate::sandbox::has_abandoned(&shared.runtime) {
+            shared.host.look_again(shared.config.engine.host.as_deref()).await;
+        }
         return Ok(None);
     }
     let mut settling = 3;

@@ -71,10 +71,11 @@ impl Room {
                 }
             } else {
                 placeholders.leave();
-                if let Some(folder) = self.folder.take() {
-                    folder.leave();
-                }
             }
+        }
+        // It tells whoever comes next that there is something to remove.
+        if !gone && let Some(folder) = self.folder.take() {
+            folder.leave();
         }
         let mut traffic = None;
         if let Some(gateway) = self.gateway.take() {

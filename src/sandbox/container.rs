@@ -199,7 +199,7 @@ fn quote(said: &[String]) -> String {
     if said.is_empty() { String::new() } else { format!(": {}", one_line(&said.join(" "), 600)) }
 }
 
-/// The guest's command line: its forwarders and its deadline. What it is to run comes later.
+/// The guest's command line: its forwarders and its time. What it is to run comes later.
 fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
     let mut command = Vec::new();
     for door in &policy.doors {
@@ -210,8 +210,8 @@ fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
         command.extend(["--authority".into(), format!("{SOCKETS}/{authority}={AUTHORITIES}")]);
     }
     command.extend([
-        "--deadline".into(),
-        spec.labels.container_deadline.to_string(),
+        "--lifetime".into(),
+        spec.labels.lifetime.as_secs().to_string(),
         "--umask".into(),
         policy.umask.clone(),
     ]);

@@ -1,6 +1,7 @@
 //! The labels by which a container's owner can be told, by us and by whoever cleans up after us.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::ids::{Owner, RunId};
 
@@ -14,10 +15,10 @@ const PIDNS_LABEL: &str = "sandbox-mcp.pidns";
 pub struct Labels {
     pub run: RunId,
     pub owner: Owner,
-    /// Unix seconds at which the sandbox ends itself.
-    pub container_deadline: i64,
-    /// Unix seconds after which nobody can still want the thing.
-    pub deadline: i64,
+    /// After which the sandbox ends itself.
+    pub lifetime: Duration,
+    /// When nobody can still want the thing, since the machine's start: the wall clock may be set.
+    pub deadline: Duration,
 }
 
 impl Labels {
@@ -25,7 +26,7 @@ impl Labels {
         HashMap::from([
             (RUN_LABEL.to_owned(), self.run.to_string()),
             (OWNER_LABEL.to_owned(), self.owner.to_string()),
-            (DEADLINE_LABEL.to_owned(), self.deadline.to_string()),
+            (DEADLINE_LABEL.to_owned(), self.deadline.as_secs().to_string()),
             (PIDNS_LABEL.to_owned(), pid_namespace()),
         ])
     }
@@ -33,16 +34,16 @@ impl Labels {
 
 /// Whether something with these labels may be removed: its owner is dead, or its time is long
 /// over. An owner in another pid namespace cannot be judged by its pid, so only time counts there.
-pub fn is_abandoned(labels: &HashMap<String, String>, now: i64) -> bool {
-    let late = labels
-        .get(DEADLINE_LABEL)
-        .and_then(|deadline| deadline.parse::<i64>().ok())
-        .is_some_and(|deadline| deadline < now);
+/// `now` is the time since the machine's start.
+pub fn is_abandoned(labels: &HashMap<String, String>, now: Duration) -> bool {
+    let owner = labels.get(OWNER_LABEL).and_then(|owner| owner.parse::<Owner>().ok());
+    let late = owner.as_ref().is_some_and(|owner| !owner.is_of_this_boot())
+        || labels
+            .get(DEADLINE_LABEL)
+            .and_then(|deadline| deadline.parse::<u64>().ok())
+            .is_some_and(|deadline| deadline < now.as_secs());
     let dead = labels.get(PIDNS_LABEL).is_some_and(|theirs| *theirs == pid_namespace())
-        && labels
-            .get(OWNER_LABEL)
-            .and_then(|owner| owner.parse::<Owner>().ok())
-            .is_some_and(|owner| !owner.is_alive());
+        && owner.is_some_and(|owner| !owner.is_alive());
     late || dead
 }
 
@@ -56,30 +57,53 @@ fn pid_namespace() -> String {
 mod tests {
     use super::*;
 
-    fn labels(deadline: i64) -> HashMap<String, String> {
+    const OVER: &str = "1.1.00000000-0000-0000-0000-000000000000";
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn labels(deadline: u64) -> HashMap<String, String> {
         let owner = Owner::current().expect("proc");
-        Labels { run: RunId::new(), owner, container_deadline: deadline, deadline }.render()
+        let (lifetime, deadline) = (seconds(1), seconds(deadline));
+        Labels { run: RunId::new(), owner, lifetime, deadline }.render()
+    }
+
+    /// An owner of this boot that has ended.
+    fn dead() -> String {
+        let me = Owner::current().expect("proc").to_string();
+        let mut parts: Vec<_> = me.splitn(3, '.').collect();
+        parts[1] = "1";
+        parts.join(".")
     }
 
     #[test]
     fn a_live_owners_things_are_left_alone() {
-        assert!(!is_abandoned(&labels(100), 50));
+        assert!(!is_abandoned(&labels(100), seconds(50)));
     }
 
     #[test]
     fn a_dead_owners_and_a_late_ones_are_not() {
-        let mut dead = labels(100);
-        dead.insert(OWNER_LABEL.into(), "1.1.00000000-0000-0000-0000-000000000000".into());
-        assert!(is_abandoned(&dead, 50));
-        assert!(is_abandoned(&labels(100), 101));
+        let mut dead_ones = labels(100);
+        dead_ones.insert(OWNER_LABEL.into(), dead());
+        assert!(is_abandoned(&dead_ones, seconds(50)));
+        assert!(is_abandoned(&labels(100), seconds(101)));
     }
 
     #[test]
     fn an_owner_that_cannot_be_seen_from_here_has_until_its_deadline() {
         let mut elsewhere = labels(100);
-        elsewhere.insert(OWNER_LABEL.into(), "1.1.00000000-0000-0000-0000-000000000000".into());
+        elsewhere.insert(OWNER_LABEL.into(), dead());
         elsewhere.insert(PIDNS_LABEL.into(), "pid:[1]".into());
-        assert!(!is_abandoned(&elsewhere, 50));
-        assert!(is_abandoned(&elsewhere, 101));
+        assert!(!is_abandoned(&elsewhere, seconds(50)));
+        assert!(is_abandoned(&elsewhere, seconds(101)));
+    }
+
+    #[test]
+    fn nothing_outlives_the_machines_own_start() {
+        let mut before = labels(u64::MAX);
+        before.insert(OWNER_LABEL.into(), OVER.into());
+        before.insert(PIDNS_LABEL.into(), "pid:[1]".into());
+        assert!(is_abandoned(&before, seconds(0)));
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use super::labels::is_abandoned;
 use super::{Error, RUN_LABEL};
 use crate::engine::Engine;
-use crate::ids::{Owner, RunId};
+use crate::ids::{Owner, RunId, uptime};
 
 /// The file in a run's private folder that names the folder's owner.
 const OWNER_FILE: &str = "owner";
 
 /// Removes abandoned containers. Returns how many.
 pub async fn reap(engine: &Engine) -> Result<usize, Error> {
-    let now = jiff::Timestamp::now().as_second();
+    let now = uptime();
     let mut removed = 0;
     for found in engine.find(RUN_LABEL).await? {
         if is_abandoned(&found.labels, now) {
@@ -27,7 +27,7 @@ pub async fn reap(engine: &Engine) -> Result<usize, Error> {
 /// Removes abandoned volumes, after the containers that used them. Returns the runs that still have
 /// a container: whatever else is known of them, they may be going on.
 pub async fn reap_volumes(engine: &Engine) -> Result<Vec<String>, Error> {
-    let now = jiff::Timestamp::now().as_second();
+    let now = uptime();
     let containers = engine.find(RUN_LABEL).await?;
     let running: Vec<_> =
         containers.into_iter().filter_map(|mut found| found.labels.remove(RUN_LABEL)).collect();

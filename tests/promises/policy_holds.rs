@@ -266,16 +266,14 @@ fn labels_tell_the_owner(seen: &Seen) {
         owner[2],
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("proc").trim()
     );
-    let deadline: i64 = labels["sandbox-mcp.deadline"]
+    let deadline: f64 = labels["sandbox-mcp.deadline"]
         .as_str()
         .and_then(|text| text.parse().ok())
-        .expect("unix seconds");
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_secs();
-    let ahead = deadline - now.cast_signed();
-    assert!((100..3600).contains(&ahead), "the deadline is {ahead} s ahead for a timeout of 300 s");
+        .expect("seconds since the machine's start");
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("proc");
+    let uptime: f64 = uptime.split(' ').next().and_then(|now| now.parse().ok()).expect("seconds");
+    let ahead = deadline - uptime;
+    assert!((100.0..3600.0).contains(&ahead), "the deadline is {ahead} s ahead for a timeout of 300 s");
 }
 
 fn the_receipt_says_the_same(seen: &Seen) {

@@ -54,6 +54,7 @@ fn absent(error: &Error) -> Finding {
             "start the engine that listens there, or correct or remove that setting",
         ),
         Error::Api { .. }
+        | Error::Away { .. }
         | Error::TimedOut { .. }
         | Error::Build { .. }
         | Error::VolumeTaken { .. } => Finding::error(
