@@ -142,8 +142,7 @@ impl Owner {
 
     /// Whether the process still runs, as far as this machine can tell.
     pub fn is_alive(&self) -> bool {
-        self.is_of_this_boot()
-            && start_time(self.pid).is_ok_and(|started| started == self.started)
+        self.is_of_this_boot() && start_time(self.pid).is_ok_and(|started| started == self.started)
     }
 }
 

@@ -8,7 +8,9 @@ mod containers;
 mod images;
 mod volumes;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use bollard::models;
 pub use connect::{Candidate, Engine, Facts};
@@ -117,5 +119,44 @@ fn api(verb: &'static str) -> impl FnOnce(bollard::errors::Error) -> Error {
         | Bollard::HyperLegacyError { .. }
         | Bollard::IOError { .. } => Error::Away { verb, source },
         source => Error::Api { verb, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn away() -> Error {
+        let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        api("remove it")(source.into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_comes_back_is_asked_again() {
+        let asked = Cell::new(0);
+        let answer = through_a_restart(|| async {
+            asked.set(asked.get() + 1);
+            if asked.get() < 10 { Err(away()) } else { Ok(()) }
+        });
+        assert!(answer.await.is_ok());
+        assert_eq!(asked.get(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_stays_away_is_given_up_and_other_errors_are_told_at_once() {
+        let began = Instant::now();
+        let answer = through_a_restart(|| async { Err(away()) }).await;
+        assert!(answer.is_err_and(|error| error.is_away()));
+        assert!(began.elapsed() >= RESTART && began.elapsed() < RESTART * 2);
+
+        let asked = Cell::new(0);
+        let answer = through_a_restart(|| async {
+            asked.set(asked.get() + 1);
+            Err(Error::VolumeTaken { name: "x".into() })
+        });
+        assert!(matches!(answer.await, Err(Error::VolumeTaken { .. })));
+        assert_eq!(asked.get(), 1);
     }
 }

@@ -7,7 +7,8 @@ use crate::ids::{Owner, RunId};
 
 pub const RUN_LABEL: &str = "sandbox-mcp.run";
 pub const OWNER_LABEL: &str = "sandbox-mcp.owner";
-const DEADLINE_LABEL: &str = "sandbox-mcp.deadline";
+/// Not `sandbox-mcp.deadline`: earlier versions read a time of the wall clock there.
+const DEADLINE_LABEL: &str = "sandbox-mcp.deadline-since-boot";
 const PIDNS_LABEL: &str = "sandbox-mcp.pidns";
 
 /// What is written on everything that we ask the engine to make.

@@ -68,7 +68,9 @@ async fn the_first_verified_ends_the_others_and_a_cancel_ends_all() {
     // One for each run that ever asks.
     let slow = Script::bash(sleep).then_bash(sleep).then_bash(sleep).then_bash(sleep);
     let model = Model::routed([("good", good), ("slow", slow)]).await;
-    let product = Product::with_model(&model).await.config("[limits]\nconcurrency = 2\n");
+    // A place for each: runs of one call come into the line in any order, and two slow ones would
+    // hold up the good one.
+    let product = Product::with_model(&model).await.config("[limits]\nconcurrency = 3\n");
     let workspace = Workspace::new();
     let mut host = Mcp::start(&product, &workspace).await;
     let arguments = json!({

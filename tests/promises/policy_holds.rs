@@ -266,14 +266,17 @@ fn labels_tell_the_owner(seen: &Seen) {
         owner[2],
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("proc").trim()
     );
-    let deadline: f64 = labels["sandbox-mcp.deadline"]
+    let deadline: f64 = labels["sandbox-mcp.deadline-since-boot"]
         .as_str()
         .and_then(|text| text.parse().ok())
         .expect("seconds since the machine's start");
     let uptime = std::fs::read_to_string("/proc/uptime").expect("proc");
     let uptime: f64 = uptime.split(' ').next().and_then(|now| now.parse().ok()).expect("seconds");
     let ahead = deadline - uptime;
-    assert!((100.0..3600.0).contains(&ahead), "the deadline is {ahead} s ahead for a timeout of 300 s");
+    assert!(
+        (100.0..3600.0).contains(&ahead),
+        "the deadline is {ahead} s ahead for a timeout of 300 s"
+    );
 }
 
 fn the_receipt_says_the_same(seen: &Seen) {
