@@ -1,10 +1,13 @@
 //! Small private files, written as a whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 
 /// Whether what was written has to outlive a loss of power at the next moment. It costs a wait for
@@ -41,6 +44,30 @@ pub fn new_private(path: &Path) -> io::Result<File> {
         _ => {}
     }
     File::options().create_new(true).write(true).mode(0o600).open(path)
+}
+
+/// A private file, made where it is not there yet and never through a link, that only who has its
+/// lock may go by; none where somebody else has it.
+pub fn open_locked(path: &Path, how: FlockOperation) -> io::Result<Option<File>> {
+    let file = lockable().create(true).truncate(false).open(path)?;
+    Ok(try_lock(&file, how)?.then_some(file))
+}
+
+/// How a file is opened that has a lock.
+pub fn lockable() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
+    options.read(true).write(true).mode(0o600).custom_flags(flags);
+    options
+}
+
+/// Takes the lock of an open file or folder, unless somebody else has it.
+pub fn try_lock(file: impl AsFd, how: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, how) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Makes the names in a file's folder outlive a loss of power.

@@ -6,14 +6,17 @@
 //! and never from a clock. A ticket is locked before the counter is let go, so everything with a
 //! lower number than one's own can be told dead from alive without any lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
+use rustix::fs::FlockOperation;
+
+use crate::files::{lockable, open_locked, try_lock};
+
+const EXCLUSIVE: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 
 /// How often the line is looked at: a kernel's lock tells nobody when it is given back.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -65,8 +68,8 @@ impl Line {
         let number = counter.read()?.max(self.numbers()?.into_iter().max().unwrap_or(0)) + 1;
         counter.write(number)?;
         let path = self.path_of(number);
-        let mut held = options().create_new(true).open(&path)?;
-        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+        let mut held = lockable().create_new(true).open(&path)?;
+        rustix::fs::flock(&held, EXCLUSIVE)?;
         held.write_all(word)?;
         Ok(Some(Ticket { line: self.clone(), number, path, held }))
     }
@@ -75,10 +78,7 @@ impl Line {
     fn counter(&self) -> io::Result<Option<Counter>> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let path = self.folder.join(COUNTER);
-        let file = options().create(true).truncate(false).open(&path)?;
-        if !lock(&file)? {
-            return Ok(None);
-        }
+        let Some(file) = open_locked(&path, EXCLUSIVE)? else { return Ok(None) };
         // Somebody may have removed the folder meanwhile; a counter that is nowhere counts nobody.
         let (ours, there) = (file.metadata()?, fs::symlink_metadata(&path));
         let same = there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
@@ -104,8 +104,8 @@ impl Line {
     fn bury(&self, path: &Path) -> io::Result<()> {
         let counter = self.counter()?;
         if counter.is_some()
-            && let Ok(file) = options().open(path)
-            && lock(&file)?
+            && let Ok(file) = lockable().open(path)
+            && try_lock(&file, EXCLUSIVE)?
         {
             fs::remove_file(path)?;
         }
@@ -120,21 +120,17 @@ impl Ticket {
         let mut ahead = 0;
         for number in self.line.numbers()?.into_iter().filter(|number| *number < self.number) {
             let path = self.line.path_of(number);
-            let mut file = match options().open(&path) {
+            let mut file = match lockable().open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 file => file?,
             };
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-                Err(Errno::WOULDBLOCK) => {
-                    let mut word = Vec::new();
-                    (&mut file).take(WORD).read_to_end(&mut word)?;
-                    ahead += usize::from(counts(&word));
-                }
-                Ok(()) => {
-                    drop(file);
-                    self.line.bury(&path)?;
-                }
-                Err(errno) => return Err(errno.into()),
+            if try_lock(&file, FlockOperation::NonBlockingLockShared)? {
+                drop(file);
+                self.line.bury(&path)?;
+            } else {
+                let mut word = Vec::new();
+                (&mut file).take(WORD).read_to_end(&mut word)?;
+                ahead += usize::from(counts(&word));
             }
         }
         Ok(ahead)
@@ -177,21 +173,6 @@ impl Counter {
     fn write(&mut self, number: u64) -> io::Result<()> {
         self.0.rewind()?;
         self.0.write_all(format!("{number:0DIGITS$}").as_bytes())
-    }
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
-    options.read(true).write(true).mode(0o600).custom_flags(flags);
-    options
-}
-
-fn lock(file: &File) -> io::Result<bool> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde::Serialize;
 
 use super::{PastReport, Runner};
 use crate::config::load_at;
+use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
@@ -320,11 +320,8 @@ impl Runner {
 fn hold(entry: &Entry, deadline: Option<Instant>) -> Result<File, OutcomeError> {
     let folder = File::open(entry.folder()).map_err(OutcomeError::io(entry.folder()))?;
     wait(entry, deadline, || {
-        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(())),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
-            Err(errno) => Err(OutcomeError::io(entry.folder())(errno.into())),
-        }
+        let locked = try_lock(&folder, FlockOperation::NonBlockingLockExclusive);
+        locked.map(|locked| locked.then_some(())).map_err(OutcomeError::io(entry.folder()))
     })?;
     Ok(folder)
 }

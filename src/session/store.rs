@@ -1,17 +1,16 @@
 //! Making, taking and forking sessions.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::{AGENT, LOCK, NOTE, SessionId, folder_of, folder_of_sessions};
-use crate::files::{Durability, write_json};
+use crate::files::{Durability, open_locked, write_json};
 use crate::history::remove_tree;
 use crate::ids::RunId;
 
@@ -292,24 +291,12 @@ pub(super) fn sweep_up(state: &Path) -> Result<(), Error> {
 /// The session's lock; none where a run has it.
 fn lock(folder: &Path, id: &SessionId) -> Result<Option<File>, Error> {
     let path = folder.join(LOCK);
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(flags.bits().cast_signed())
-        .open(&path)
-        .map_err(|error| match error.kind() {
+    open_locked(&path, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        match error.kind() {
             ErrorKind::NotFound => Error::Unknown(id.clone()),
-            _ => io("open", &path)(error),
-        })?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(io("lock", &path)(errno.into())),
-    }
+            _ => io("take the lock", &path)(error),
+        }
+    })
 }
 
 fn read(folder: &Path, id: &SessionId) -> Result<Note, Error> {

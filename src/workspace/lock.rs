@@ -5,14 +5,14 @@
 //! and shares the keys of all folders above. A container can outlive its owner for a moment, so
 //! what a crashed run left is to be reaped before a lock is relied upon.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
+use rustix::fs::FlockOperation;
 
 use super::{GuardError, WorkspacePath};
+use crate::files::open_locked;
 
 /// The right to write to a workspace; dropping it gives it back.
 #[derive(Debug)]
@@ -73,21 +73,7 @@ fn hold(
     how: FlockOperation,
 ) -> Result<Option<File>, GuardError> {
     let path = folder.join(format!("{device:x}-{inode:x}.lock"));
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(flags.bits().cast_signed())
-        .open(&path)
-        .map_err(|source| GuardError::io("open the lock", &path, source))?;
-    match rustix::fs::flock(&file, how) {
-        Ok(()) => Ok(Some(file)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(GuardError::io("take the lock", &path, errno)),
-    }
+    open_locked(&path, how).map_err(|source| GuardError::io("take the lock", &path, source))
 }
 
 #[cfg(test)]
@@ -180,7 +166,7 @@ mod tests {
             std::os::unix::fs::symlink("/dev/null", entry.path()).expect("link");
         }
         let refused = WriterLock::try_lock(&locks, &ground.workspace("a")).expect_err("a link");
-        assert!(refused.to_string().starts_with("open the lock `"), "{refused}");
+        assert!(refused.to_string().starts_with("take the lock `"), "{refused}");
     }
 
     #[test]
