@@ -3,10 +3,11 @@
 use rmcp::model::CallToolResult;
 use serde_json::{Map, Value, json};
 
+use super::next::waiting;
 use super::result::{TOTAL, cut};
 use super::untrusted::UNTRUSTED;
 use crate::ids::RunId;
-use crate::runner::{Pick, Report, Status, best, is_verified, next_step};
+use crate::runner::{Pick, Report, Status, best, is_verified};
 use crate::text;
 
 /// Of each run: its error's message, and the files that it changed.
@@ -49,7 +50,7 @@ pub(super) fn answer(ids: &[RunId], reports: Vec<Option<Report>>, pick: Pick) ->
     if pick != Pick::All {
         value.insert("picked".into(), json!(picked.map(|at| &ids[at])));
     }
-    value.insert("next".into(), next(ids, picked, pick, &reports).into());
+    value.insert("next".into(), next(ids, picked, pick, good, &reports).into());
     value.insert("untrusted".into(), UNTRUSTED.into());
     let mut answers: Vec<String> = Vec::new();
     let mut runs: Vec<Value> = Vec::new();
@@ -94,21 +95,40 @@ fn line(report: &Report) -> Value {
     line
 }
 
-fn next(ids: &[RunId], picked: Option<usize>, pick: Pick, reports: &[Option<Report>]) -> String {
+fn next(
+    ids: &[RunId],
+    picked: Option<usize>,
+    pick: Pick,
+    good: bool,
+    reports: &[Option<Report>],
+) -> String {
     let pending = |report: &Report| report.changes.applied == Some(false);
     match (pick, picked) {
-        (Pick::All, _) if reports.iter().flatten().any(pending) => {
-            "The workspace is unchanged by isolated runs. Look at sandbox://runs/{run_id}/\
-             changes.patch of each, then call apply_changes or discard_changes; what no longer fits \
-             after another one is told as a conflict."
+        (Pick::All, _) => {
+            let doubt = if good {
+                ""
+            } else {
+                "Not all are done: `status` and `verified` of each say which, and get_run says what \
+                 then. "
+            };
+            let then = if reports.iter().flatten().any(pending) {
+                "Isolated runs leave the workspace unchanged. Look at sandbox://runs/{run_id}/\
+                 changes.patch of each, or project_status with its run_id, then call apply_changes \
+                 or discard_changes; what no longer fits after another one is told as a conflict."
+            } else {
+                "get_run has the whole result of each run_id."
+            };
+            format!("{doubt}{then}")
+        }
+        (_, Some(at)) if reports[at].as_ref().is_some_and(pending) => waiting(&ids[at]),
+        (_, Some(_)) => {
+            "The picked run's changes are in the workspace, or it made none.".to_owned()
+        }
+        (_, None) => {
+            "No run was verified; get_run has each result with what `verify` printed. Say \
+                      more in the task, or mend the check."
                 .to_owned()
         }
-        (Pick::All, _) => "get_run has the whole result of each run_id.".to_owned(),
-        (_, Some(at)) if reports[at].as_ref().is_some_and(pending) => next_step(&ids[at]),
-        (_, Some(_)) => "The picked run's changes are in the workspace, or it made none.".to_owned(),
-        (_, None) => "No run was verified; get_run has each result with what `verify` printed. Say \
-                      more in the task, or mend the check."
-            .to_owned(),
     }
 }
 
@@ -175,6 +195,8 @@ mod tests {
         {
             let (value, error) = told(vec![good(), bad], Pick::All);
             assert!(error && value["status"] == "failed", "{value:#}");
+            let next = value["next"].as_str().expect("a text");
+            assert!(next.starts_with("Not all are done") && next.contains("apply_changes"));
         }
     }
 

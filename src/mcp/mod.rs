@@ -16,8 +16,11 @@
 //! process carries it out. `serve` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
 //! what is still open, leave.
 
+mod complete;
+mod elicit;
 mod logs;
 mod many;
+mod next;
 mod patience;
 mod progress;
 mod prompts;

@@ -136,6 +136,18 @@ pub(super) fn glances(
     ids.filter_map(|id| Some(look(runner, &id)?.1)).filter(move |glance| wanted(glance))
 }
 
+/// The ids of the newest runs that this host may see and whose ids begin so.
+pub(super) fn ids(runner: &Runner, beginning: &str) -> impl Iterator<Item = String> {
+    let ids = history::runs(runner.state()).into_iter();
+    let ids = ids.filter(move |id| id.as_str().starts_with(beginning)).take(LOOKED_AT);
+    ids.filter_map(|id| look(runner, &id).map(|(_, glance)| glance.run_id))
+}
+
+/// Whether a URI is one of the templates.
+pub(super) fn is_template(uri: &str) -> bool {
+    View::ALL.into_iter().any(|view| view.template().uri_template == uri)
+}
+
 pub(super) fn templates() -> ListResourceTemplatesResult {
     ListResourceTemplatesResult::with_all_items(View::ALL.map(View::template).into())
 }

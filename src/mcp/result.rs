@@ -9,11 +9,11 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use serde_json::{Map, Value};
 
-use super::resources;
 use super::shorten::{fit, leave_out, shorten_files, shorten_swept, shorten_verify};
 use super::untrusted::UNTRUSTED;
+use super::{next, resources};
 use crate::ids::RunId;
-use crate::runner::{Report, Status, next_step};
+use crate::runner::{Report, Status};
 use crate::text;
 
 pub(super) const TOTAL: usize = 8 * 1024;
@@ -31,6 +31,7 @@ const TARGETS: usize = 512;
 
 pub(super) const UNTRUSTED_KEY: &str = "untrusted";
 pub(super) const RESOURCE_KEY: &str = "resource";
+pub(super) const NEXT_KEY: &str = "next";
 
 /// The answer that a finished run gives.
 pub(super) fn of_report(report: Report) -> CallToolResult {
@@ -81,7 +82,8 @@ pub(super) fn schema() -> JsonObject {
     let Value::Object(mut schema) = Value::from(schema) else { return JsonObject::new() };
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         let note = serde_json::json!({ "type": "string", "description": "How far to trust this." });
-        *properties = with_note(std::mem::take(properties), &note);
+        let next = serde_json::json!({ "type": "string", "description": "What to do now." });
+        *properties = with_notes(std::mem::take(properties), &next, &note);
         let resource = serde_json::json!({
             "anyOf": [{ "type": "string" }, { "type": "null" }],
             "description": "Resource with this report; `/answer`, `/events`, `/log` and `/egress` are below it.",
@@ -159,17 +161,15 @@ fn shorten(mut report: Report) -> JsonObject {
     let resource = report.transcript.as_ref().map(|_| resources::uri_of(&report.run_id));
     let whole =
         if report.transcript.is_some() { "; the whole answer is in the transcript" } else { "" };
-    let pending = report.changes.applied == Some(false);
-    let next = pending.then(|| next_step(&report.run_id));
+    let next = next::of(&report);
+    // A page of evidence that no model needs for what it does next; the resource has it.
+    report.sandbox.receipt = None;
     let Ok(Value::Object(value)) = serde_json::to_value(report) else { return JsonObject::new() };
-    let mut value = with_note(value, &UNTRUSTED.into());
+    let mut value = with_notes(value, &next.into(), &UNTRUSTED.into());
     value.insert(RESOURCE_KEY.into(), resource.into());
-    if let (Some(next), Some(Value::Object(changes))) = (next, value.get_mut("changes")) {
-        changes.insert("next".into(), next.into());
-    }
     let mut rest = object_length(&value);
     // What is evidence and not needed for the next step goes first; the record has all of it.
-    for part in ["/sandbox/receipt", "/egress/targets", "/workspace/swept", "/verify/before"] {
+    for part in ["/egress/targets", "/workspace/swept", "/verify/before"] {
         if rest <= TOTAL - ANSWER_AT_LEAST {
             break;
         }
@@ -181,11 +181,13 @@ fn shorten(mut report: Report) -> JsonObject {
     value
 }
 
-/// Puts the note right before the answer. The order of keys is the order of reading.
-fn with_note(object: JsonObject, note: &Value) -> JsonObject {
+/// Puts what to do next and what to think of the answer right before it. The order of keys is the
+/// order of reading.
+fn with_notes(object: JsonObject, next: &Value, note: &Value) -> JsonObject {
     let mut noted = Map::new();
     for (key, value) in object {
         if key == "answer" {
+            noted.insert(NEXT_KEY.into(), next.clone());
             noted.insert(UNTRUSTED_KEY.into(), note.clone());
         }
         noted.insert(key, value);
@@ -268,6 +270,7 @@ mod tests {
             [
                 "run_id",
                 "status",
+                "next",
                 "untrusted",
                 "answer",
                 "error",
@@ -343,23 +346,25 @@ mod tests {
             .map(|_| json!({ "host": long, "port": 443, "allowed": 0, "refused": 1, "reason": "not_allowed" }))
             .collect();
         let check = json!({ "exit_code": 1, "output": long, "timed_out": false, "duration_ms": 1 });
-        let (value, text) = answer(&json!({
-            "status": "failed",
-            "answer": long,
-            "verify": { "command": long, "before": check, "after": check, "passed": false },
-            "error": { "kind": long, "message": long, "hint": long },
-            "changes": { "files": files, "truncated": false },
-            "workspace": { "path": "/w", "mode": "direct", "swept": { "moved": swept } },
-            "remarks": (0..16).map(|_| long.clone()).collect::<Vec<_>>(),
-            "egress": { "allowed": 0, "refused": 20, "targets": targets },
-            "tools": tools,
-        }));
-        assert!(text.len() <= TOTAL + 1024, "{} bytes", text.len());
-        assert_eq!(value["changes"]["truncated"], true);
-        let output = value["verify"]["after"]["output"].as_str().expect("an output");
-        assert!(output.starts_with('[') && output.ends_with("ß\""), "{output}");
-        assert!(value["changes"]["files"].as_array().is_some_and(|files| files.len() > 30));
-        assert_eq!(value["tools"].as_array().map(Vec::len), Some(TOOLS));
+        for mode in ["direct", "isolated"] {
+            let (value, text) = answer(&json!({
+                "status": "completed",
+                "answer": long,
+                "verify": { "command": long, "before": check, "after": check, "passed": false },
+                "error": { "kind": long, "message": long, "hint": long },
+                "changes": { "files": files, "truncated": false, "applied": if mode == "direct" { Value::Null } else { false.into() } },
+                "workspace": { "path": "/w", "mode": mode, "swept": { "moved": swept } },
+                "remarks": (0..16).map(|_| long.clone()).collect::<Vec<_>>(),
+                "egress": { "allowed": 0, "refused": 20, "targets": targets },
+                "tools": tools,
+            }));
+            assert!(text.len() <= TOTAL + 1024, "{} bytes", text.len());
+            assert_eq!(value["changes"]["truncated"], true);
+            let output = value["verify"]["after"]["output"].as_str().expect("an output");
+            assert!(output.starts_with('[') && output.ends_with("ß\""), "{output}");
+            assert!(value["changes"]["files"].as_array().is_some_and(|files| files.len() > 30));
+            assert_eq!(value["tools"].as_array().map(Vec::len), Some(TOOLS));
+        }
     }
 
     #[test]

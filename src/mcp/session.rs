@@ -12,6 +12,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::elicit::Questions;
+use super::tools::{About, Asked};
 use super::transport::Ends;
 use crate::runner::Runner;
 
@@ -34,6 +36,10 @@ pub(super) struct Session {
     pub level: SessionLevel,
     /// The places of calls that look into projects.
     pub looking: Arc<Semaphore>,
+    /// What persons were asked by answers to calls.
+    pub questions: Questions<About>,
+    /// What persons were asked lately, in whatever way.
+    pub asked: Asked,
 }
 
 impl Session {
@@ -46,6 +52,8 @@ impl Session {
             calls: TaskTracker::new(),
             level: SessionLevel::default(),
             looking: Arc::new(Semaphore::new(LOOKING)),
+            questions: Questions::default(),
+            asked: Asked::default(),
         }
     }
 }

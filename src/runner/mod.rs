@@ -43,9 +43,7 @@ pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
 pub use many::{Many, Pick, Step, best, is_verified};
-pub use outcome::{
-    Applied, ApplyOptions, Discarded, OutcomeError, changes_of, next_step, patch_of,
-};
+pub use outcome::{Applied, ApplyOptions, Discarded, OutcomeError, changes_of, patch_of};
 pub use owner::{OwnerLog, Stopped, own, stop};
 pub use past::{Glance, PastReport, report_now, told};
 pub use probe::noted as noted_agent;

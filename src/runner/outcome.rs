@@ -15,7 +15,7 @@ use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    self, ApplyError, Blobs, Carried, Fate, Manifest, Request, StoreError, read_manifest,
+    self, Agreed, ApplyError, Blobs, Carried, Fate, Manifest, Request, StoreError, read_manifest,
     write_patch,
 };
 use crate::workspace::{GuardError, WorkspacePath, WriterLock};
@@ -28,8 +28,8 @@ const ASK: Duration = Duration::from_millis(100);
 pub struct ApplyOptions {
     /// Paths; everything when empty.
     pub only: Vec<String>,
-    /// Whether what tools on the host trust may be changed.
-    pub allow_protected: bool,
+    /// What tools on the host trust may be changed only as far as this goes.
+    pub agreed: Agreed,
     /// Look, and change nothing.
     pub dry_run: bool,
     /// How long to wait for others that write to the workspace; for ever when absent.
@@ -134,7 +134,7 @@ impl OutcomeError {
                 "nothing was changed; leave these paths out by naming others in `only`, or put them right first"
             }
             Self::Apply(ApplyError::Protected(_)) => {
-                "nothing was changed; look at these paths, then allow them (--allow-protected, `allow_protected`), or name others in `only`"
+                "nothing was changed; a person must look at these paths and then allow them with `sandbox-mcp apply RUN --allow-protected`; or leave them out by naming others in `only`"
             }
             Self::Apply(ApplyError::Incomplete) => {
                 "look at the patch of the run, or run a smaller task again"
@@ -149,14 +149,6 @@ impl OutcomeError {
             }
         }
     }
-}
-
-/// What a host should do after a run in a view of its own.
-pub fn next_step(run: &RunId) -> String {
-    format!(
-        "The workspace is unchanged. Look at sandbox://runs/{run}/changes.patch, then call \
-         apply_changes or discard_changes with run_id {run}."
-    )
 }
 
 /// The changes of a run that has ended, or why there are none.
@@ -256,7 +248,7 @@ impl Runner {
             journals: &self.journals(),
             only: &options.only,
             protected: &config.workspace.protected,
-            allow_protected: options.allow_protected,
+            agreed: &options.agreed,
             dry_run: options.dry_run,
         };
         let carried = changeset::apply(&workspace, &lock, &request)?;

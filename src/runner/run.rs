@@ -1,6 +1,6 @@
 //! The handles that faces hold.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -116,10 +116,15 @@ impl Runner {
     /// Whether a run in `workspace` is this program's to tell about: one that it could have been
     /// asked for. What was done in other folders is nobody's here.
     pub fn may_tell_of(&self, workspace: &Path) -> bool {
+        self.roots().iter().any(|root| workspace.starts_with(root))
+    }
+
+    /// The folders that a task may work in, and in what is below them; they are as they really are.
+    pub fn roots(&self) -> Vec<PathBuf> {
         let roots = &self.shared.config.workspace.roots;
         let roots = std::iter::once(&self.shared.folder).chain(roots);
-        let mut roots = roots.filter_map(|root| root.canonicalize().ok());
-        roots.any(|root| root.parent().is_some() && workspace.starts_with(&root))
+        let real = roots.filter_map(|root| root.canonicalize().ok());
+        real.filter(|root| root.parent().is_some()).collect()
     }
 
     /// Meets the engine in the background, which removes what dead owners left on it. Without an

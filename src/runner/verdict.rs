@@ -208,7 +208,7 @@ fn cancelled(reason: CancelReason) -> Failure {
         CancelReason::Asked => "the run was cancelled",
         CancelReason::Shutdown => "the program that ran it was ended",
     };
-    failure("cancelled", message, "what was done until then is in the workspace")
+    failure("cancelled", message, "`changes` has what was done until then")
 }
 
 fn failure(kind: &str, message: &str, hint: &str) -> Failure {

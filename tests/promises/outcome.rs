@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Finished, Mcp, Product, Workspace};
 
-const RUN: &str = "20260101-000000-aaaa";
+pub(crate) const RUN: &str = "20260101-000000-aaaa";
 
 /// What is at a path now, as a list of changes has it.
 fn node(path: &Path, blobs: &Blobs) -> Node {
@@ -33,15 +33,15 @@ fn node(path: &Path, blobs: &Blobs) -> Node {
 }
 
 /// The record of an isolated run, made by hand.
-struct Result {
-    product: Product,
-    workspace: Workspace,
+pub(crate) struct Result {
+    pub(crate) product: Product,
+    pub(crate) workspace: Workspace,
     blobs: Blobs,
     changes: Vec<Alteration>,
 }
 
 impl Result {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let (product, workspace) = (Product::without_engine(), Workspace::new());
         for (name, text) in files {
             workspace.write(name, text);
@@ -50,7 +50,7 @@ impl Result {
         Self { product, workspace, blobs, changes: Vec::new() }
     }
 
-    fn record(&self) -> PathBuf {
+    pub(crate) fn record(&self) -> PathBuf {
         self.product.folder("state").join("runs").join(RUN)
     }
 
@@ -65,12 +65,12 @@ impl Result {
         self
     }
 
-    fn file(self, name: &str, text: &str) -> Self {
+    pub(crate) fn file(self, name: &str, text: &str) -> Self {
         let (sha256, size) = self.blobs.put(&mut text.as_bytes()).expect("kept");
         self.change(name, Some(Node::File { sha256, size, mode: 0o644 }))
     }
 
-    fn link(self, name: &str, target: &str) -> Self {
+    pub(crate) fn link(self, name: &str, target: &str) -> Self {
         let target = Escaped(target.as_bytes().to_vec());
         self.change(name, Some(Node::Link { target }))
     }
@@ -79,7 +79,7 @@ impl Result {
         self.change(name, None)
     }
 
-    fn kept(mut self) -> Self {
+    pub(crate) fn kept(mut self) -> Self {
         self.changes.sort_by(|one, other| one.path.cmp(&other.path));
         self.keep(&self.manifest());
         self.report(&json!({
@@ -90,7 +90,7 @@ impl Result {
         self
     }
 
-    fn manifest(&self) -> Manifest {
+    pub(crate) fn manifest(&self) -> Manifest {
         Manifest {
             version: VERSION,
             workspace: self.workspace.path().to_owned(),
@@ -100,7 +100,7 @@ impl Result {
         }
     }
 
-    fn keep(&self, manifest: &Manifest) {
+    pub(crate) fn keep(&self, manifest: &Manifest) {
         std::fs::create_dir_all(self.record()).expect("a folder");
         write_manifest(&self.record().join("changes.json"), manifest).expect("written");
     }
@@ -120,7 +120,7 @@ impl Result {
             .unwrap_or_else(|error| panic!("{error}: {finished:#?}"))
     }
 
-    async fn standing(&self) -> Value {
+    pub(crate) async fn standing(&self) -> Value {
         self.json(&["runs", "--json"]).await[0]["changes"].clone()
     }
 }

@@ -58,8 +58,8 @@ async fn a_claim_that_does_not_stand_is_seen_by_hosts_and_scripts() {
         (&json!("completed"), &json!(false))
     );
     assert_eq!(content["verify"]["after"]["exit_code"], 4);
-    let keys: Vec<_> = content.as_object().expect("object").keys().take(6).collect();
-    assert_eq!(keys, ["run_id", "status", "untrusted", "answer", "error", "verify"]);
+    let keys: Vec<_> = content.as_object().expect("object").keys().take(7).collect();
+    assert_eq!(keys, ["run_id", "status", "next", "untrusted", "answer", "error", "verify"]);
     let result = client.run(json!({"task": "do it", "verify": "true"})).await;
     assert_eq!(result["structuredContent"]["verify"]["passed"], true, "{result:#}");
     client.close().await.assert_code(0);

@@ -10,7 +10,7 @@ use crate::cli::complain;
 use crate::history::Entry;
 use crate::runner::{ApplyOptions, OutcomeError};
 use crate::text::one_line;
-use crate::workspace::changeset::ApplyError;
+use crate::workspace::changeset::{Agreed, ApplyError};
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
@@ -45,7 +45,7 @@ pub fn run(
     let runner = settings.runner_for(entry)?;
     let options = ApplyOptions {
         only: args.only.clone(),
-        allow_protected: args.allow_protected,
+        agreed: if args.allow_protected { Agreed::Everything } else { Agreed::Nothing },
         dry_run: args.dry_run,
         wait: None,
     };

@@ -1,78 +1,240 @@
 //! Carry the changes of a run over into its workspace.
+//!
+//! What tools on the host execute or trust is changed only when a person says so: a model's own yes
+//! counts for nothing, because what the model has read may have told it to say yes.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use rmcp::RoleServer;
-use rmcp::model::{CallToolResult, JsonObject, Tool, ToolAnnotations};
+use rmcp::model::{CallToolResponse, CallToolResult, ErrorData, JsonObject, Tool};
 use rmcp::service::RequestContext;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::arguments::Reader;
 use super::changes::{self, Error};
 use super::entry::Entry;
+use crate::mcp::elicit::{self, Retry, Said, Way};
 use crate::mcp::session::Session;
-use crate::runner::ApplyOptions;
+use crate::runner::{Applied, ApplyOptions, OutcomeError};
+use crate::text::{one_line, visible};
+use crate::workspace::changeset::{Agreed, ApplyError, NeedsYes, Node};
 
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: |_| tool(),
-    call: |session, arguments, context| {
-        async move { Some(call(session, arguments, context).await) }.boxed()
-    },
+    call: |session, arguments, context| call(session, arguments, context).map(Some).boxed(),
     refuse: changes::refused,
     example: r#"{"run_id": "…"}"#,
 };
 
 const NAME: &str = "apply_changes";
-const DESCRIPTION: &str = "Copies an isolated run's changes into its workspace, all or none.";
-const ARGUMENTS: &[&str] = &["run_id", "only", "allow_protected", "dry_run"];
+const DESCRIPTION: &str = "\
+Copies a run's changes into the workspace, all or none. `only` picks paths; for paths that host \
+tools trust the user is asked.";
+const ARGUMENTS: &[&str] = &["run_id", "only", "dry_run"];
 
 /// A host waits for the answer, and so for no other run for long.
 const WAIT: Duration = Duration::from_secs(10);
 
+/// What a question may hold: who cannot read all of it cannot say yes to all of it.
+const MOST: usize = 20;
+const LONGEST: usize = 4000;
+
+const NO_PERSON: &str = "nothing was changed, and the user is not asked here: tell them that they \
+    can look at these paths and run `sandbox-mcp apply RUN --allow-protected`; or leave them out \
+    by naming others in `only`";
+
+const ENOUGH: &str = "nothing was changed; leave these paths out by naming others in `only`, and leave \
+    the rest to the user";
+
 fn tool() -> Tool {
-    let schema = json!({
-        "type": "object",
-        "properties": {
-            "run_id": { "type": "string" },
+    changes::tool(
+        NAME,
+        DESCRIPTION,
+        json!({
             "only": { "type": "array", "items": { "type": "string" } },
-            "allow_protected": { "type": "boolean" },
             "dry_run": { "type": "boolean" },
-        },
-        "required": ["run_id"],
-        "additionalProperties": false,
-    });
-    let Value::Object(schema) = schema else { unreachable!("written as an object") };
-    Tool::new(NAME, DESCRIPTION, schema).with_annotations(ToolAnnotations::from_raw(
-        None,
-        Some(false),
-        Some(true),
-        Some(true),
-        Some(false),
-    ))
+        }),
+    )
+}
+
+/// What a person was asked about.
+#[derive(Clone, Debug)]
+pub(in crate::mcp) struct About {
+    wanted: Wanted,
+    needs: Vec<NeedsYes>,
+}
+
+/// What a call asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    run: String,
+    only: Vec<String>,
+    dry_run: bool,
 }
 
 async fn call(
     session: Session,
     arguments: JsonObject,
     context: RequestContext<RoleServer>,
-) -> CallToolResult {
+) -> CallToolResponse {
     let mut reader = Reader::new(arguments, ARGUMENTS);
-    let run = reader.required_text("run_id");
-    let options = ApplyOptions {
+    let wanted = Wanted {
+        // One run has one name here, or a no could be walked around.
+        run: reader.required_text("run_id").trim().to_owned(),
         only: reader.texts("only"),
-        allow_protected: reader.flag("allow_protected").unwrap_or(false),
         dry_run: reader.flag("dry_run").unwrap_or(false),
-        wait: Some(WAIT),
     };
     if let Err(error) = reader.finish() {
-        return changes::refused(&error.to_string());
+        return changes::refused(&error.to_string()).into();
     }
-    let runner = session.runner.clone();
-    let done = changes::work(&session, &context, move || {
-        let entry = changes::find(&runner, &run)?;
-        Ok::<_, Error>(runner.apply(&entry, &options, |_| {})?)
-    });
-    changes::answer(done.await.map(|applied| changes::of_applied(&applied)))
+    if let Some(retry) = context.extensions.get::<Retry>() {
+        return match retry.clone().answer(&session.questions) {
+            Some((about, said)) if about.wanted == wanted => {
+                heard(&session, &context, &wanted, about.needs, &said).await.into()
+            }
+            _ => changes::refused(
+                "this is the answer to no open question: it was answered, is too old, or was about \
+                 something else; call again without it",
+            )
+            .into(),
+        };
+    }
+    let done = apply(&session, &context, &wanted, Agreed::Nothing).await;
+    let needs = match &done {
+        Err(Error::Outcome(OutcomeError::Apply(ApplyError::Protected(needs))))
+            if !wanted.dry_run =>
+        {
+            needs.clone()
+        }
+        _ => return answer(done).into(),
+    };
+    let Some(way) = elicit::way(&context) else {
+        return changes::protected(&needs, ("protected", None), NO_PERSON).into();
+    };
+    let Some(question) = question(&wanted.run, &needs) else {
+        let hint = "nothing was changed; these are more than one question can show: ask for fewer by \
+                    naming them in `only`";
+        return changes::protected(&needs, ("protected", None), hint).into();
+    };
+    if let Err(why) = session.asked.note(&wanted.run, &needs) {
+        return changes::protected(&needs, ("not_asked", Some(why)), ENOUGH).into();
+    }
+    match way {
+        Way::Request => {
+            let said = elicit::ask(&session, &context, &question).await;
+            heard(&session, &context, &wanted, needs, &said).await.into()
+        }
+        Way::Answer => match session.questions.put(&question, About { wanted, needs }) {
+            Ok(question) => question.into(),
+            Err(ErrorData { message, .. }) => changes::refused(&message).into(),
+        },
+    }
+}
+
+/// Does what the person said.
+async fn heard(
+    session: &Session,
+    context: &RequestContext<RoleServer>,
+    wanted: &Wanted,
+    needs: Vec<NeedsYes>,
+    said: &Said,
+) -> CallToolResult {
+    if *said == Said::No {
+        session.asked.refuse(&wanted.run, &needs);
+    }
+    if let Some(told) = said.told() {
+        let hint = match said {
+            Said::No => "nothing was changed; do not ask for the same again",
+            Said::NotAsked(_) => NO_PERSON,
+            _ => "nothing was changed; ask again when the user is there",
+        };
+        return changes::protected(&needs, (told.0, Some(&told.1)), hint);
+    }
+    answer(apply(session, context, wanted, Agreed::These(needs)).await)
+}
+
+fn answer(done: Result<Applied, Error>) -> CallToolResult {
+    changes::answer(done.map(|applied| changes::of_applied(&applied)))
+}
+
+async fn apply(
+    session: &Session,
+    context: &RequestContext<RoleServer>,
+    wanted: &Wanted,
+    agreed: Agreed,
+) -> Result<Applied, Error> {
+    let Wanted { run, only, dry_run } = wanted.clone();
+    let options = ApplyOptions { only, agreed, dry_run, wait: Some(WAIT) };
+    changes::work(session, context, &run, move |runner, entry| {
+        runner.apply(entry, &options, |_| {})
+    })
+    .await
+}
+
+/// The question, which shows all that it is about; none where that would be too much.
+fn question(run: &str, needs: &[NeedsYes]) -> Option<String> {
+    use std::fmt::Write;
+    let mut text = format!(
+        "Run {} wants to change what editors, shells, git or other tools on this computer execute or \
+         trust:\n",
+        one_line(run, 40)
+    );
+    let shown = |bytes: &[u8]| visible(&String::from_utf8_lossy(bytes)).0;
+    for need in needs {
+        let path = shown(need.change.path.as_path().as_os_str().as_encoded_bytes());
+        let to = match &need.change.after {
+            Some(Node::Link { target }) => format!(", a link to `{}`", shown(&target.0)),
+            _ => String::new(),
+        };
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "- `{path}` ({}{to}): {}", need.change.word(), need.why);
+    }
+    let _ = write!(
+        text,
+        "An AI agent made these changes in a sandbox. Look at them first: sandbox-mcp diff {}\n\
+         May they be copied into the workspace?",
+        one_line(run, 40)
+    );
+    (needs.len() <= MOST && text.len() <= LONGEST).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::changeset::{Alteration, Escaped, RelPath};
+
+    fn need(path: &str, after: Option<Node>) -> NeedsYes {
+        let path = RelPath::new(path).expect("a path");
+        NeedsYes {
+            path: path.to_string(),
+            why: "it is trusted",
+            change: Alteration { path, before: None, after, from: None, base_moved: false },
+        }
+    }
+
+    #[test]
+    fn a_question_shows_all_that_it_is_about_and_steers_nothing() {
+        let link = Node::Link { target: Escaped(b"/etc/\x1b[31mpasswd".to_vec()) };
+        let needs = [
+            need("a\n- `ok` (added): fine", None),
+            need("b\u{202e}c", None),
+            need("l", Some(link)),
+        ];
+        let asked = question("20260131-235959-k3f9", &needs).expect("short enough");
+        let lines: Vec<_> = asked.lines().collect();
+        assert_eq!(lines.len(), 6, "{asked}");
+        assert!(lines[1].starts_with("- `a␊- `ok` (added): fine` ("), "{asked}");
+        assert!(lines[2].starts_with("- `b\u{fffd}c` ("), "{asked}");
+        assert_eq!(lines[3], "- `l` (added, a link to `/etc/␛[31mpasswd`): it is trusted");
+    }
+
+    #[test]
+    fn nobody_is_asked_about_what_they_are_not_shown() {
+        let many: Vec<_> = (0..=MOST).map(|number| need(&format!("{number}"), None)).collect();
+        assert!(question("r", &many[..MOST]).is_some());
+        assert_eq!(question("r", &many), None);
+        assert_eq!(question("r", &[need("x/".repeat(2000).trim_end_matches('/'), None)]), None);
+    }
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject, Tool};
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
 use super::arguments::Reader;
-use super::entry::Entry;
+use super::entry::{Entry, answered};
 use super::runs::{self, RUN_ID};
 use crate::config::Limits;
 use crate::history::State;
@@ -20,9 +19,7 @@ use crate::runner::{Glance, Stopped, stop};
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: tool,
-    call: |session, arguments, context| {
-        async move { Some(call(session, arguments, context).await) }.boxed()
-    },
+    call: |session, arguments, context| answered(call(session, arguments, context)),
     refuse: runs::refused,
     example: r#"{"run_id": "20260131-235959-k3f9"}"#,
 };
@@ -44,11 +41,8 @@ async fn call(
 ) -> CallToolResult {
     let mut reader = Reader::new(arguments, &[RUN_ID]);
     let word = reader.required_text(RUN_ID);
-    if let Err(error) = reader.finish() {
-        return runs::refused(&error.to_string());
-    }
-    let entry = match runs::find(&session, word).await {
-        Ok((entry, _)) => entry,
+    let entry = match runs::find(&session, reader, word).await {
+        Ok(entry) => entry,
         Err(why) => return runs::refused(&why),
     };
     let stopped = tokio::select! {

@@ -1,16 +1,16 @@
 //! What the tools for a run's changes share: finding the run, and the form of their answers.
 
 use rmcp::RoleServer;
-use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::model::{CallToolResult, ContentBlock, Tool, ToolAnnotations};
 use rmcp::service::RequestContext;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::history;
 use crate::mcp::session::Session;
 use crate::mcp::standing;
 use crate::runner::{Applied, OutcomeError, Runner};
 use crate::text::{self, one_line};
-use crate::workspace::changeset::ApplyError;
+use crate::workspace::changeset::{ApplyError, NeedsYes};
 
 /// What lists may take as JSON; an answer stays below 8 KiB.
 const ROOM: usize = 7 * 1024;
@@ -35,16 +35,45 @@ pub(super) fn find(runner: &Runner, word: &str) -> Result<history::Entry, Error>
     standing::find(runner, word).map(|(entry, _)| entry).map_err(Error::Unknown)
 }
 
-/// Does what blocks. Once begun it is done to its end, whoever still waits for it.
+/// A tool that does something with the changes of a run; `more` are its arguments besides the run.
+pub(super) fn tool(name: &'static str, description: &'static str, more: Value) -> Tool {
+    let mut properties = Map::new();
+    properties.insert("run_id".into(), json!({ "type": "string" }));
+    if let Value::Object(more) = more {
+        properties.extend(more);
+    }
+    let schema = json!({
+        "type": "object",
+        "properties": properties,
+        "required": ["run_id"],
+        "additionalProperties": false,
+    });
+    let Value::Object(schema) = schema else { unreachable!("written as an object") };
+    Tool::new(name, description, schema).with_annotations(ToolAnnotations::from_raw(
+        None,
+        Some(false),
+        Some(true),
+        Some(true),
+        Some(false),
+    ))
+}
+
+/// Does what blocks with a run. Once begun it is done to its end, whoever still waits for it.
 pub(super) async fn work<T: Send + 'static>(
     session: &Session,
     context: &RequestContext<RoleServer>,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    run: &str,
+    work: impl FnOnce(&Runner, &history::Entry) -> Result<T, OutcomeError> + Send + 'static,
 ) -> Result<T, Error> {
     if session.closing.is_cancelled() || context.ct.is_cancelled() {
         return Err(Error::Closing);
     }
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
+    let (runner, run) = (session.runner.clone(), run.to_owned());
+    let done = tokio::task::spawn_blocking(move || {
+        let entry = find(&runner, &run)?;
+        Ok(work(&runner, &entry)?)
+    });
+    done.await.map_err(|error| {
         tracing::error!("the changes of a run: {error}");
         Error::Broken
     })?
@@ -102,6 +131,33 @@ pub(super) fn of_applied(applied: &Applied) -> Value {
     value
 }
 
+fn of_needs(needs: &[NeedsYes]) -> (Vec<Value>, usize) {
+    listed(
+        needs,
+        ROOM,
+        |one| json!({ "path": one_line(&one.path, PATH), "change": one.change.word(), "why": one.why }),
+    )
+}
+
+/// The answer where a person's yes is needed and was not had; `kind` and message say why.
+pub(super) fn protected(
+    needs: &[NeedsYes],
+    (kind, message): (&'static str, Option<&str>),
+    hint: &str,
+) -> CallToolResult {
+    let message = message.map_or_else(
+        || OutcomeError::from(ApplyError::Protected(needs.to_vec())).to_string(),
+        str::to_owned,
+    );
+    let (list, more) = of_needs(needs);
+    let mut value = json!({ "protected": list });
+    if more > 0 {
+        value["more"] = more.into();
+    }
+    value["error"] = json!({ "kind": kind, "message": message, "hint": hint });
+    CallToolResult::structured_error(value)
+}
+
 fn of_error(error: &OutcomeError) -> Value {
     let mut value = json!({});
     let mut put = |name: &str, (list, more): (Vec<Value>, usize)| {
@@ -122,10 +178,7 @@ fn of_error(error: &OutcomeError) -> Value {
                 })
             }),
         ),
-        OutcomeError::Apply(ApplyError::Protected(needs)) => put(
-            "protected",
-            listed(needs, ROOM, |one| json!({ "path": one_line(&one.path, PATH), "why": one.why })),
-        ),
+        OutcomeError::Apply(ApplyError::Protected(needs)) => put("protected", of_needs(needs)),
         _ => {}
     }
     value["error"] = json!({

@@ -1,15 +1,16 @@
 //! What the table of tools knows of each.
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rmcp::RoleServer;
-use rmcp::model::{CallToolResult, JsonObject, Tool};
+use rmcp::model::{CallToolResponse, CallToolResult, JsonObject, Tool};
 use rmcp::service::RequestContext;
 
 use crate::config::Limits;
 use crate::mcp::session::Session;
 
 /// Nothing when nobody is there to be answered.
-pub(in crate::mcp) type Answer = BoxFuture<'static, Option<CallToolResult>>;
+pub(in crate::mcp) type Answer = BoxFuture<'static, Option<CallToolResponse>>;
 
 /// One tool.
 pub(super) struct Entry {
@@ -21,4 +22,16 @@ pub(super) struct Entry {
     pub refuse: fn(&str) -> CallToolResult,
     /// Arguments as they should look.
     pub example: &'static str,
+}
+
+/// A call that always has a result.
+pub(super) fn answered(call: impl Future<Output = CallToolResult> + Send + 'static) -> Answer {
+    call.map(|result| Some(result.into())).boxed()
+}
+
+/// A call that may find nobody to be answered.
+pub(super) fn perhaps(
+    call: impl Future<Output = Option<CallToolResult>> + Send + 'static,
+) -> Answer {
+    call.map(|result| result.map(Into::into)).boxed()
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject, Tool};
 use rmcp::service::RequestContext;
@@ -11,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::arguments::Reader;
-use super::entry::Entry;
+use super::entry::{Entry, answered};
 use super::runs::{self, RUN_ID};
 use crate::config::Limits;
 use crate::history::{self, State};
@@ -23,16 +22,14 @@ use crate::mcp::standing::{self, Lately};
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: tool,
-    call: |session, arguments, context| {
-        async move { Some(call(session, arguments, context).await) }.boxed()
-    },
+    call: |session, arguments, context| answered(call(session, arguments, context)),
     refuse: runs::refused,
     example: r#"{"run_id": "20260131-235959-k3f9"}"#,
 };
 
 const NAME: &str = "get_run";
 const DESCRIPTION: &str = "\
-Waits for a run and returns its result as run_in_sandbox does, or how it stands.";
+Waits for a run and returns its result, or how it stands.";
 const WAIT: &str = "wait_seconds";
 
 const LONGEST_WAIT: u64 = 600;
@@ -58,11 +55,8 @@ async fn call(
     let mut reader = Reader::new(arguments, &[RUN_ID, WAIT]);
     let word = reader.required_text(RUN_ID);
     let wait = reader.number(WAIT, 0, LONGEST_WAIT).unwrap_or(USUAL_WAIT);
-    if let Err(error) = reader.finish() {
-        return runs::refused(&error.to_string());
-    }
-    let entry = match runs::find(&session, word).await {
-        Ok((entry, _)) => entry,
+    let entry = match runs::find(&session, reader, word).await {
+        Ok(entry) => entry,
         Err(why) => return runs::refused(&why),
     };
     let settings = &session.runner.config().mcp;

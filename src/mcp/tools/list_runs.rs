@@ -1,6 +1,5 @@
 //! The newest runs of the folders that the host may work in.
 
-use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject, Tool};
 use rmcp::service::RequestContext;
@@ -8,7 +7,7 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use super::arguments::Reader;
-use super::entry::Entry;
+use super::entry::{Entry, answered};
 use super::runs;
 use crate::config::Limits;
 use crate::history::State;
@@ -21,9 +20,7 @@ use crate::mcp::untrusted::UNTRUSTED;
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: tool,
-    call: |session, arguments, context| {
-        async move { Some(call(session, arguments, context).await) }.boxed()
-    },
+    call: |session, arguments, context| answered(call(session, arguments, context)),
     refuse: runs::refused,
     example: "{}",
 };

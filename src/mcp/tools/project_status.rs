@@ -1,6 +1,5 @@
 //! Status of the project in git.
 
-use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject};
 use rmcp::service::RequestContext;
@@ -8,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::arguments::Reader;
-use super::entry::Entry;
+use super::entry::{Entry, answered};
 use super::project::{self, Error, Wanted};
 use crate::mcp::session::Session;
 use crate::text;
@@ -18,9 +17,7 @@ use crate::workspace::project::StatusReport;
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: |_| project::tool(NAME, TITLE, DESCRIPTION, properties(), &[]),
-    call: |session, arguments, context| {
-        async move { Some(call(session, arguments, context).await) }.boxed()
-    },
+    call: |session, arguments, context| answered(call(session, arguments, context)),
     refuse: project::refused,
     example: "{}",
 };

@@ -1,13 +1,12 @@
 //! Read a file of the project.
 
-use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject};
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
 use super::arguments::Reader;
-use super::entry::Entry;
+use super::entry::{Entry, answered};
 use super::project::{self, Error, Wanted};
 use crate::mcp::session::Session;
 use crate::workspace::project::Range;
@@ -15,9 +14,7 @@ use crate::workspace::project::Range;
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: |_| project::tool(NAME, TITLE, DESCRIPTION, properties(), &["path"]),
-    call: |session, arguments, context| {
-        async move { Some(call(session, arguments, context).await) }.boxed()
-    },
+    call: |session, arguments, context| answered(call(session, arguments, context)),
     refuse: project::refused,
     example: r#"{"path": "src/main.rs"}"#,
 };

@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject, MetaObject, Tool, ToolAnnotations};
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
 use super::arguments::{BadArguments, Reader};
-use super::entry::Entry;
+use super::entry::{Entry, perhaps};
 use crate::config::{Keep, Limits};
 use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
@@ -22,7 +21,7 @@ use crate::workspace::Mode;
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: tool,
-    call: |session, arguments, context| call(session, arguments, context).boxed(),
+    call: |session, arguments, context| perhaps(call(session, arguments, context)),
     refuse: result::refused,
     example: r#"{"task": "…"}"#,
 };
@@ -32,10 +31,8 @@ pub(super) const NAME: &str = "run_in_sandbox";
 const TITLE: &str = "Run a coding task in a sandbox";
 
 const DESCRIPTION: &str = "\
-Runs one coding task with a local agent in a fresh hardened container without network and returns \
-its answer, the changed files and a verdict in `status`. Takes seconds to minutes. The agent sees \
-only `task` and the workspace folder, so say all it needs: goal, paths, constraints, and how to \
-check the result.";
+Runs one small coding task with a local agent in a fresh hardened container without network, for \
+seconds to minutes. Returns `status`, what to do `next`, the agent's `answer` and the changed files.";
 
 const ARGUMENTS: &[&str] = &[
     "task",
@@ -84,7 +81,8 @@ fn input_schema(limits: &Limits) -> JsonObject {
             "task": {
                 "type": "string",
                 "minLength": 1,
-                "description": "What the agent is to do; it sees nothing else of the conversation.",
+                "description": "Aim, paths, what must stay, when it is done. The agent sees nothing else \
+                                of the conversation.",
             },
             "workspace": {
                 "type": "string",
@@ -94,9 +92,8 @@ fn input_schema(limits: &Limits) -> JsonObject {
                 "type": "string",
                 "enum": modes,
                 "default": MODES[0].0,
-                "description": "direct: edits the folder itself. read_only: for questions and \
-                                reviews. isolated: edits a view of its own; the \
-                                folder stays as it is.",
+                "description": "direct: edits the folder itself. isolated: edits a view of it, until \
+                                apply_changes. read_only: for questions and reviews.",
             },
             "timeout": {
                 "type": "integer",
@@ -115,11 +112,12 @@ fn input_schema(limits: &Limits) -> JsonObject {
             },
             "verify": {
                 "type": "string",
-                "description": "Shell command run before and after the agent, such as `cargo test`.",
+                "description": "Shell command that proves success, such as `cargo test`; run in the \
+                                sandbox before and after.",
             },
             "session": {
                 "type": "string",
-                "description": "`new`, or the id of an earlier result: the agent remembers that talk.",
+                "description": "`new`, or `session.id` of a result: the agent remembers that talk.",
             },
             "session_fork": {
                 "type": "boolean",

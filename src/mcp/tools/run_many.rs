@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, JsonObject, Tool, ToolAnnotations};
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
 use super::arguments::{BadArguments, Reader};
-use super::entry::Entry;
+use super::entry::{Entry, perhaps};
 use super::run_in_sandbox::{MODES, meta};
 use crate::config::{Keep, Limits};
 use crate::mcp::many::{answer, running};
@@ -23,7 +22,7 @@ use crate::workspace::Mode;
 pub(super) const ENTRY: Entry = Entry {
     name: NAME,
     describe: tool,
-    call: |session, arguments, context| call(session, arguments, context).boxed(),
+    call: |session, arguments, context| perhaps(call(session, arguments, context)),
     refuse: result::refused,
     example: r#"{"tasks": ["…", "…"]}"#,
 };
@@ -33,8 +32,8 @@ const NAME: &str = "run_many";
 const TITLE: &str = "Run several coding tasks in sandboxes";
 
 const DESCRIPTION: &str = "\
-Like run_in_sandbox for several tasks at once, each in a sandbox of its own; `repeat` tries the \
-same task several times. With `verify`, `pick` chooses one result.";
+run_in_sandbox for several tasks at once, isolated by default. `repeat` tries each several times; \
+`pick` chooses one result by `verify`.";
 
 const ARGUMENTS: &[&str] =
     &["tasks", "repeat", "pick", "verify", "workspace", "mode", "timeout", "model", "background"];

@@ -4,10 +4,10 @@ use rmcp::model::{CallToolResult, ContentBlock, Tool, ToolAnnotations};
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
 
+use super::arguments::Reader;
 use crate::history::Entry;
 use crate::mcp::session::Session;
 use crate::mcp::standing;
-use crate::runner::Glance;
 
 pub(super) const RUN_ID: &str = "run_id";
 
@@ -37,11 +37,12 @@ pub(super) fn tool(
     Tool::new(name, description, schema).with_annotations(annotations)
 }
 
-/// The run, if this host may hear of it.
-pub(super) async fn find(session: &Session, word: String) -> Result<(Entry, Glance), String> {
+/// The run that a call is about, if all its arguments are right and this host may hear of it.
+pub(super) async fn find(session: &Session, reader: Reader, word: String) -> Result<Entry, String> {
+    reader.finish().map_err(|error| error.to_string())?;
     let runner = session.runner.clone();
     let found = spawn_blocking(move || standing::find(&runner, &word)).await;
-    found.unwrap_or_else(|error| Err(error.to_string()))
+    found.map_err(|error| error.to_string())?.map(|(entry, _)| entry)
 }
 
 pub(super) fn refused(why: &str) -> CallToolResult {

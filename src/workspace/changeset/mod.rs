@@ -17,8 +17,8 @@ mod store;
 pub(super) mod testing;
 
 pub use apply::{
-    ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply, is_unsettled,
-    recover,
+    Agreed, ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply,
+    is_unsettled, recover,
 };
 pub use collect::{CollectError, Collected, collect};
 pub use fate::{Application, Fate};

@@ -35,8 +35,15 @@ impl Mcp {
     }
 
     pub async fn initialize(&mut self, version: &str) -> Value {
+        self.initialize_as(version, json!({})).await
+    }
+
+    /// As [`Self::initialize`], by a client that says what it can do.
+    pub async fn initialize_as(&mut self, version: &str, capabilities: Value) -> Value {
         let client = json!({"name": PATIENT, "version": "1"});
-        let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client});
+        let params = json!({
+            "protocolVersion": version, "capabilities": capabilities, "clientInfo": client,
+        });
         let result = self.ask("initialize", params).await;
         self.notify("notifications/initialized", json!({})).await;
         result
@@ -53,9 +60,13 @@ impl Mcp {
 
     /// As [`Self::discover`], by a client that knows an extension.
     pub async fn discover_with(&mut self, extension: &str) -> Value {
+        self.discover_as(json!({"extensions": {extension: {}}})).await
+    }
+
+    /// As [`Self::discover`], by a client that says what it can do.
+    pub async fn discover_as(&mut self, capabilities: Value) -> Value {
         self.discover().await;
-        let declared = json!({"extensions": {extension: {}}});
-        self.meta.insert("io.modelcontextprotocol/clientCapabilities".into(), declared);
+        self.meta.insert("io.modelcontextprotocol/clientCapabilities".into(), capabilities);
         self.ask("server/discover", json!({})).await
     }
 
@@ -121,6 +132,23 @@ impl Mcp {
     pub async fn run(&mut self, arguments: Value) -> Value {
         let id = self.start_run(arguments, "t").await;
         self.result(id).await
+    }
+
+    /// The next request of the server for `method`, after as many others: its id and parameters.
+    pub async fn asked(&self, method: &str, after: usize) -> (Value, Value) {
+        let wanted = |frame: &Value| frame["method"] == method && !frame["id"].is_null();
+        let what = format!("a request for {method}");
+        let frame = self
+            .server
+            .stdout
+            .until(&what, |text, _| frames(text).filter(|frame| wanted(frame)).nth(after));
+        let frame = frame.await;
+        (frame["id"].clone(), frame["params"].clone())
+    }
+
+    /// Answers a request of the server.
+    pub async fn reply(&mut self, id: &Value, result: Value) {
+        self.send(&json!({"jsonrpc": "2.0", "id": id, "result": result})).await;
     }
 
     pub async fn cancel(&mut self, id: u64) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::super::{RelPath, StoreError};
+use super::super::{Alteration, RelPath, StoreError};
 use crate::text::one_line;
 use crate::workspace::GuardError;
 
@@ -23,6 +23,29 @@ pub struct Conflict {
 pub struct NeedsYes {
     pub path: String,
     pub why: &'static str,
+    /// Exactly what was looked at: a yes is for this, and for nothing that comes in its place.
+    #[serde(skip)]
+    pub change: Alteration,
+}
+
+/// What somebody who may say so has said yes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Agreed {
+    #[default]
+    Nothing,
+    These(Vec<NeedsYes>),
+    Everything,
+}
+
+impl Agreed {
+    /// Whether each of these was agreed to as it is now.
+    pub(super) fn covers(&self, needs: &[NeedsYes]) -> bool {
+        match self {
+            Self::Nothing => needs.is_empty(),
+            Self::These(these) => needs.iter().all(|need| these.contains(need)),
+            Self::Everything => true,
+        }
+    }
 }
 
 /// Why nothing was applied. Each message completes "failed to …".

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, Mode, RenameFlags};
 use rustix::io::Errno;
 
-pub use error::{ApplyError, Conflict, NeedsYes};
+pub use error::{Agreed, ApplyError, Conflict, NeedsYes};
 
 use self::journal::{Journal, Place, Step};
 use self::plan::{Plan, select};
@@ -57,7 +57,8 @@ pub struct Request<'a> {
     pub only: &'a [String],
     /// Configured places that need a yes.
     pub protected: &'a [String],
-    pub allow_protected: bool,
+    /// Which of the changes that need a yes have one.
+    pub agreed: &'a Agreed,
     /// Look, and change nothing.
     pub dry_run: bool,
 }
@@ -115,9 +116,9 @@ pub fn apply(
         return Err(ApplyError::Conflicts(plan.conflicts));
     }
     let todo: Vec<_> = plan.todo.iter().map(|todo| todo.change).collect();
-    if !request.allow_protected && !todo.is_empty() {
+    if *request.agreed != Agreed::Everything && !todo.is_empty() {
         let needs = Trust::of(workspace, root, request.protected, &changes).needs(&todo);
-        if !needs.is_empty() {
+        if !request.agreed.covers(&needs) {
             return Err(ApplyError::Protected(needs));
         }
     }

@@ -33,7 +33,7 @@ impl Ground {
         Self::of(tree(before), tree(after))
     }
 
-    fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.manifest.workspace
     }
 
@@ -46,6 +46,16 @@ impl Ground {
     }
 
     pub fn ask(&self, only: &[&str], allow: bool, dry_run: bool) -> Result<Carried, ApplyError> {
+        let agreed = if allow { Agreed::Everything } else { Agreed::Nothing };
+        self.ask_with(only, &agreed, dry_run)
+    }
+
+    pub fn ask_with(
+        &self,
+        only: &[&str],
+        agreed: &Agreed,
+        dry_run: bool,
+    ) -> Result<Carried, ApplyError> {
         let workspace = WorkspacePath::check(None, self.root(), &[]).expect("checked");
         let lock = WriterLock::try_lock(&self.locks(), &workspace).expect("ok").expect("free");
         let only: Vec<_> = only.iter().map(|path| (*path).to_owned()).collect();
@@ -56,7 +66,7 @@ impl Ground {
             journals: &self.journals(),
             only: &only,
             protected: &self.protected,
-            allow_protected: allow,
+            agreed,
             dry_run,
         };
         apply(&workspace, &lock, &request)

@@ -71,7 +71,11 @@ impl<'a> Trust<'a> {
                 let Some(Node::Link { target }) = &change.after else { return None };
                 self.leads_astray(change.path.as_path(), OsStr::from_bytes(&target.0))
             });
-            needs.extend(why.map(|why| NeedsYes { path: change.path.to_string(), why }));
+            needs.extend(why.map(|why| NeedsYes {
+                path: change.path.to_string(),
+                why,
+                change: (*change).clone(),
+            }));
         }
         needs
     }

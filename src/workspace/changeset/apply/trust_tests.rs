@@ -1,7 +1,8 @@
 //! What needs a yes, and what is never done.
 
-use super::ApplyError;
+use super::super::RelPath;
 use super::tests::{Ground, paths_of};
+use super::{Agreed, ApplyError};
 
 #[test]
 fn what_tools_on_the_host_trust_needs_a_yes() {
@@ -79,4 +80,30 @@ fn nothing_of_git_is_ever_carried_over() {
         assert!(matches!(refused, ApplyError::Git(_)), "{refused}");
         ground.assert_untouched();
     }
+}
+
+/// What somebody looked at is what is carried over, or nothing is.
+#[test]
+fn a_yes_is_for_what_was_looked_at_and_for_nothing_else() {
+    let ground = Ground::new(&[(".envrc", "old"), ("a", "1")], &[(".envrc", "new"), ("a", "2")]);
+    let Err(ApplyError::Protected(needs)) = ground.ask(&[], false, false) else {
+        panic!("no yes needed")
+    };
+    let agreed = Agreed::These(needs.clone());
+
+    let mut of_another_content = needs.clone();
+    of_another_content[0].change.after = None;
+    let mut of_another_path = needs.clone();
+    of_another_path[0].change.path = RelPath::new("a").expect("a path");
+    for other in [of_another_content, of_another_path, Vec::new()] {
+        let refused = ground.ask_with(&[], &Agreed::These(other), false);
+        assert!(matches!(refused, Err(ApplyError::Protected(_))), "{refused:?}");
+        ground.assert_untouched();
+    }
+    std::fs::write(ground.root().join(".envrc"), "somebody else's").expect("written");
+    let refused = ground.ask_with(&[], &agreed, false);
+    assert!(matches!(refused, Err(ApplyError::Conflicts(_))), "{refused:?}");
+    std::fs::write(ground.root().join(".envrc"), "old").expect("written");
+    ground.ask_with(&[], &agreed, false).expect("with the yes");
+    assert_eq!(ground.now(), ground.after);
 }
