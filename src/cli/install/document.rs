@@ -77,7 +77,7 @@ impl Document {
             Format::Json | Format::Jsonc => jsonc::set(text, self.format, path, value),
             Format::Toml => tomled::set(text, path, value),
         };
-        self.edited(edit, &expected)
+        self.edited(edit, &[expected])
     }
 
     /// Without what is at `path`.
@@ -85,8 +85,15 @@ impl Document {
         let mut expected = self.value.clone();
         let Some((name, above)) = path.split_last() else { return Ok(self.clone()) };
         let table = above.iter().try_fold(&mut expected, |value, key| value.get_mut(key));
-        if let Some(table) = table.and_then(Value::as_object_mut) {
-            table.shift_remove(*name);
+        let Some(table) = table.and_then(Value::as_object_mut) else { return Ok(self.clone()) };
+        table.shift_remove(*name);
+        let emptied = table.is_empty();
+        let mut expected = vec![expected];
+        // A TOML table that was only ever named by what is in it is gone with the last of it.
+        if let (true, Format::Toml, [servers]) = (emptied, self.format, above) {
+            let mut without = expected[0].clone();
+            without.as_object_mut().map(|table| table.shift_remove(*servers));
+            expected.push(without);
         }
         let edit = |text: &str| match self.format {
             Format::Json | Format::Jsonc => jsonc::remove(text, self.format, path),
@@ -98,7 +105,7 @@ impl Document {
     fn edited(
         &self,
         edit: impl Fn(&str) -> Result<String, Error>,
-        expected: &Value,
+        expected: &[Value],
     ) -> Result<Self, Error> {
         let (mark, text) = match self.text.strip_prefix(MARK) {
             Some(rest) => (true, rest),
@@ -112,7 +119,7 @@ impl Document {
             new.insert(0, MARK);
         }
         let value = value_of(&new, self.format).map_err(|_| Error::SideEffect)?;
-        if value == *expected {
+        if expected.contains(&value) {
             Ok(Self { format: self.format, text: new, value })
         } else {
             Err(Error::SideEffect)

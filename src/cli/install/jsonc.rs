@@ -1,19 +1,29 @@
 //! JSON, with comments or without, edited on its concrete syntax tree.
 
-use jsonc_parser::ParseOptions;
+use jsonc_parser::ast::{Object, ObjectProp};
 use jsonc_parser::cst::{CstInputValue, CstObject, CstRootNode};
+use jsonc_parser::errors::ParseError;
+use jsonc_parser::tokens::{Token, TokenAndRange};
+use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, parse_to_ast};
 use serde_json::{Map, Value};
 
 use super::document::{Error, Format, kind};
 
 pub(super) fn value(text: &str, format: Format) -> Result<Value, Error> {
-    let root = parse(text, format)?;
-    match root.value() {
+    if format == Format::Json {
+        if text.trim().is_empty() {
+            return Ok(Value::Object(Map::new()));
+        }
+        return serde_json::from_str(text).map_err(|error| Error::Syntax {
+            line: error.line(),
+            reason: crate::text::one_line(&error.to_string(), 200),
+        });
+    }
+    match parse(text, format)?.value() {
         // Nothing but spaces and comments is what a new file begins with.
         None => Ok(Value::Object(Map::new())),
         Some(value) => {
-            let line = 1;
-            let unreadable = || Error::Syntax { line, reason: "a value cannot be read".into() };
+            let unreadable = || Error::Syntax { line: 1, reason: "a value cannot be read".into() };
             value.to_serde_value().ok_or_else(unreadable)
         }
     }
@@ -40,23 +50,60 @@ pub(super) fn set(
     Ok(root.to_string())
 }
 
+/// Cuts one property out, with the comma and the line that were its own. Comments stay, also those
+/// beside it: the syntax tree's own removal takes what is on the same line.
 pub(super) fn remove(text: &str, format: Format, path: &[&str]) -> Result<String, Error> {
-    let root = parse(text, format)?;
+    let collect = CollectOptions { comments: CommentCollectionStrategy::Off, tokens: true };
+    let parsed = parse_to_ast(text, &collect, &options(format)).map_err(|error| syntax(&error))?;
+    let tokens = parsed.tokens.unwrap_or_default();
     let Some((name, above)) = path.split_last() else { return Ok(text.to_owned()) };
-    let mut table = root.object_value();
+    let mut table = parsed.value.as_ref().and_then(|value| value.as_object());
     for key in above {
-        if let Some(table) = &table {
-            once(table, key)?;
-        }
-        table = table.and_then(|table| table.object_value(key));
+        let Some(property) = table.map(|table| only(table, key)).transpose()?.flatten() else {
+            return Ok(text.to_owned());
+        };
+        table = property.value.as_object();
     }
-    if let Some(table) = table {
-        once(&table, name)?;
-        if let Some(property) = table.get(name) {
-            property.remove();
+    let Some(property) = table.map(|table| only(table, name)).transpose()?.flatten() else {
+        return Ok(text.to_owned());
+    };
+    let (start, end) = (property.range.start, property.range.end);
+    let comma = |token: &&TokenAndRange<'_>| token.token == Token::Comma;
+    let after = tokens.iter().find(|token| token.range.start >= end).filter(comma);
+    let before = tokens.iter().rfind(|token| token.range.end <= start).filter(comma);
+    let mut new = text.to_owned();
+    // From behind, so that the places further ahead stay true.
+    let rest = match after {
+        Some(comma) if text[end..comma.range.start].trim().is_empty() => comma.range.end,
+        Some(comma) => {
+            new.replace_range(comma.range.start..comma.range.end, "");
+            end
         }
+        None => end,
+    };
+    let is_space = |c: char| c == ' ' || c == '\t';
+    let indent = text[..start].trim_end_matches(is_space).len();
+    let alone = text[rest..].trim_start_matches(is_space);
+    let line_ends = alone.is_empty() || alone.starts_with(['\n', '\r']);
+    match text[..indent].strip_suffix('\n') {
+        Some(line) if line_ends => {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            new.replace_range(line.len()..text.len() - alone.len(), "");
+        }
+        _ => new.replace_range(start..rest, ""),
     }
-    Ok(root.to_string())
+    if let (None, Some(comma)) = (after, before) {
+        new.replace_range(comma.range.start..comma.range.end, "");
+    }
+    Ok(new)
+}
+
+fn only<'o, 'a>(table: &'o Object<'a>, name: &str) -> Result<Option<&'o ObjectProp<'a>>, Error> {
+    let mut named = table.properties.iter().filter(|one| one.name.as_str() == name);
+    match (named.next(), named.next()) {
+        (_, Some(_)) => Err(Error::Twice { at: name.to_owned() }),
+        (found, None) => Ok(found),
+    }
 }
 
 fn fill(table: &CstObject, name: &str, value: &Value) -> Result<(), Error> {
@@ -87,8 +134,12 @@ fn once(table: &CstObject, name: &str) -> Result<(), Error> {
 }
 
 fn parse(text: &str, format: Format) -> Result<CstRootNode, Error> {
+    CstRootNode::parse(text, &options(format)).map_err(|error| syntax(&error))
+}
+
+fn options(format: Format) -> ParseOptions {
     let loose = format == Format::Jsonc;
-    let options = ParseOptions {
+    ParseOptions {
         allow_comments: loose,
         allow_trailing_commas: loose,
         allow_loose_object_property_names: false,
@@ -99,11 +150,12 @@ fn parse(text: &str, format: Format) -> Result<CstRootNode, Error> {
         allow_bare_decimal_point_numbers: false,
         allow_non_finite_numbers: false,
         allow_extended_string_escapes: false,
-    };
-    CstRootNode::parse(text, &options).map_err(|error| Error::Syntax {
-        line: error.line_display(),
-        reason: crate::text::one_line(&error.kind().to_string(), 200),
-    })
+    }
+}
+
+fn syntax(error: &ParseError) -> Error {
+    let reason = crate::text::one_line(&error.kind().to_string(), 200);
+    Error::Syntax { line: error.line_display(), reason }
 }
 
 fn root_value(root: &CstRootNode) -> Value {

@@ -54,7 +54,10 @@ fn edit(
     // one of this kind.
     let lines = text.matches('\n').count();
     let windows = lines > 0 && text.matches("\r\n").count() == lines;
-    let plain = if windows { text.replace("\r\n", "\n") } else { text.to_owned() };
+    let mut plain = if windows { text.replace("\r\n", "\n") } else { text.to_owned() };
+    if !plain.is_empty() && !plain.ends_with('\n') {
+        plain.push('\n');
+    }
     let mut document: DocumentMut = plain
         .parse()
         .map_err(|error: toml_edit::TomlError| syntax(&plain, error.span(), error.message()))?;
