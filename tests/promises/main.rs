@@ -18,6 +18,8 @@ mod files_belong_to_the_user;
 mod goes_on;
 mod guards_the_workspace;
 mod hostile_task_text;
+mod install;
+mod install_clients;
 mod isolated;
 mod keeps_the_key_out;
 mod leftovers_are_seen;

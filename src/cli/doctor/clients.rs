@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::finding::Finding;
-use crate::cli::install::NAME;
 use crate::cli::install::around::Around;
 use crate::cli::install::clients::{CLIENTS, Client};
 use crate::cli::install::entry::Scope;
 use crate::cli::install::register::{Place, is_installed};
 use crate::cli::install::standing::{self, Trouble};
+use crate::cli::install::{self, NAME};
 use crate::config::Config;
 
 /// Looks at the files of the clients that are installed, the user's and the project's.
@@ -57,25 +57,20 @@ fn registrations(place: &Place, around: &Around) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, entry) in place.ours() {
         let at = format!("{}: `{name}` in {}", client.name, around.shown(place.path()));
-        let mut remedy = format!("sandbox-mcp install {}", client.id);
-        if place.scope == Scope::Project {
-            remedy += " --scope project";
-        }
-        if name != NAME {
-            remedy += &format!(" --name {name}");
-        }
+        let remedy = install::line(client, place.scope, name);
         if standing::is_off(entry) {
             findings.push(Finding::ok(client.id, format!("{at} is switched off")));
             continue;
         }
         let troubles = standing::examine(client, entry, around);
         if troubles.is_empty() {
-            let patience = standing::patience(client, entry, around);
-            let waits = match patience {
-                u64::MAX => "as long as it takes".to_owned(),
-                seconds => format!("{seconds} s"),
+            let waits = match (client.patience.key, standing::patience(client, entry, around)) {
+                // Nobody has seen how long.
+                (None, _) => String::new(),
+                (Some(_), u64::MAX) => " and is waited for while it shows life".to_owned(),
+                (Some(_), seconds) => format!(" and is waited for {seconds} s a call"),
             };
-            let message = format!("{at} starts this program and waits {waits} for a call");
+            let message = format!("{at} starts this program{waits}");
             findings.push(Finding::ok(client.id, message));
         }
         findings.extend(troubles.into_iter().map(|trouble| {

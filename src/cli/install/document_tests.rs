@@ -238,7 +238,7 @@ impl Dice {
                 for (at, (key, item)) in table.iter().enumerate() {
                     out += if at > 0 { "," } else { "" };
                     out += self.space();
-                    out += &format!("{key:?}{}:", self.space());
+                    out += &[&format!("{key:?}"), self.space(), ":"].concat();
                     out += &self.text(item);
                 }
                 out.push('}');

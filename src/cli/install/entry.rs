@@ -45,8 +45,16 @@ const OF_INTEREST: [&str; 6] = [
     "XDG_STATE_HOME",
 ];
 /// Worth handing on also when they are set only later.
-const ALWAYS: [&str; 4] =
-    ["DOCKER_HOST", "XDG_RUNTIME_DIR", "SANDBOX_MCP_MODEL_URL", "SANDBOX_MCP_MODEL"];
+const ALWAYS: [&str; 8] = [
+    "DOCKER_HOST",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "SANDBOX_MCP_CONFIG",
+    "SANDBOX_MCP_STATE_DIR",
+    "SANDBOX_MCP_MODEL_URL",
+    "SANDBOX_MCP_MODEL",
+];
 const OURS: &str = "SANDBOX_MCP_";
 pub const SYNC_LIMIT: &str = "SANDBOX_MCP_SYNC_LIMIT";
 /// A run waits its turn, is prepared and is tidied up, too.

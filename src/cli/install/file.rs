@@ -169,8 +169,8 @@ impl Settings {
                 if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
                     std::os::unix::fs::fchown(file.as_file(), Some(like.uid()), Some(like.gid()))?;
                 }
-                let mode = fs::Permissions::from_mode(like.mode() & 0o7777);
-                file.as_file().set_permissions(mode)?;
+                let permissions = fs::Permissions::from_mode(like.mode() & 0o7777);
+                file.as_file().set_permissions(permissions)?;
             }
             file.as_file().sync_all()?;
             Ok(file)

@@ -112,18 +112,14 @@ fn fill(table: &CstObject, name: &str, value: &Value) -> Result<(), Error> {
         table.append(name, input(value));
         return Ok(());
     };
-    match (property.object_value(), value) {
-        (Some(inner), Value::Object(new)) => {
-            new.iter().try_for_each(|(key, value)| fill(&inner, key, value))
-        }
-        _ => {
-            let old = property.value().and_then(|value| value.to_serde_value());
-            if old.as_ref() != Some(value) {
-                property.set_value(input(value));
-            }
-            Ok(())
-        }
+    if let (Some(inner), Value::Object(new)) = (property.object_value(), value) {
+        return new.iter().try_for_each(|(key, value)| fill(&inner, key, value));
     }
+    let old = property.value().and_then(|value| value.to_serde_value());
+    if old.as_ref() != Some(value) {
+        property.set_value(input(value));
+    }
+    Ok(())
 }
 
 /// Readers take the first or the last of two; we would not know which counts.

@@ -24,8 +24,6 @@ mod tests;
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use anyhow::Context;
-
 use super::{USAGE, Usage, complain};
 use crate::config::Config;
 use around::Around;
@@ -91,8 +89,14 @@ pub fn run(config: &Config, args: &InstallArgs, out: &mut impl Write) -> anyhow:
     } else if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         ask(&found, &around, args, &mut std::io::stdin().lock(), out)?
     } else {
+        let flag = match (args.uninstall, args.print) {
+            (true, _) => " --uninstall",
+            (_, true) => " --print",
+            _ => "",
+        };
         for client in &found {
-            writeln!(out, "{}  # {}", command(client, args), client.name)?;
+            let line = line(client, args.scope, &args.name);
+            writeln!(out, "{line}{flag}  # {}", client.name)?;
         }
         complain("nobody is here to choose: these are installed; use one of the lines, or --yes");
         return Ok(USAGE);
@@ -122,19 +126,11 @@ fn candidates(args: &InstallArgs, around: &Around) -> Vec<&'static Client> {
     all.filter(fits).collect()
 }
 
-/// How to say it in one line.
-fn command(client: &Client, args: &InstallArgs) -> String {
-    let mut line = format!("sandbox-mcp install {}", client.id);
-    if args.scope == Scope::Project {
-        line += " --scope project";
-    }
-    for (set, flag) in [(args.uninstall, " --uninstall"), (args.print, " --print")] {
-        line += if set { flag } else { "" };
-    }
-    if args.name != NAME {
-        line += &format!(" --name {}", args.name);
-    }
-    line
+/// The line that registers with a client.
+pub(super) fn line(client: &Client, scope: Scope, name: &str) -> String {
+    let project = if scope == Scope::Project { " --scope project" } else { "" };
+    let named = if name == NAME { String::new() } else { format!(" --name {name}") };
+    format!("sandbox-mcp install {}{project}{named}", client.id)
 }
 
 fn ask(
@@ -193,12 +189,12 @@ fn one(
     around: &Around,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let failed = || format!("failed with {}", client.name);
+    // By custom these messages complete "failed to …".
+    let told = |error: register::Error| anyhow::anyhow!("{}: failed to {error}", client.name);
     let made = entry::make(client, args.scope, around)?;
     if args.print {
-        let (path, text) = register::snippet(client, args.scope, &args.name, &made.entry, around)
-            .map_err(described)
-            .with_context(failed)?;
+        let (path, text) =
+            register::snippet(client, args.scope, &args.name, &made.entry, around).map_err(told)?;
         complain(&format!("{}: in {}", client.name, around.shown(&path)));
         write!(out, "{text}")?;
         for note in made.notes {
@@ -206,15 +202,13 @@ fn one(
         }
         return Ok(());
     }
-    let place = Place::find(client, args.scope, &args.name, around)
-        .map_err(described)
-        .with_context(failed)?;
+    let place = Place::find(client, args.scope, &args.name, around).map_err(told)?;
     let done = if args.uninstall {
         place.unregister(&args.name)
     } else {
         place.register(&args.name, &made.entry)
     };
-    let done = done.map_err(described).with_context(failed)?;
+    let done = done.map_err(told)?;
     tell(&done, &place, args, around, out)?;
     if !args.uninstall {
         for note in made.notes {
@@ -234,11 +228,6 @@ fn one(
     Ok(())
 }
 
-/// By custom these messages complete "failed to …".
-fn described(error: register::Error) -> anyhow::Error {
-    anyhow::anyhow!("failed to {error}")
-}
-
 fn tell(
     done: &Done,
     place: &Place,
@@ -250,7 +239,7 @@ fn tell(
     let file = around.shown(place.path());
     match done {
         Done::Already => {
-            writeln!(out, "{}: already registered as `{name}` in {file}", client.name)?
+            writeln!(out, "{}: already registered as `{name}` in {file}", client.name)?;
         }
         Done::NotThere => writeln!(out, "{}: no `{name}` in {file}", client.name)?,
         Done::Written { .. } => {

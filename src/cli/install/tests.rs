@@ -238,8 +238,8 @@ fn a_registration_that_does_not_work_is_seen() {
     let mut hurried = around.clone();
     hurried.variables.insert("MCP_TOOL_TIMEOUT".into(), "60000".into());
     let claude = find("claude-code").expect("a client");
-    let bare = json!({"command": program});
-    assert_eq!(standing::examine(claude, &bare, &hurried), [Trouble::CutShort(60)]);
+    let plain = json!({"command": program});
+    assert_eq!(standing::examine(claude, &plain, &hurried), [Trouble::CutShort(60)]);
     let ours = entry::make(claude, Scope::User, &hurried).expect("an entry").entry;
     assert_eq!(standing::examine(claude, &ours, &hurried), []);
 }

@@ -77,19 +77,15 @@ fn fill(table: &mut dyn TableLike, inline: bool, name: &str, value: &Value) -> R
         return Ok(());
     };
     let inline = item.is_inline_table();
-    match (item.as_table_like_mut(), value) {
-        (Some(inner), Value::Object(new)) => {
-            new.iter().try_for_each(|(key, value)| fill(inner, inline, key, value))
-        }
-        _ => {
-            let mut new = plain(value)?;
-            if let Some(old) = item.as_value() {
-                *new.decor_mut() = old.decor().clone();
-            }
-            *item = Item::Value(new);
-            Ok(())
-        }
+    if let (Some(inner), Value::Object(new)) = (item.as_table_like_mut(), value) {
+        return new.iter().try_for_each(|(key, value)| fill(inner, inline, key, value));
     }
+    let mut new = plain(value)?;
+    if let Some(old) = item.as_value() {
+        *new.decor_mut() = old.decor().clone();
+    }
+    *item = Item::Value(new);
+    Ok(())
 }
 
 fn item(value: &Value) -> Result<Item, Error> {
