@@ -104,30 +104,35 @@ pub fn make(client: &Client, scope: Scope, around: &Around) -> anyhow::Result<Ma
             }
         }
         Passes::Desktop(reference) => {
-            for (name, value) in set {
-                if is_secret(name, value, around) {
-                    match reference {
-                        Some(refer) if !shared => {
-                            wish.variables.insert(name.clone(), refer(name).into());
-                            notes.push(format!(
-                                "{name} is referred to and not written down; {} must have it in \
-                                 its own environment",
-                                client.name
-                            ));
-                        }
-                        _ => notes.push(format!(
-                            "{name} is not written into a file, because it is a secret; {} must \
-                             have it in its own environment",
-                            client.name
-                        )),
-                    }
-                } else if shared {
+            let (secret, plain): (Vec<_>, Vec<_>) =
+                set.into_iter().partition(|(name, value)| is_secret(name, value, around));
+            let named = |all: &[(&String, &String)]| {
+                all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+            };
+            if shared {
+                if !plain.is_empty() {
                     notes.push(format!(
-                        "{name} is not written, because it is this machine's and the file is shared"
+                        "not written, because the file is shared and this is one machine's: {}",
+                        named(&plain)
                     ));
-                } else {
-                    wish.variables.insert(name.clone(), value.clone().into());
                 }
+            } else {
+                for (name, value) in &plain {
+                    wish.variables.insert((*name).clone(), (*value).clone().into());
+                }
+            }
+            if let Some(refer) = reference.filter(|_| !shared) {
+                for (name, _) in &secret {
+                    wish.variables.insert((*name).clone(), refer(name).into());
+                }
+            }
+            if !secret.is_empty() {
+                notes.push(format!(
+                    "not written, because it is or may be a secret: {}; {} must have it in its own \
+                     environment",
+                    named(&secret),
+                    client.name
+                ));
             }
         }
     }

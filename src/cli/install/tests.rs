@@ -96,8 +96,10 @@ fn no_file_ever_holds_a_secret_and_a_shared_one_nothing_of_this_machine() {
     let noted = |id: &str, scope| {
         entry::make(find(id).expect("a client"), scope, &around).expect("an entry").notes.join("\n")
     };
-    assert!(noted("zed", Scope::User).contains("SANDBOX_MCP_API_KEY is not written"));
-    assert!(noted("cursor", Scope::Project).contains("DOCKER_HOST is not written"));
+    let zed = noted("zed", Scope::User);
+    assert!(zed.contains("a secret: SANDBOX_MCP_API_KEY, SANDBOX_MCP_MODEL_URL; Zed"), "{zed}");
+    let cursor = noted("cursor", Scope::Project);
+    assert!(cursor.contains("one machine's: DOCKER_HOST, SANDBOX_MCP_MODEL\n"), "{cursor}");
     assert!(noted("gemini", Scope::User).contains("api_key_env"));
     assert_eq!(noted("claude-code", Scope::User), "");
     let cursor = entry::make(find("cursor").expect("a client"), Scope::User, &around);
