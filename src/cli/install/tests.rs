@@ -9,7 +9,7 @@ use super::clients::{CLIENTS, Client, find};
 use super::entry::{self, Scope};
 use super::register::{Done, Place, snippet};
 use super::standing::{self, Trouble};
-use super::{NAME, picked};
+use super::{InstallArgs, NAME, ask, picked};
 
 const KEY: &str = "sk-nobody-reads-this";
 
@@ -257,4 +257,33 @@ fn an_answer_is_numbers_or_all_or_nothing() {
     for nonsense in ["0", "4", "one", "1 x", "-1"] {
         assert_eq!(ids(nonsense), None, "{nonsense}");
     }
+}
+
+#[test]
+fn a_person_is_asked_until_the_answer_is_one() {
+    let base = tempfile::tempdir().expect("temp");
+    let around = around(base.path());
+    let found: Vec<_> = CLIENTS.iter().take(2).collect();
+    let entry = entry::make(found[1], Scope::User, &around).expect("an entry").entry;
+    place(found[1], Scope::User, &around).register(NAME, &entry).expect("written");
+    let args = InstallArgs {
+        client: None,
+        scope: Scope::User,
+        print: false,
+        uninstall: false,
+        name: NAME.into(),
+        yes: false,
+    };
+    let answered = |mut answers: &[u8]| {
+        let mut out = Vec::new();
+        let picked = ask(&found, &around, &args, &mut answers, &mut out).expect("asked");
+        let ids: Vec<_> = picked.iter().map(|client| client.id).collect();
+        (ids, String::from_utf8(out).expect("text"))
+    };
+    let (ids, shown) = answered(b"seven\n2\n");
+    assert_eq!(ids, ["codex"]);
+    assert!(shown.contains("1  Claude Code (not registered)"), "{shown}");
+    assert!(shown.contains("2  Codex (registered)"), "{shown}");
+    assert_eq!(shown.matches("Numbers").count(), 2, "{shown}");
+    assert_eq!(answered(b"").0, [""; 0]);
 }
