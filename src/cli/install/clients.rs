@@ -203,7 +203,7 @@ pub const CLIENTS: &[Client] = &[
                 "timeout": wish.patience.min(600)})
         },
         passes: Passes::Desktop(None),
-        // Seconds since 2026; its own bound is ten minutes.
+        // Seconds (older releases took milliseconds); its own bound is ten minutes.
         patience: Patience {
             key: Some(("timeout", 1)),
             default: 60,
