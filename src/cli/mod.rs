@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod egress;
 mod init;
+mod install;
 mod own;
 mod policy;
 mod run;
@@ -106,6 +107,9 @@ enum Command {
     /// What sandboxes may reach besides the model
     #[command(subcommand)]
     Egress(egress::EgressCommand),
+    /// Register this server with a client: Claude Code, Codex, an editor …
+    #[command(after_help = install::CLIENTS_HELP)]
+    Install(install::InstallArgs),
     /// Write a `.sandbox-mcp.toml`, the settings of one project, to edit
     Init {
         /// Folder of the project [default: the current folder]
@@ -275,6 +279,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             Ok(0)
         }
         Some(Command::Token { rotate }) => token::run(*rotate, &mut stdout),
+        Some(Command::Install(args)) => install::run(&effective()?.config, args, &mut stdout),
         Some(Command::Own) => unreachable!("dispatched before"),
         Some(Command::Trust(args)) => trust::run(&load_options(cli), args, &mut stdout),
     }

@@ -41,6 +41,7 @@ fn the_reference_names_the_environment() {
     for variable in [
         "SANDBOX_MCP_MODEL_URL",
         "SANDBOX_MCP_MODEL",
+        "SANDBOX_MCP_SYNC_LIMIT",
         "SANDBOX_MCP_API_KEY",
         "SANDBOX_MCP_CONFIG",
         "SANDBOX_MCP_STATE_DIR",

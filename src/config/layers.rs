@@ -32,6 +32,14 @@ pub struct Override {
     pub value: String,
 }
 
+/// The variables that give settings, and which. `install` sets the last for hosts whose own limit
+/// it has raised.
+const VARIABLES: [(&str, &str); 3] = [
+    ("SANDBOX_MCP_MODEL_URL", "model.url"),
+    ("SANDBOX_MCP_MODEL", "model.model"),
+    ("SANDBOX_MCP_SYNC_LIMIT", "mcp.sync_limit"),
+];
+
 /// The flags that give settings, and which.
 const FLAGS: [(&str, &str); 2] = [("--model-url", "model.url"), ("--model", "model.model")];
 
@@ -129,9 +137,7 @@ pub fn load_for(
     if let Some(project) = project {
         inert = layers.set_project(project, trusted)?;
     }
-    for (variable, key) in
-        [("SANDBOX_MCP_MODEL_URL", "model.url"), ("SANDBOX_MCP_MODEL", "model.model")]
-    {
+    for (variable, key) in VARIABLES {
         if let Some(text) = environment.text(variable)? {
             layers.set_text(key, text, &Origin::Environment { variable })?;
         }

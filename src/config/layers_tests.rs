@@ -36,6 +36,7 @@ fn later_layers_win_and_each_value_knows_its_own() {
         ("HOME", home),
         ("SANDBOX_MCP_MODEL_URL", "http://variable:2"),
         ("SANDBOX_MCP_MODEL", "from-variable"),
+        ("SANDBOX_MCP_SYNC_LIMIT", "77"),
         ("SANDBOX_MCP_API_KEY", "sk-secret"),
     ]);
     let overrides = vec![Override::new("--model-url", "model.url", "http://flag:3")];
@@ -48,6 +49,7 @@ fn later_layers_win_and_each_value_knows_its_own() {
     assert_eq!(effective.config.model.model.as_deref(), Some("from-variable"));
     let variable = Origin::Environment { variable: "SANDBOX_MCP_MODEL" };
     assert_eq!(effective.origin("model.model"), &variable);
+    assert_eq!(effective.config.mcp.sync_limit, Some(77));
     assert_eq!(effective.config.limits.timeout, 5);
     assert_eq!(effective.origin("limits.timeout"), &Origin::File { path: file, line: 6 });
     assert_eq!(effective.config.limits.memory, crate::config::Size::mebibytes(1024));

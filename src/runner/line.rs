@@ -99,15 +99,13 @@ impl Line {
     pub fn length(&self) -> io::Result<usize> {
         let mut alive = 0;
         for number in self.numbers()? {
-            let file = match options().open(self.path_of(number)) {
+            let file = match lockable().open(self.path_of(number)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 file => file?,
             };
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-                Err(Errno::WOULDBLOCK) => alive += 1,
-                // Whoever stands behind a dead one buries it.
-                Ok(()) => {}
-                Err(errno) => return Err(errno.into()),
+            // Whoever stands behind a dead one buries it.
+            if !try_lock(&file, FlockOperation::NonBlockingLockShared)? {
+                alive += 1;
             }
         }
         Ok(alive)

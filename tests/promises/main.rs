@@ -26,6 +26,8 @@ mod hostile_task_text;
 mod http_door;
 mod http_lives;
 mod http_protocol;
+mod install;
+mod install_clients;
 mod isolated;
 mod keeps_the_key_out;
 mod leftovers_are_seen;

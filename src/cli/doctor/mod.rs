@@ -4,6 +4,7 @@
 //! bounds. Areas that do not need one another are looked at together, and what can be slow (the
 //! model, a whole rehearsed run) is shown last, so that nobody waits for what is known already.
 
+mod clients;
 mod deep;
 mod engine;
 mod finding;
@@ -67,6 +68,9 @@ pub async fn run(
     report.add(Area::Image, image)?;
     let question = workspace::Question::new(options.workspace.clone(), &config, rootless);
     report.add(Area::Workspace, beside("folder", move || question.examine()).await)?;
+    let (settings, project) = (config.clone(), options.workspace.clone());
+    let look = move || clients::examine(&settings, project);
+    report.add(Area::Clients, beside("clients", look).await)?;
     report.add(Area::Model, model)?;
     if let Some(endpoint) = endpoint {
         report.add(Area::Model, model::try_tools(&endpoint).await)?;

@@ -15,6 +15,7 @@ pub enum Area {
     Engine,
     Image,
     Workspace,
+    Clients,
     Model,
     Sandbox,
 }
@@ -27,6 +28,7 @@ impl Area {
             Self::Engine => "engine",
             Self::Image => "image",
             Self::Workspace => "workspace",
+            Self::Clients => "clients",
             Self::Model => "model server",
             Self::Sandbox => "sandbox",
         }

