@@ -1,0 +1,50 @@
+"""One call of the tool, as a chat of Open WebUI makes it. Prints what the person and the model get, a JSON line each."""
+
+import asyncio
+import json
+import sys
+
+import real  # noqa: F401
+from open_webui.utils.plugin import load_tool_module_by_id
+from open_webui.utils.tools import get_async_tool_function_and_apply_extra_params, get_tool_specs
+
+
+def tell(**line):
+    print(json.dumps(line), flush=True)
+
+
+async def main(path, asked):
+    with open(path) as file:
+        tool, frontmatter, _ = await load_tool_module_by_id("sandbox", file.read())
+    if asked.get("specs"):
+        return tell(frontmatter=frontmatter, specs=get_tool_specs(tool))
+    tool.valves = tool.Valves(**asked["valves"])
+    stop = asyncio.Event()
+
+    async def emit(event):
+        tell(event=event)
+        if asked.get("stop_at") and asked["stop_at"] in event["data"].get("description", ""):
+            stop.set()
+
+    async def ask(event):
+        tell(asked=event)
+        return asked.get("confirm", False)
+
+    # What Open WebUI does before each call, see its get_tools().
+    extra = {
+        "__event_emitter__": emit,
+        "__event_call__": ask,
+        "__user__": {"id": "u", "role": "user", "valves": tool.UserValves(**asked.get("user_valves", {}))},
+    }
+    function = await get_async_tool_function_and_apply_extra_params(getattr(tool, asked["method"]), extra)
+    call = asyncio.create_task(function(**asked["arguments"]))
+    await asyncio.wait([call, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        call.cancel()  # as its stop button does
+    try:
+        tell(result=await call)
+    except asyncio.CancelledError:
+        tell(stopped=True)
+
+
+asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
