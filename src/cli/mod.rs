@@ -11,7 +11,9 @@ mod own;
 mod policy;
 mod run;
 mod runs;
+mod serve;
 mod sessions;
+mod token;
 mod trust;
 mod view;
 
@@ -23,7 +25,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Effective, LoadOptions, Override, Trust, load, load_at, state_dir};
-use crate::runner::{OwnerLog, Runner};
+use crate::runner::OwnerLog;
 
 /// Hand a coding task to a local agent in a fresh hardened container.
 ///
@@ -50,8 +52,8 @@ const EXIT_CODES: &str = "Exit codes: 0 completed, 2 usage, 124 timed out, 130 c
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve MCP on standard input and output (what happens without a command)
-    Serve,
+    /// Serve MCP on standard input and output (what happens without a command), or over HTTP
+    Serve(serve::ServeArgs),
     /// Run one task in a fresh sandbox and print its answer
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
@@ -112,6 +114,12 @@ enum Command {
     /// Carry out one run for another process of ours
     #[command(hide = true)]
     Own,
+    /// Print the bearer token of the HTTP server; made where there is none
+    Token {
+        /// Make a new one; the old one is void at once, for running servers too
+        #[arg(long)]
+        rotate: bool,
+    },
     /// Show what a project's `.sandbox-mcp.toml` asks for, and put it in force
     Trust(trust::TrustArgs),
 }
@@ -210,14 +218,18 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         || Ok(runs::Settings { config: effective()?.config, options: load_options(cli) });
     let mut stdout = std::io::stdout().lock();
     match &cli.command {
-        None | Some(Command::Serve) => {
+        None => {
             drop(stdout);
-            let runner = Runner::new(effective()?.config, load_options(cli))?.detached();
-            block_on(async {
-                runner.look_around();
-                crate::mcp::serve_stdio(runner).await
-            })?;
-            Ok(0)
+            serve::run(
+                effective()?.config,
+                load_options(cli),
+                &serve::ServeArgs::default(),
+                cli.quiet,
+            )
+        }
+        Some(Command::Serve(args)) => {
+            drop(stdout);
+            serve::run(effective()?.config, load_options(cli), args, cli.quiet)
         }
         Some(Command::Run(args)) => {
             drop(stdout);
@@ -262,6 +274,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             init::run(workspace.as_deref(), &mut stdout)?;
             Ok(0)
         }
+        Some(Command::Token { rotate }) => token::run(*rotate, &mut stdout),
         Some(Command::Own) => unreachable!("dispatched before"),
         Some(Command::Trust(args)) => trust::run(&load_options(cli), args, &mut stdout),
     }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Size;
+use super::http::Http;
 use super::openings::{Agent, Credential, Egress, Env, Git, Hooks, Mount};
 
 /// Everything that can be set.
@@ -37,6 +38,7 @@ pub struct Config {
     pub agent: Agent,
     pub hooks: Hooks,
     pub mcp: Mcp,
+    pub http: Http,
     pub history: History,
 }
 

@@ -180,6 +180,20 @@ const RULES: &[Rule] = &[
     rule("mcp.sync_limit", "0, or 5 to 86400 seconds", |c| {
         c.mcp.sync_limit.is_none_or(|seconds| seconds == 0 || (5..=DAY).contains(&seconds))
     }),
+    rule("http.allowed_hosts", "names or addresses, each with a port or without one", |c| {
+        c.http.allowed_hosts.iter().all(|host| is_host_and_port(host))
+    }),
+    rule(
+        "http.allowed_origins",
+        "origins as browsers send them: `https://name`, with the port where it is an unusual one",
+        |c| c.http.allowed_origins.iter().all(|origin| is_origin(origin)),
+    ),
+    rule("http.sessions", "1 to 100000 sessions", |c| (1..=100_000).contains(&c.http.sessions)),
+    rule("http.session_idle", "1 to 604800 seconds", |c| (1..=WEEK).contains(&c.http.session_idle)),
+    rule("http.connections", "4 to 10000 connections", |c| {
+        (4..=10_000).contains(&c.http.connections)
+    }),
+    rule("http.ping", "1 to 300 seconds", |c| (1..=300).contains(&c.http.ping)),
     rule("history.keep", "1 to 1000000 runs", |c| (1..=1_000_000).contains(&c.history.keep)),
     rule("history.max_age_days", "1 to 36500 days", |c| {
         (1..=36_500).contains(&c.history.max_age_days)
@@ -318,6 +332,11 @@ fn is_host_and_port(authority: &str) -> bool {
     let port = authority.strip_prefix(parsed.host());
     !parsed.host().is_empty()
         && port.is_some_and(|port| port.is_empty() || parsed.port_u16().is_some_and(|p| p > 0))
+}
+
+fn is_origin(origin: &str) -> bool {
+    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    host.is_some_and(is_host_and_port)
 }
 
 fn is_engine_host(host: &str) -> bool {

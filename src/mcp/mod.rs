@@ -1,4 +1,4 @@
-//! The face that MCP hosts see: a server on standard input and output, with tools, prompts, and its
+//! The face that MCP hosts see: a server on standard input and output or over HTTP, with tools, prompts, and its
 //! runs on record as resources.
 //!
 //! This room knows how hosts ask and how they want to be answered. It must never know containers:
@@ -16,6 +16,7 @@
 //! process carries it out. `serve` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
 //! what is still open, leave.
 
+mod http;
 mod logs;
 mod many;
 mod patience;
@@ -33,4 +34,5 @@ mod tools;
 mod transport;
 mod untrusted;
 
+pub use http::{Listen, ListenError, TokenError, TokenFile, serve_http};
 pub use serve::{Error, serve_stdio};

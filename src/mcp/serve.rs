@@ -9,8 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::server::Server;
+use super::session::Session;
 use super::transport::{self, Ends};
 use crate::ids::RunId;
 use crate::runner::Runner;
@@ -30,6 +32,10 @@ pub enum Error {
     Handshake(#[source] Box<ServerInitializeError>),
     #[error("the MCP session broke down: {0}")]
     Session(#[source] tokio::task::JoinError),
+    #[error(transparent)]
+    Listen(#[from] super::http::ListenError),
+    #[error(transparent)]
+    Token(#[from] super::http::TokenError),
     #[error("the sandboxes of these runs are not confirmed to be gone: {}", list(.0))]
     LeftBehind(Vec<RunId>),
 }
@@ -73,8 +79,7 @@ where
 {
     let ends = Ends::default();
     let server = Server::new(runner.clone(), &ends);
-    let (closing, giving_up) = (server.session.closing.clone(), server.session.giving_up.clone());
-    let calls = server.session.calls.clone();
+    let ending = Ending::of(&server.session);
     let longest = longest_line(runner.config().limits.task.bytes());
     let lines = transport::connect(reader, writer, longest, &ends);
     let mut service = tokio::spawn(async move {
@@ -91,8 +96,8 @@ where
 
     let finished = tokio::select! {
         () = ends.client_gone.cancelled() => {
-            if !calls.is_empty() {
-                tracing::warn!("the host left during {} calls; cancelling them", calls.len());
+            if !ending.calls.is_empty() {
+                tracing::warn!("the host left during {} calls; cancelling them", ending.calls.len());
             }
             None
         }
@@ -100,15 +105,7 @@ where
         result = &mut service => Some(result),
     };
 
-    closing.cancel();
-    calls.close();
-    // Calls are awaited too: one may have started its run after the runner looked.
-    let _ = tokio::join!(runner.shutdown(CLEAN_UP), timeout(CLEAN_UP, calls.wait()));
-    let left = runner.shutdown(Duration::ZERO).await;
-    giving_up.cancel();
-    if timeout(LAST_REPORTS, calls.wait()).await.is_err() {
-        tracing::warn!("{} calls did not end in time", calls.len());
-    }
+    let left = ending.run(&runner).await;
     ends.release.cancel();
     let finished = match finished {
         Some(result) => Some(result),
@@ -126,22 +123,52 @@ where
     result.map_err(Error::Session)?
 }
 
+/// The end of calls, in its order: no new ones, runs go, open calls are answered.
+pub(super) struct Ending {
+    pub closing: CancellationToken,
+    giving_up: CancellationToken,
+    calls: TaskTracker,
+}
+
+impl Ending {
+    /// Of this session, and of all that share its calls.
+    pub fn of(session: &Session) -> Self {
+        let Session { closing, giving_up, calls, .. } = session.clone();
+        Self { closing, giving_up, calls }
+    }
+
+    /// Returns the runs that are not confirmed to be gone.
+    pub async fn run(&self, runner: &Runner) -> Vec<RunId> {
+        let Self { closing, giving_up, calls } = self;
+        closing.cancel();
+        calls.close();
+        // Calls are awaited too: one may have started its run after the runner looked.
+        let _ = tokio::join!(runner.shutdown(CLEAN_UP), timeout(CLEAN_UP, calls.wait()));
+        let left = runner.shutdown(Duration::ZERO).await;
+        giving_up.cancel();
+        if timeout(LAST_REPORTS, calls.wait()).await.is_err() {
+            tracing::warn!("{} calls did not end in time", calls.len());
+        }
+        left
+    }
+}
+
 /// The longest line: a task of the longest kind in its longest JSON form (`\u0000` for one byte),
 /// and some room for the rest of the message.
-fn longest_line(task: u64) -> usize {
+pub(super) fn longest_line(task: u64) -> usize {
     let line = task.saturating_mul(6).saturating_add(1 << 20);
     usize::try_from(line).unwrap_or(usize::MAX)
 }
 
 /// The signals that ask us to leave. SIGHUP comes when the host's terminal closes.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -149,7 +176,7 @@ impl Signals {
         })
     }
 
-    async fn watch(mut self, stop: CancellationToken) {
+    pub async fn watch(mut self, stop: CancellationToken) {
         loop {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",

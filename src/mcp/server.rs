@@ -42,8 +42,17 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(runner: Runner, ends: &Ends) -> Self {
-        let tools = tools::all(&runner.config().limits);
-        Self { session: Session::new(runner, ends), tools: tools.into() }
+        Self::in_session(Session::new(runner, ends))
+    }
+
+    pub(super) fn in_session(session: Session) -> Self {
+        let tools = tools::all(&session.runner.config().limits);
+        Self { session, tools: tools.into() }
+    }
+
+    /// The same for another session.
+    pub(super) fn another(&self) -> Self {
+        Self { session: self.session.another(), tools: self.tools.clone() }
     }
 }
 
@@ -121,7 +130,7 @@ impl ServerHandler for Server {
         let as_task = request.name == tools::RUN
             && tasks::are_known(&context)
             && arguments.get("background").is_none_or(|background| background != true);
-        let call = tools::call(&request.name, self.session.clone(), arguments, context)?;
+        let call = tools::call(&request.name, self.session.at(&context), arguments, context)?;
         // rmcp forgets a handler that panics, and the host would wait for ever.
         let call = AssertUnwindSafe(call).catch_unwind();
         let answer = self.session.calls.track_future(call).await;

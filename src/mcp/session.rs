@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::http::visit::Visit;
 use super::transport::Ends;
 use crate::runner::Runner;
 
@@ -30,6 +31,9 @@ pub(super) struct Session {
     pub giving_up: CancellationToken,
     /// The calls that are not answered yet.
     pub calls: TaskTracker,
+    /// Cancelled when the connection broke that waits for the call; never where a broken one is the
+    /// end of everything.
+    pub lost: CancellationToken,
     /// What the host wants to hear in log notifications.
     pub level: SessionLevel,
     /// The places of calls that look into projects.
@@ -44,8 +48,29 @@ impl Session {
             closing: CancellationToken::new(),
             giving_up: CancellationToken::new(),
             calls: TaskTracker::new(),
+            lost: CancellationToken::new(),
             level: SessionLevel::default(),
             looking: Arc::new(Semaphore::new(LOOKING)),
+        }
+    }
+
+    /// Another session of the same server.
+    pub fn another(&self) -> Self {
+        Self { level: SessionLevel::default(), ..self.clone() }
+    }
+
+    /// As one call sees it: over HTTP each session has an end of its own.
+    pub fn at(&self, context: &RequestContext<RoleServer>) -> Self {
+        let parts = context.extensions.get::<http::request::Parts>();
+        let visit = parts.and_then(|parts| parts.extensions.get::<Arc<Visit>>());
+        let Some((visit, held)) = visit.and_then(|visit| Some((visit, visit.session()?))) else {
+            return self.clone();
+        };
+        Self {
+            client_gone: held.client_gone.clone(),
+            closing: held.closing.clone(),
+            lost: visit.lost.clone(),
+            ..self.clone()
         }
     }
 }

@@ -95,6 +95,24 @@ impl Line {
         Ok(entries.filter_map(name).filter_map(number).collect())
     }
 
+    /// How many stand in it.
+    pub fn length(&self) -> io::Result<usize> {
+        let mut alive = 0;
+        for number in self.numbers()? {
+            let file = match options().open(self.path_of(number)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+                Err(Errno::WOULDBLOCK) => alive += 1,
+                // Whoever stands behind a dead one buries it.
+                Ok(()) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(alive)
+    }
+
     fn path_of(&self, number: u64) -> PathBuf {
         self.folder.join(format!("{number:0DIGITS$}"))
     }

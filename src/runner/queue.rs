@@ -53,6 +53,13 @@ impl Queue {
         }
     }
 
+    /// How many have a place and how many wait for one, as our own settings count places.
+    pub fn crowd(&self) -> io::Result<(usize, usize)> {
+        let all = self.line.length()?;
+        let running = all.min(self.places);
+        Ok((running, all - running))
+    }
+
     /// Stands in line for writing to a workspace.
     pub async fn write(&self, workspace: &WorkspacePath) -> io::Result<Writer> {
         let path = workspace.path().to_owned();

@@ -26,6 +26,8 @@ pub struct Runner {
     live: Arc<Mutex<Vec<(RunId, Canceller)>>>,
     tracker: TaskTracker,
     detached: bool,
+    /// Who hears of every run's end.
+    ended: Option<mpsc::UnboundedSender<Report>>,
 }
 
 /// Why there is no runner.
@@ -75,6 +77,7 @@ impl Runner {
             live: Arc::default(),
             tracker: TaskTracker::new(),
             detached: false,
+            ended: None,
         })
     }
 
@@ -83,6 +86,17 @@ impl Runner {
     #[must_use]
     pub fn detached(self) -> Self {
         Self { detached: true, ..self }
+    }
+
+    /// Tells the report of every run that ends from now on, whoever waits for it.
+    #[must_use]
+    pub fn telling(self, ended: mpsc::UnboundedSender<Report>) -> Self {
+        Self { ended: Some(ended), ..self }
+    }
+
+    /// How many runs have a place and how many wait for one, of all processes of this machine.
+    pub fn crowd(&self) -> std::io::Result<(usize, usize)> {
+        self.shared.queue.crowd()
     }
 
     pub fn config(&self) -> &Config {
@@ -216,6 +230,9 @@ impl Runner {
         self.tracker.spawn(async move {
             let report = work.await;
             runner.lock().retain(|(live, _)| *live != id);
+            if let Some(ended) = &runner.ended {
+                drop(ended.send(report.clone()));
+            }
             // Nobody may be listening any more; the record on disk has the report.
             drop(done.send(report));
         });

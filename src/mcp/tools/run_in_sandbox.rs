@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{BadArguments, Reader};
 use super::entry::Entry;
-use crate::config::{Keep, Limits};
+use crate::config::{Disconnect, Keep, Limits};
 use crate::mcp::logs::Logs;
 use crate::mcp::progress::Progress;
 use crate::mcp::session::Session;
@@ -209,8 +209,18 @@ async fn leave(
     Some(standing::running(&id))
 }
 
+/// Whether the run is on record; it tells only once.
+async fn is_recorded(run: &mut Run, known: &mut Option<bool>) -> bool {
+    if known.is_none() {
+        *known = Some(run.begun().await.unwrap_or(false));
+    }
+    *known == Some(true)
+}
+
 /// Tells the host of the end of a run that no call waits for, if both live to see it.
-fn tell_the_end(run: Run, session: &Session, context: RequestContext<RoleServer>) {
+fn tell_the_end(run: Run, session: &Session, mut context: RequestContext<RoleServer>) {
+    // What came with the request keeps its session from being idle.
+    context.extensions = rmcp::model::Extensions::default();
     let closing = session.closing.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -244,7 +254,9 @@ async fn follow(
     }
     let canceller = run.canceller();
     let mut stopped = false;
-    let (mut impatient, mut outlasted) = (false, false);
+    let (mut impatient, mut outlasted, mut lost) = (false, false, false);
+    let mut recorded = None;
+    let disconnect = session.runner.config().http.disconnect;
     loop {
         tokio::select! {
             biased;
@@ -269,10 +281,22 @@ async fn follow(
                 }
                 None => break,
             },
-            () = &mut patience, if !stopped && !impatient => {
+            () = session.lost.cancelled(), if !stopped && !lost => {
+                lost = true;
+                match disconnect {
+                    // Without a record the result could be had from nowhere else.
+                    Disconnect::Keep => {
+                        if is_recorded(&mut run, &mut recorded).await {
+                            run.keep().await;
+                        }
+                    }
+                    Disconnect::Cancel => canceller.cancel(CancelReason::Asked),
+                }
+            }
+            // Who has lost the connection may come back for the result itself.
+            () = &mut patience, if !stopped && !impatient && !lost => {
                 impatient = true;
-                // Without a record the result could be had from nowhere else.
-                if run.begun().await.unwrap_or(false) {
+                if is_recorded(&mut run, &mut recorded).await {
                     run.keep().await;
                     outlasted = true;
                     break;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::arguments::{BadArguments, Reader};
 use super::entry::Entry;
 use super::run_in_sandbox::{MODES, meta};
-use crate::config::{Keep, Limits};
+use crate::config::{Disconnect, Keep, Limits};
 use crate::mcp::many::{answer, running};
 use crate::mcp::progress::Progress;
 use crate::mcp::session::Session;
@@ -188,9 +188,10 @@ async fn follow(
     };
     tokio::pin!(patience);
     // What nobody picks from goes on by itself; picking needs us.
-    let kept = settings.keep == Keep::All && pick == Pick::All && many.keep().await;
+    let mut kept = settings.keep == Keep::All && pick == Pick::All && many.keep().await;
     let mut reports: Vec<Option<Report>> = vec![None; count];
-    let (mut stopped, mut impatient) = (false, false);
+    let (mut stopped, mut impatient, mut lost) = (false, false, false);
+    let disconnect = session.runner.config().http.disconnect;
     let outlasted = loop {
         tokio::select! {
             biased;
@@ -216,7 +217,15 @@ async fn follow(
                 }
                 None => break false,
             },
-            () = &mut patience, if !stopped && !impatient => {
+            () = session.lost.cancelled(), if !stopped && !lost => {
+                lost = true;
+                match disconnect {
+                    Disconnect::Keep => kept = kept || pick == Pick::All && many.keep().await,
+                    Disconnect::Cancel => many.cancel(CancelReason::Asked),
+                }
+            }
+            // Who has lost the connection may come back for the result itself.
+            () = &mut patience, if !stopped && !impatient && !lost => {
                 impatient = true;
                 if many.keep().await {
                     break true;

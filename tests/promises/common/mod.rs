@@ -18,6 +18,7 @@ pub mod leftovers;
 pub mod mcp;
 pub mod model;
 pub mod product;
+pub mod web;
 pub mod wire;
 pub mod workspace;
 
@@ -25,6 +26,7 @@ pub use internet::Internet;
 pub use mcp::Mcp;
 pub use model::{Answer, Gate, Model, Part, Reply, Script};
 pub use product::{Finished, Product, Running, Stream};
+pub use web::Web;
 pub use workspace::Workspace;
 
 use std::time::Duration;

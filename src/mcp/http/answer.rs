@@ -1,0 +1,261 @@
+//! What each request over HTTP is answered with.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
+    CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, VARY, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use rmcp::transport::streamable_http_server::StreamableHttpService;
+use serde_json::json;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::door::Door;
+use super::metrics::Metrics;
+use super::sessions::Sessions;
+use super::visit::{Kind, Visit, Watched};
+use crate::mcp::server::Server;
+
+/// Where each thing is.
+pub(super) const MCP: &str = "/mcp";
+const HEALTH: &str = "/healthz";
+const METRICS: &str = "/metrics";
+
+const SESSION: &str = "mcp-session-id";
+const VERSION: &str = "mcp-protocol-version";
+
+/// The version from which on there are no sessions.
+const WITHOUT_SESSIONS: &str = "2026-07-28";
+
+/// How long a body may pause.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const EXPOSITION: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// What scripts of pages may send.
+const PAGES_MAY_SEND: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, accept, last-event-id, mcp-session-id, mcp-protocol-version, \
+     mcp-method, mcp-name",
+);
+
+pub(super) type Body = BoxBody<Bytes, Infallible>;
+
+/// Why a request is not answered as it wanted, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub status: StatusCode,
+    message: String,
+    hint: &'static str,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, message: &str, hint: &'static str) -> Self {
+        Self { status, message: message.to_owned(), hint }
+    }
+
+    fn response(self) -> Response<Body> {
+        let body = json!({ "error": self.message, "hint": self.hint }).to_string() + "\n";
+        let mut response = whole(self.status, JSON, body);
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            _ => {}
+        }
+        // What is left of the body is not read, so nothing else can follow on this connection.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+}
+
+fn whole(status: StatusCode, kind: HeaderValue, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What answers on all connections.
+#[derive(Clone)]
+pub(super) struct Answers {
+    pub door: Arc<Door>,
+    pub mcp: StreamableHttpService<Server, Sessions>,
+    pub sessions: Arc<Sessions>,
+    pub metrics: Arc<Metrics>,
+    /// Longest body.
+    pub longest: usize,
+    /// Cancelled when the server takes no more.
+    pub closing: CancellationToken,
+    /// The answers that are on their way.
+    pub open: TaskTracker,
+}
+
+impl Answers {
+    pub async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let asked = request.headers().clone();
+        let mut response = match self.door.check_host(request.uri(), &asked) {
+            Ok(()) => match self.door.check_origin(&asked) {
+                Ok(origin) => {
+                    let mut response = self.route(request, origin.is_some()).await;
+                    if let Some(origin) = origin {
+                        open_to(origin, response.headers_mut());
+                    }
+                    response
+                }
+                Err(refusal) => refusal.response(),
+            },
+            Err(refusal) => refusal.response(),
+        };
+        if self.closing.is_cancelled() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.metrics.answered(response.status());
+        Ok(response)
+    }
+
+    async fn route(&self, request: Request<Incoming>, from_a_page: bool) -> Response<Body> {
+        let (path, method) = (request.uri().path(), request.method());
+        let read = [Method::GET, Method::HEAD].contains(method);
+        let known = [MCP, HEALTH, METRICS].contains(&path);
+        if known && from_a_page && *method == Method::OPTIONS {
+            return whole(StatusCode::NO_CONTENT, TEXT, String::new());
+        }
+        if path == HEALTH && read {
+            return whole(StatusCode::OK, TEXT, "ok\n".into());
+        }
+        if !known {
+            let hint = "MCP is at /mcp; there are /healthz and /metrics besides";
+            return Refusal::new(StatusCode::NOT_FOUND, "there is nothing here", hint).response();
+        }
+        if path != HEALTH
+            && let Err(refusal) = self.door.check_token(request.headers())
+        {
+            return refusal.response();
+        }
+        match path {
+            MCP => self.mcp(request).await.unwrap_or_else(Refusal::response),
+            METRICS if read => whole(StatusCode::OK, EXPOSITION, self.exposition().await),
+            _ => Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this can be read only", "use GET")
+                .response(),
+        }
+    }
+
+    async fn exposition(&self) -> String {
+        self.metrics.exposition(&self.sessions).await
+    }
+
+    async fn mcp(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        if self.closing.is_cancelled() {
+            let hint = "its runs on record are there for the next one";
+            return Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server is shutting down",
+                hint,
+            ));
+        }
+        let (mut head, body) = request.into_parts();
+        let text =
+            |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let session = text(SESSION).map(ToOwned::to_owned);
+        let is_sessionless = text(VERSION).is_some_and(|version| version >= WITHOUT_SESSIONS);
+        let kind = if head.method == Method::GET { Kind::Listens } else { Kind::Call };
+        let held = session.as_deref().filter(|_| !is_sessionless);
+        let visit = Arc::new(Visit::new(held.and_then(|id| self.sessions.find(id)), kind));
+        // Before anything is started: the client may leave at any time.
+        let lost = visit.lost.clone().drop_guard();
+        let body = self.read(&head.headers, body).await?;
+        let opens = head.method == Method::POST && session.is_none();
+        let answer = (head.method == Method::POST).then(|| self.open.token());
+        // Ending a session must not count as a use of it.
+        if head.method != Method::DELETE {
+            head.extensions.insert(visit.clone());
+        }
+        let request = Request::from_parts(head, Full::new(body));
+        let response = self.mcp.handle(request).await;
+        if opens
+            && response.status() == StatusCode::INTERNAL_SERVER_ERROR
+            && self.sessions.is_full()
+        {
+            let message =
+                format!("all {} sessions of this server are in use", self.sessions.count());
+            let hint = "end one, wait, or raise `[http] sessions`";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, &message, hint));
+        }
+        Ok(response.map(|body| BodyExt::boxed(Watched::new(body, visit, answer, lost))))
+    }
+
+    /// The whole body, within its bounds.
+    async fn read(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
+        let too_long = || {
+            Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &format!("a message may have at most {} bytes", self.longest),
+                "the longest task is `limits.task`",
+            )
+        };
+        let told =
+            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if told.is_some_and(|told: usize| told > self.longest) {
+            return Err(too_long());
+        }
+        if body.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        let mut read = BytesMut::new();
+        loop {
+            let frame = timeout(BODY_PAUSE, body.frame()).await.map_err(|_| {
+                let message = "the body did not come";
+                Refusal::new(StatusCode::REQUEST_TIMEOUT, message, "send it without long pauses")
+            })?;
+            match frame {
+                None => return Ok(read.freeze()),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if read.len() + data.len() > self.longest {
+                        return Err(too_long());
+                    }
+                    read.extend_from_slice(&data);
+                }
+                Some(Err(error)) => {
+                    let message = format!("the body broke off: {error}");
+                    return Err(Refusal::new(StatusCode::BAD_REQUEST, &message, "send it again"));
+                }
+            }
+        }
+    }
+}
+
+/// Lets a page that may use this server read the answer.
+fn open_to(origin: HeaderValue, headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST, DELETE, OPTIONS"),
+    );
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, PAGES_MAY_SEND);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(SESSION));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(VARY, HeaderValue::from(ORIGIN));
+}
