@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 
 log = logging.getLogger(__name__)
 
-Emitter = Callable[[dict[str, Any]], Awaitable[Any]]
+Emitter = Callable[[dict], Awaitable[Any]]
 Report = dict[str, Any]
 
 Mode = Literal["read_only", "isolated", "direct"]
@@ -82,7 +82,7 @@ class Failure(Exception):
 
 
 def one_line(text: str, most: int = STATUS) -> str:
-    line = " ".join(LOADING.sub("&lt;", UNSEEN.sub("", text)).replace("![", "!\\[").split())
+    line = " ".join(LOADING.sub("&lt;", UNSEEN.sub("", text)).replace("](", "] (").split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
@@ -206,7 +206,7 @@ class Binary:
     async def _spawn(self, *args: str) -> asyncio.subprocess.Process:
         if not os.path.isabs(self.valves.workspace) or not os.path.isdir(self.folder):
             what = f"the valve `workspace` is {self.valves.workspace!r}, which is no folder here."
-            raise Failure(what, "an administrator sets it to the project's whole path, as Open WebUI's process sees it.")
+            raise Failure(what, "an administrator sets it to the project's whole path as Open WebUI's process sees it.")
         pipe = asyncio.subprocess.PIPE
         environment = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
         try:
@@ -365,13 +365,10 @@ class Server:
     async def _check(self, response: httpx.Response) -> None:
         if response.is_success:
             return
-        said = one_line((await response.aread()).decode(errors="replace"), 400)
-        todo = {
-            401: "an administrator puts what `sandbox-mcp token` prints into the valve `token`.",
-            403: "the server does not know this name of itself: add it to its `allowed_hosts`, see docs/http.md.",
-            404: "the valve `url` ends in `/mcp`; if it does, the server was restarted: ask again.",
-        }.get(response.status_code, "see the server's log; it is started with `sandbox-mcp serve --http`.")
-        raise Failure(f"{self.valves.url} answers {response.status_code}: {said}", todo)
+        said = (await response.aread()).decode(errors="replace")
+        told = json.loads(said) if said.startswith("{") else {}
+        hint = told.get("hint") or "it is started with `sandbox-mcp serve --http`, and its log says more."
+        raise Failure(f"{self.valves.url} answers {response.status_code}: {told.get('error') or said}", hint)
 
     async def _messages(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         if "event-stream" not in response.headers.get("Content-Type", ""):
@@ -566,6 +563,8 @@ class Call:
     async def confirm(self, ask: Emitter | None, title: str, run_id: str) -> None:
         """The model proposes; a person in front of the chat decides."""
         report = await self.find(run_id)
+        if report["changes"].get("applied") is not False or not report["changes"]["files"]:
+            raise Failure(f"run {run_id} has no changes to decide on.", "show_run shows what became of it.")
         names = [code(item["path"]) for item in report["changes"]["files"]]
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
         message = f"Run {run_id} in {code(report['workspace']['path'])}: {', '.join(names[:20])}{more}"

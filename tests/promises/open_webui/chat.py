@@ -5,6 +5,7 @@ import json
 import sys
 
 import real  # noqa: F401
+import relay
 from open_webui.utils.plugin import load_tool_module_by_id
 from open_webui.utils.tools import get_async_tool_function_and_apply_extra_params, get_tool_specs
 
@@ -18,13 +19,18 @@ async def main(path, asked):
         tool, frontmatter, _ = await load_tool_module_by_id("sandbox", file.read())
     if asked.get("specs"):
         return tell(frontmatter=frontmatter, specs=get_tool_specs(tool))
+    way, stop = relay.Relay(), asyncio.Event()
+    if asked.get("cut_at"):
+        asked["valves"]["url"] = await way.to(asked["valves"]["url"])
     tool.valves = tool.Valves(**asked["valves"])
-    stop = asyncio.Event()
 
     async def emit(event):
         tell(event=event)
-        if asked.get("stop_at") and asked["stop_at"] in event["data"].get("description", ""):
+        said = event["data"].get("description", "")
+        if asked.get("stop_at") and asked["stop_at"] in said:
             stop.set()
+        if asked.get("cut_at") and asked["cut_at"] in said:
+            way.cut()
 
     async def ask(event):
         tell(asked=event)
