@@ -38,6 +38,9 @@ const ANSWER: usize = 64 << 10;
 
 const TITLE: usize = 100;
 
+/// Longest URI that an error repeats.
+const LONGEST_URI: usize = 2048;
+
 /// How long an answer waits for the word that the list has changed.
 const LAST_WORD: Duration = Duration::from_millis(250);
 
@@ -183,7 +186,7 @@ fn read_now(runner: &Runner, uri: &str) -> Result<ReadResourceResult, ErrorData>
             "there is no resource `{}`; resources/list has the newest runs of this folder",
             one_line(uri, TITLE)
         );
-        return Err(ErrorData::resource_not_found(message, None));
+        return Err(ErrorData::resource_not_found(message, named(uri)));
     };
     if view == View::Patch {
         let text = patch(&entry, uri)?;
@@ -201,6 +204,11 @@ fn read_now(runner: &Runner, uri: &str) -> Result<ReadResourceResult, ErrorData>
     let contents =
         ResourceContents::text(text.map_err(broken)?, uri).with_mime_type(view.mime_type());
     Ok(ReadResourceResult::new(vec![contents]))
+}
+
+/// The URI as it was asked for, which hosts match by; not one that nobody means.
+fn named(uri: &str) -> Option<Value> {
+    (uri.len() <= LONGEST_URI).then(|| json!({ "uri": uri }))
 }
 
 fn report(entry: &Entry) -> Result<String, history::Error> {
@@ -247,7 +255,7 @@ fn patch(entry: &Entry, uri: &str) -> Result<String, ErrorData> {
         OutcomeError::Io { .. } | OutcomeError::Store(_) => broken(error),
         none => {
             let message = format!("there is no `{}`: {none}", one_line(uri, TITLE));
-            ErrorData::resource_not_found(message, None)
+            ErrorData::resource_not_found(message, named(uri))
         }
     })?;
     let mut text = String::new();

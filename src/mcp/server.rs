@@ -199,6 +199,10 @@ impl ServerHandler for Server {
                     .map(CustomResult)
                     .map_err(|error| ErrorData::internal_error(error.to_string(), None))
             }
+            // From 2026-07-28 on there are no such methods, whatever they are given.
+            "initialize" | "logging/setLevel" if is_stateless(&context) => {
+                Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None))
+            }
             method @ ("tools/list"
             | "prompts/list"
             | "prompts/get"

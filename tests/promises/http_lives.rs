@@ -304,7 +304,6 @@ async fn signalled(signal: Signal) {
     web.server.signal(signal);
     let result = stream.result().await;
     assert_eq!(result["structuredContent"]["status"], "cancelled", "{result:#}");
-    drop(client);
     let end = web.server.wait_within(PROMISED).await;
     end.assert_code(0);
     drop(listening);

@@ -11,6 +11,7 @@ mod cancel_removes_the_container;
 mod cli;
 mod compose_parity;
 mod config_command;
+mod conformance;
 mod doctor;
 mod edits_files;
 mod egress_end_to_end;

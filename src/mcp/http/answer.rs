@@ -181,8 +181,8 @@ impl Answers {
         let session = text(SESSION).map(ToOwned::to_owned);
         let is_sessionless = text(VERSION).is_some_and(|version| version >= WITHOUT_SESSIONS);
         let kind = if head.method == Method::GET { Kind::Listens } else { Kind::Call };
-        let held = session.as_deref().filter(|_| !is_sessionless);
-        let visit = Arc::new(Visit::new(held.and_then(|id| self.sessions.find(id)), kind));
+        let known = session.as_deref().filter(|_| !is_sessionless);
+        let visit = Arc::new(Visit::new(known.and_then(|id| self.sessions.find(id)), kind));
         // Before anything is started: the client may leave at any time.
         let lost = visit.lost.clone().drop_guard();
         let body = self.read(&head.headers, body).await?;

