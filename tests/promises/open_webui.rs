@@ -30,14 +30,18 @@ struct House {
     model: Model,
     product: Product,
     workspace: Workspace,
+    /// Where scripts may put a way to the server that can be cut.
+    relay: u16,
 }
 
 impl House {
     /// With a script for each task that has a word.
     async fn new<const N: usize>(scripts: [(&str, Script); N]) -> Self {
         let model = Model::routed(scripts).await;
-        let product = Product::with_model(&model).await;
-        Self { model, product, workspace: Workspace::new() }
+        let relay = free_port();
+        let config = format!("[http]\nallowed_hosts = [\"127.0.0.1:{relay}\"]");
+        let product = Product::with_model(&model).await.config(&config);
+        Self { model, product, workspace: Workspace::new(), relay }
     }
 
     /// A script of ours in this house, in no project's folder.
@@ -49,6 +53,7 @@ impl House {
         let mut command = Command::from(command);
         self.product.furnish(&mut command);
         command.envs(own).env("DATA_DIR", self.product.folder("data"));
+        command.env("RELAY_PORT", self.relay.to_string());
         // Its own scratch files are not ours to look for.
         command.env("TMPDIR", self.product.folder("data")).current_dir("/");
         self.product.start(command)
@@ -77,6 +82,14 @@ impl House {
         }
         self.product.leftovers().check_within(SOON).await;
     }
+}
+
+/// A port that nobody is given by chance: below those that connections get.
+fn free_port() -> u16 {
+    let first = u16::try_from(std::process::id() % 12_000).expect("small");
+    let mut ports = (0..12_000).map(|more| 20_000 + (first + more) % 12_000);
+    let free = ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("a free port")
 }
 
 /// The newest run on record.

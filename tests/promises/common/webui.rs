@@ -94,7 +94,6 @@ impl Python {
             ("OFFLINE_MODE", "true"),
             ("WEBUI_SECRET_KEY", "only a test's"),
             ("GLOBAL_LOG_LEVEL", "ERROR"),
-            ("PYTHONDONTWRITEBYTECODE", "1"),
         ]);
         command
     }

@@ -1,4 +1,7 @@
-"""One call of the tool, as a chat of Open WebUI makes it. Prints what the person and the model get, a JSON line each."""
+"""Calls of the tool as chats of Open WebUI make them, one for each line of standard input.
+
+Prints what the person and the model get, a JSON line each.
+"""
 
 import asyncio
 import json
@@ -14,11 +17,7 @@ def tell(**line):
     print(json.dumps(line), flush=True)
 
 
-async def main(path, asked):
-    with open(path) as file:
-        tool, frontmatter, _ = await load_tool_module_by_id("sandbox", file.read())
-    if asked.get("specs"):
-        return tell(frontmatter=frontmatter, specs=get_tool_specs(tool))
+async def chat(tool, asked):
     way, stop = relay.Relay(), asyncio.Event()
     if asked.get("cut_at"):
         asked["valves"]["url"] = await way.to(asked["valves"]["url"])
@@ -43,14 +42,23 @@ async def main(path, asked):
         "__user__": {"id": "u", "role": "user", "valves": tool.UserValves(**asked.get("user_valves", {}))},
     }
     function = await get_async_tool_function_and_apply_extra_params(getattr(tool, asked["method"]), extra)
-    call = asyncio.create_task(function(**asked["arguments"]))
-    await asyncio.wait([call, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    call, stopping = asyncio.create_task(function(**asked["arguments"])), asyncio.create_task(stop.wait())
+    await asyncio.wait([call, stopping], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         call.cancel()  # as its stop button does
+    stopping.cancel()
     try:
         tell(result=await call)
     except asyncio.CancelledError:
         tell(stopped=True)
 
 
-asyncio.run(main(sys.argv[1], json.loads(sys.argv[2])))
+async def main(path):
+    with open(path) as file:
+        tool, frontmatter, _ = await load_tool_module_by_id("sandbox", file.read())
+    tell(frontmatter=frontmatter, specs=get_tool_specs(tool))
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        await chat(tool, json.loads(line))
+
+
+asyncio.run(main(sys.argv[1]))

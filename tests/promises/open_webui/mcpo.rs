@@ -17,8 +17,7 @@ struct Mcpo {
 
 impl Mcpo {
     async fn start(python: &Python, house: &House) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = port.local_addr().expect("an address").port();
+        let port = free_port();
         let mut command = Command::new(python.program("python"));
         command.arg(python.program("mcpo"));
         command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--api-key", KEY]);
@@ -27,7 +26,7 @@ impl Mcpo {
         command.current_dir(house.workspace.path());
         let mut running = house.product.start(command);
         running.close_stdin();
-        running.stderr.says("Application startup complete").await;
+        running.stderr.says("Uvicorn running on").await;
         Self { running, base: format!("http://127.0.0.1:{port}") }
     }
 

@@ -1,4 +1,7 @@
-"""Open WebUI's own MCP client, used as its chats use it. A line on standard input stops the chat."""
+"""Open WebUI's own MCP client, used as its chats use it, one for each line of standard input.
+
+Where a line says so, the next one stops the chat.
+"""
 
 import asyncio
 import json
@@ -9,17 +12,16 @@ from open_webui.utils.mcp.client import MCPClient
 from open_webui.utils.tools import clean_openai_tool_schema
 
 
-async def main(url, token, arguments):
+async def chat(url, token, task, stop=False):
     client = MCPClient()
     told = {}
     try:
         await client.connect(url, headers={"Authorization": f"Bearer {token}"})
         told["instructions"] = client.instructions
         told["specs"] = [clean_openai_tool_schema(spec) for spec in await client.list_tool_specs()]
-        call = asyncio.create_task(client.call_tool("run_in_sandbox", arguments))
-        line = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
-        await asyncio.wait([call, line], return_when=asyncio.FIRST_COMPLETED)
-        if line.done() and line.result():
+        call = asyncio.create_task(client.call_tool("run_in_sandbox", {"task": task}))
+        if stop:
+            await asyncio.to_thread(sys.stdin.readline)
             call.cancel()
         told["result"] = await call
     except asyncio.CancelledError:
@@ -30,7 +32,12 @@ async def main(url, token, arguments):
         told["error"] = str(error)
     finally:
         await client.disconnect()
-    print(json.dumps(told))
+    print(json.dumps(told), flush=True)
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
+async def main():
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        await chat(**json.loads(line))
+
+
+asyncio.run(main())

@@ -1,6 +1,7 @@
 """A way to a server that can be cut, as a network or a sleeping laptop cuts it."""
 
 import asyncio
+import os
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -28,8 +29,8 @@ class Relay:
             await asyncio.gather(pump(reader, onward), pump(further, writer))
             self.open -= {writer, onward}
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        port = int(os.environ["RELAY_PORT"])  # the server has to know what it is called by
+        await asyncio.start_server(serve, "127.0.0.1", port)
         return urlunsplit(there._replace(netloc=f"127.0.0.1:{port}"))
 
     def cut(self):

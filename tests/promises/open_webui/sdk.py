@@ -47,31 +47,34 @@ else:
         return session.protocol_version
 
 
-async def main(url, token, what, mode):
-    way, heard, told = relay.Relay(), asyncio.Event(), {"progress": []}
+async def run(session, way, what):
+    """Its task is its name, which the scripted model goes by."""
+    heard, told = asyncio.Event(), {"what": what, "version": spoken(session), "progress": []}
 
     async def progress(number, total, message):
         told["progress"].append(message)
         if "bash" in message:
             heard.set()
 
-    async with connect(await way.to(url), {"Authorization": f"Bearer {token}"}, mode) as session:
-        told["version"] = spoken(session)
-        asked = session.call_tool("run_in_sandbox", {"task": "a note"}, progress_callback=progress)
-        call = asyncio.create_task(asked)
-        if what != "whole":
-            await heard.wait()
-            if what == "cancel":
-                await withdraw(session, call)
-            else:
-                way.cut()
-                print("cut", flush=True)
-        try:
-            result = (await call).model_dump(mode="json", by_alias=True)
-            told["result"] = result["structuredContent"]
-        except asyncio.CancelledError:
-            told["stopped"] = True
+    call = asyncio.create_task(session.call_tool("run_in_sandbox", {"task": what}, progress_callback=progress))
+    if what != "whole":
+        await heard.wait()
+        if what == "cancel":
+            await withdraw(session, call)
+        else:
+            way.cut()
+    try:
+        told["result"] = (await call).model_dump(mode="json", by_alias=True)["structuredContent"]
+    except asyncio.CancelledError:
+        told["stopped"] = True
     print(json.dumps(told), flush=True)
+
+
+async def main(url, token, mode, *whats):
+    way = relay.Relay()
+    async with connect(await way.to(url), {"Authorization": f"Bearer {token}"}, mode) as session:
+        for what in whats:
+            await run(session, way, what)
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -13,25 +13,63 @@ struct Chat {
     stopped: bool,
 }
 
-async fn chat(house: &House, asked: &Value) -> Chat {
-    let python = Python::open_webui().expect("it was there before");
-    let mut command = python.script("chat.py");
-    command.arg(TOOL).arg(asked.to_string()).env("OPENAI_API_KEY", "not for the binary");
-    let lines = house.lines(command).await;
-    let events = |kind: &'static str| {
-        lines.iter().filter(move |line| line["event"]["type"] == kind).map(|l| &l["event"]["data"])
-    };
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let statuses: Vec<_> = events("status").map(|data| text(&data["description"])).collect();
-    let (last, before) = lines.split_last().expect("lines");
-    let done = before.iter().filter(|line| line["event"]["data"]["done"] == true).count();
-    assert_eq!(done, 1, "the status ends once: {lines:#?}");
-    Chat {
-        statuses,
-        source: events("source").map(|data| text(&data["document"][0])).collect(),
-        asked: lines.iter().map(|line| line["asked"].clone()).filter(Value::is_object).collect(),
-        result: last["result"].as_str().unwrap_or_default().to_owned(),
-        stopped: last["stopped"] == true,
+/// One Open WebUI, in which any number of chats are had.
+struct WebUi {
+    house: House,
+    running: Running,
+    seen: usize,
+}
+
+impl WebUi {
+    fn start(python: &Python, house: House) -> Self {
+        let mut command = python.script("chat.py");
+        command.arg(TOOL).env("OPENAI_API_KEY", "not for the binary");
+        let running = house.start(command);
+        Self { house, running, seen: 0 }
+    }
+
+    /// The lines up to one that has one of these.
+    async fn lines(&mut self, last: &[&str]) -> Vec<Value> {
+        let seen = self.seen;
+        let read = |text: &str, _| {
+            let lines = text.lines().skip(seen).map(serde_json::from_str::<Value>);
+            // The last may still be on its way.
+            let lines: Vec<_> = lines.map_while(Result::ok).collect();
+            let end = lines.iter().position(|line| last.iter().any(|key| !line[*key].is_null()))?;
+            Some(lines[..=end].to_vec())
+        };
+        let errors = || self.running.stderr.text();
+        let lines = self.running.stdout.until(&format!("{last:?}; {}", errors()), read).await;
+        self.seen += lines.len();
+        lines
+    }
+
+    async fn chat(&mut self, asked: &Value) -> Chat {
+        if self.seen == 0 {
+            self.lines(&["specs"]).await;
+        }
+        self.running.feed(format!("{asked}\n").as_bytes()).await;
+        let lines = self.lines(&["result", "stopped"]).await;
+        let events = |kind: &'static str| {
+            let lines = lines.iter().map(|line| &line["event"]);
+            lines.filter(move |event| event["type"] == kind).map(|event| &event["data"])
+        };
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let done = events("status").filter(|data| data["done"] == true).count();
+        assert_eq!(done, 1, "the status ends once: {lines:#?}");
+        let last = lines.last().expect("lines");
+        Chat {
+            statuses: events("status").map(|data| text(&data["description"])).collect(),
+            source: events("source").map(|data| text(&data["document"][0])).collect(),
+            asked: lines.iter().map(|l| l["asked"].clone()).filter(Value::is_object).collect(),
+            result: last["result"].as_str().unwrap_or_default().to_owned(),
+            stopped: last["stopped"] == true,
+        }
+    }
+
+    async fn close(self, web: Option<Web>) {
+        self.running.wait().await.assert_code(0);
+        self.house.close(web).await;
     }
 }
 
@@ -71,27 +109,26 @@ fn assert_told(chat: &Chat, wrong: &str, todo: &str) {
 async fn is_loaded_and_described() {
     let Some(python) = Python::open_webui() else { return };
     let product = Product::without_engine();
-    let specs = |command: std::process::Command| async {
-        let mut command = Command::from(command);
-        command.env("DATA_DIR", product.folder("data"));
+    let run = |script: &'static str| async {
+        let mut command = Command::from(python.script(script));
+        command.arg(TOOL).env("DATA_DIR", product.folder("data"));
         let mut running = product.start(command);
         running.close_stdin();
         let ended = running.wait().await;
         ended.assert_code(0);
-        ended
+        ended.stdout
     };
-    let mut command = python.script("chat.py");
-    command.arg(TOOL).arg(json!({ "specs": true }).to_string());
-    let told: Value = serde_json::from_str(&specs(command).await.stdout).expect("JSON");
+    let told: Value = serde_json::from_str(&run("chat.py").await).expect("JSON");
     assert_eq!(told["frontmatter"]["title"], "Coding sandbox", "{told:#}");
     // It would be installed by pip at each start.
     assert_eq!(told["frontmatter"].get("requirements"), None);
     let specs_of = told["specs"].as_array().expect("specs");
     let names: Vec<_> = specs_of.iter().map(|spec| spec["name"].as_str().expect("name")).collect();
     assert_eq!(names, ["apply_changes", "discard_changes", "run_in_sandbox", "show_run"]);
-    let run = &specs_of[2]["parameters"];
-    assert_eq!(run["required"], json!(["task"]), "{run:#}");
-    assert_eq!(run["properties"].as_object().expect("properties").len(), 2, "{run:#}");
+    let arguments = &specs_of[2]["parameters"];
+    assert_eq!(arguments["required"], json!(["task"]), "{arguments:#}");
+    let named = arguments["properties"].as_object().expect("properties");
+    assert_eq!(named.len(), 2, "{arguments:#}");
     for spec in specs_of {
         for (name, property) in spec["parameters"]["properties"].as_object().expect("object") {
             assert!(property["description"].is_string(), "{name} of {spec:#}");
@@ -104,24 +141,21 @@ async fn is_loaded_and_described() {
         assert!(!source.contains(word), "{word}");
     }
 
-    let mut command = python.script("rendering.py");
-    command.arg(TOOL);
-    let ended = specs(command).await;
-    assert!(ended.stdout.contains(" attacks"), "{ended:#?}");
+    let told = run("rendering.py").await;
+    assert!(told.contains(" attacks"), "{told}");
     product.leftovers().check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_sees_the_work_and_decides_on_the_changes() {
-    if Python::open_webui().is_none() {
-        return;
-    }
+    let Some(python) = Python::open_webui() else { return };
     let answer = "Written.\n```\n![x](http://evil.example/?q=1)\n<img src=http://evil.example>";
-    let house =
-        House::new([("note", Script::bash("printf '```\\n' > note.md").then_say(answer))]).await;
-    let valves = by_binary(&house, json!({}));
+    let script = Script::bash("printf '```\\n' > note.md").then_say(answer);
+    let house = House::new([("note", script)]).await;
+    let mut webui = WebUi::start(&python, house);
+    let valves = by_binary(&webui.house, json!({}));
 
-    let done = chat(&house, &task(&valves, "a note")).await;
+    let done = webui.chat(&task(&valves, "a note")).await;
     assert!(done.statuses.iter().any(|line| line.contains("working")), "{:?}", done.statuses);
     let last = done.statuses.last().expect("a status");
     assert!(last.starts_with("completed in ") && last.ends_with("1 file changed"), "{last}");
@@ -131,7 +165,7 @@ async fn a_person_sees_the_work_and_decides_on_the_changes() {
     assert!(done.result.contains("own words** (not checked"), "{}", done.result);
     assert!(!done.result.contains("![") && !done.result.contains("<img"), "{}", done.result);
     assert_eq!(done.source, done.result, "it can be looked up, whatever the model makes of it");
-    assert!(!house.workspace.has("note.md"), "nothing is changed before a person says so");
+    assert!(!webui.house.workspace.has("note.md"), "nothing is changed before a person says so");
 
     let id = run_id(&done.result).to_owned();
     let decide = |method: &str, confirm: Value| {
@@ -141,152 +175,148 @@ async fn a_person_sees_the_work_and_decides_on_the_changes() {
     };
     // Whatever the page says besides yes is no.
     for answer in [json!(false), json!({ "error": "timeout" }), json!("true")] {
-        let refused = chat(&house, &decide("apply_changes", answer)).await;
+        let refused = webui.chat(&decide("apply_changes", answer)).await;
         assert_told(&refused, "no person has agreed", &format!("sandbox-mcp apply {id}"));
         assert!(refused.asked[0].to_string().contains("`note.md`"), "{:?}", refused.asked);
-        assert!(!house.workspace.has("note.md"));
+        assert!(!webui.house.workspace.has("note.md"));
     }
     let elsewhere = Workspace::new();
     let asked = with(decide("apply_changes", json!(true)), "valves", {
         json!({ "binary": BINARY, "workspace": elsewhere.path() })
     });
-    assert_told(&chat(&house, &asked).await, "another folder", "set up for that folder");
+    assert_told(&webui.chat(&asked).await, "another folder", "set up for that folder");
 
-    let applied = chat(&house, &decide("apply_changes", json!(true))).await;
+    let applied = webui.chat(&decide("apply_changes", json!(true))).await;
     assert!(applied.result.contains("- `note.md`"), "{}", applied.result);
-    assert_eq!(house.workspace.read("note.md"), "```\n");
-    let shown = chat(&house, &decide("show_run", json!(false))).await;
+    assert_eq!(webui.house.workspace.read("note.md"), "```\n");
+    let shown = webui.chat(&decide("show_run", json!(false))).await;
     assert!(shown.result.contains("**Changes**, applied"), "{}", shown.result);
-    let again = chat(&house, &decide("discard_changes", json!(true))).await;
+    let again = webui.chat(&decide("discard_changes", json!(true))).await;
     assert_told(&again, "no changes to decide on", "show_run");
     for odd in ["last", "../x", "--help"] {
         let asked =
             json!({ "method": "show_run", "valves": valves, "arguments": { "run_id": odd } });
-        assert_told(&chat(&house, &asked).await, "is no run id", "run_in_sandbox gave");
+        assert_told(&webui.chat(&asked).await, "is no run id", "run_in_sandbox gave");
     }
-    house.close(None).await;
+    webui.close(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_narrows_and_never_widens() {
-    if Python::open_webui().is_none() {
-        return;
-    }
+    let Some(python) = Python::open_webui() else { return };
     let script = Script::bash("echo x > note.txt").then_say("1").then_say("2");
     let house = House::new([("note", script)]).await;
-    let valves = by_binary(&house, json!({ "mode": "direct", "timeout": 100 }));
+    let mut webui = WebUi::start(&python, house);
+    let valves = by_binary(&webui.house, json!({ "mode": "direct", "timeout": 100 }));
     let asked =
         with(task(&valves, "a note"), "user_valves", json!({ "mode": "read_only", "timeout": 50 }));
-    let narrowed = chat(&house, &asked).await;
+    let narrowed = webui.chat(&asked).await;
     assert!(narrowed.result.contains("mode read only"), "{}", narrowed.result);
-    assert!(!house.workspace.has("note.txt"));
+    assert!(!webui.house.workspace.has("note.txt"));
 
-    let valves = by_binary(&house, json!({ "mode": "read_only", "timeout": 1 }));
+    let valves = by_binary(&webui.house, json!({ "mode": "read_only", "timeout": 1 }));
     let asked = with(
         task(&valves, "a note"),
         "user_valves",
         json!({ "mode": "isolated", "timeout": 9999 }),
     );
-    let kept = chat(&house, &asked).await;
+    let kept = webui.chat(&asked).await;
     assert!(kept.result.contains("mode read only"), "{}", kept.result);
-    house.close(None).await;
+    webui.close(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_chat_ends_the_run_and_says_so() {
-    if Python::open_webui().is_none() {
-        return;
-    }
+    let Some(python) = Python::open_webui() else { return };
     let house = House::new([("note", Script::bash(HANG))]).await;
-    let web = Web::start(&house.product, &house.workspace).await;
-    for valves in [by_binary(&house, json!({})), by_server(&web, &web.token)] {
+    let mut webui = WebUi::start(&python, house);
+    let web = Web::start(&webui.house.product, &webui.house.workspace).await;
+    for valves in [by_binary(&webui.house, json!({})), by_server(&web, &web.token)] {
         let stopped =
-            chat(&house, &with(task(&valves, "a note"), "stop_at", json!("under way"))).await;
+            webui.chat(&with(task(&valves, "a note"), "stop_at", json!("under way"))).await;
         assert!(stopped.stopped, "{}", stopped.result);
         let last = stopped.statuses.last().expect("a status");
         assert_eq!(last, "stopped; the sandbox is removed", "{:?}", stopped.statuses);
         // Told is what is: at this moment, not soon.
         assert!(leftovers::owned("container", web.server.pid).is_empty());
-        let run = last_run(&house.product).await;
+        let run = last_run(&webui.house.product).await;
         assert_eq!(run["status"], "cancelled", "{run:#}");
-        house.product.leftovers().watch_run(run["run_id"].as_str().expect("an id"));
+        webui.house.product.leftovers().watch_run(run["run_id"].as_str().expect("an id"));
     }
-    house.close(Some(web)).await;
+    webui.close(Some(web)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_a_server_it_is_the_same_and_a_broken_connection_loses_nothing() {
-    if Python::open_webui().is_none() {
-        return;
-    }
+    let Some(python) = Python::open_webui() else { return };
     let note = Script::bash("echo hello > note.txt").then_say("Written.");
     let slow = Script::bash("sleep 4; echo again > note.txt").then_say("Again.");
     let house = House::new([("note", note), ("slow", slow)]).await;
-    let web = Web::start(&house.product, &house.workspace).await;
+    let mut webui = WebUi::start(&python, house);
+    let web = Web::start(&webui.house.product, &webui.house.workspace).await;
     let valves = by_server(&web, &web.token);
 
-    let done = chat(&house, &task(&valves, "a note")).await;
+    let done = webui.chat(&task(&valves, "a note")).await;
     assert!(done.result.contains("```diff\n") && done.result.contains("+hello"), "{}", done.result);
     assert!(done.statuses.iter().any(|line| line.contains("bash")), "{:?}", done.statuses);
     let decide = json!({
         "method": "apply_changes", "valves": valves, "confirm": true,
         "arguments": { "run_id": run_id(&done.result) },
     });
-    let applied = chat(&house, &decide).await;
+    let applied = webui.chat(&decide).await;
     assert!(applied.result.contains("- `note.txt`"), "{}", applied.result);
-    assert_eq!(house.workspace.read("note.txt"), "hello\n");
+    assert_eq!(webui.house.workspace.read("note.txt"), "hello\n");
 
-    let cut = chat(&house, &with(task(&valves, "slow"), "cut_at", json!("sleep 4"))).await;
+    let cut = webui.chat(&with(task(&valves, "slow"), "cut_at", json!("sleep 4"))).await;
     let lost = |line: &String| line.contains("connection was lost");
     assert!(cut.statuses.iter().any(lost), "{:?}", cut.statuses);
     assert!(cut.result.contains("Again.") && cut.result.contains("+again"), "{}", cut.result);
 
-    let refused = chat(&house, &task(&by_server(&web, "not the token"), "a note")).await;
+    let refused = webui.chat(&task(&by_server(&web, "not the token"), "a note")).await;
     assert_told(&refused, "answers 401", "sandbox-mcp token");
     let url = web.url().replace("/mcp", "/elsewhere");
-    let lost = chat(&house, &task(&json!({ "url": url, "token": web.token }), "a note")).await;
+    let lost = webui.chat(&task(&json!({ "url": url, "token": web.token }), "a note")).await;
     assert_told(&lost, "answers 404", "/mcp");
     web.server.signal(Signal::TERM);
     web.server.wait_within(SOON).await.assert_code(0);
-    let gone = chat(&house, &task(&valves, "a note")).await;
+    let gone = webui.chat(&task(&valves, "a note")).await;
     assert_told(&gone, "no answer from", "serve --http");
-    house.close(None).await;
+    webui.close(None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_wrong_is_told_with_what_to_do() {
-    if Python::open_webui().is_none() {
-        return;
-    }
+    let Some(python) = Python::open_webui() else { return };
     let house = House::new([("note", Script::new(Reply::error(400, "no such thing")))]).await;
-    let missing =
-        chat(&house, &task(&by_binary(&house, json!({ "binary": "/nowhere/x" })), "a note")).await;
+    let mut webui = WebUi::start(&python, house);
+    let missing = webui
+        .chat(&task(&by_binary(&webui.house, json!({ "binary": "/nowhere/x" })), "a note"))
+        .await;
     assert_told(&missing, "cannot be started: No such file", "install sandbox-mcp");
     for folder in ["", "relative", "/nowhere"] {
-        let valves = by_binary(&house, json!({ "workspace": folder }));
-        assert_told(&chat(&house, &task(&valves, "a note")).await, "`workspace`", "administrator");
+        let valves = by_binary(&webui.house, json!({ "workspace": folder }));
+        assert_told(&webui.chat(&task(&valves, "a note")).await, "`workspace`", "administrator");
     }
-    let valves = by_binary(&house, json!({ "workspace": "/etc" }));
-    assert_told(&chat(&house, &task(&valves, "a note")).await, "/etc", "correct what it names");
-    let valves = by_binary(&house, json!({ "model_url": "http://127.0.0.1:9" }));
+    let valves = by_binary(&webui.house, json!({ "workspace": "/etc" }));
+    assert_told(&webui.chat(&task(&valves, "a note")).await, "/etc", "correct what it names");
+    let valves = by_binary(&webui.house, json!({ "model_url": "http://127.0.0.1:9" }));
     assert_told(
-        &chat(&house, &task(&valves, "a note")).await,
+        &webui.chat(&task(&valves, "a note")).await,
         "model unreachable",
         "start the model server",
     );
-    let failed = chat(&house, &task(&by_binary(&house, json!({})), "a note")).await;
+    let failed = webui.chat(&task(&by_binary(&webui.house, json!({})), "a note")).await;
     assert!(failed.result.starts_with("Error: **sandbox run model error"), "{}", failed.result);
     assert!(failed.statuses.last().is_some_and(|line| line.starts_with("model error in")));
-    house.close(None).await;
+    webui.close(None).await;
 
-    let product = Product::new().await.env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+    let product = Product::without_engine().env("DOCKER_HOST", "unix:///nowhere/docker.sock");
     let model = Model::start(Script::say("never asked")).await;
-    let house = House { model, product, workspace: Workspace::new() };
-    let valves = by_binary(&house, json!({ "model_url": house.model.url() }));
-    assert_told(
-        &chat(&house, &task(&valves, "a note")).await,
-        "sandbox error",
-        "sandbox-mcp doctor",
-    );
-    house.close(None).await;
+    let house = House { model, product, workspace: Workspace::new(), relay: 0 };
+    let mut webui = WebUi::start(&python, house);
+    let url = webui.house.model.url();
+    let valves = by_binary(&webui.house, json!({ "model_url": url }));
+    let told = webui.chat(&task(&valves, "a note")).await;
+    assert_told(&told, "sandbox error", "sandbox-mcp doctor");
+    webui.close(None).await;
 }
