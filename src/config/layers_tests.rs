@@ -138,7 +138,7 @@ fn unknown_names_are_refused_with_their_place_and_the_nearest() {
         ),
         (
             "[x]\n",
-            "line 1, column 2: `[x]` is not a setting; there are model, engine, image, sandbox, limits, workspace, egress, env, git, agent, hooks, mcp, history",
+            "line 1, column 2: `[x]` is not a setting; there are model, engine, image, sandbox, limits, workspace, egress, env, git, agent, hooks, mcp, http, history",
         ),
         ("[mcp]\n\"äö\" = 1\n", "line 2, column 1: `mcp.äö`"),
         (

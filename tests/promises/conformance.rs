@@ -15,12 +15,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use crate::common::clients::Npm;
-use crate::common::{Product, Web, Workspace};
+use crate::common::{Model, Product, Script, Web, Workspace};
 
 /// The first that knows 2026-07-28. Pinned, so that a test fails for our changes and not for others'.
 const SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";
@@ -147,9 +147,13 @@ async fn every_scenario_passes_or_is_listed_with_its_reason() {
     // The suite calls us by the name of what stands in front.
     let port = address.port();
     let names = format!("[http]\nallowed_hosts = [\"localhost:{port}\", \"127.0.0.1:{port}\"]\n");
-    let product = Product::without_engine().config(&names);
+    let model = Model::start(Script::say("Done.")).await;
+    let product = Product::with_model(&model).await.config(&names);
     let workspace = Workspace::new();
     let web = Web::start(&product, &workspace).await;
+    // Some scenarios read the first resource that is listed: a run.
+    let run = web.greeted().await.tool("run_in_sandbox", json!({"task": "be listed"})).await;
+    assert_eq!(run["structuredContent"]["status"], "completed", "{run:#}");
     let bearer = HeaderValue::from_str(&format!("Bearer {}", web.token)).expect("a header");
     let standing = tokio::spawn(bring_the_token(front, web.address, bearer));
 
@@ -240,13 +244,11 @@ async fn pass(
         tokio::spawn(connection);
         sender.send_request(request).await.ok()
     };
-    Ok(match sent.await {
-        Some(response) => response.map(BodyExt::boxed),
-        None => {
-            let nothing = Empty::new().map_err(|never| match never {}).boxed();
-            let mut response = Response::new(nothing);
-            *response.status_mut() = StatusCode::BAD_GATEWAY;
-            response
-        }
-    })
+    if let Some(response) = sent.await {
+        return Ok(response.map(BodyExt::boxed));
+    }
+    let nothing = Empty::new().map_err(|never| match never {}).boxed();
+    let mut response = Response::new(nothing);
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    Ok(response)
 }

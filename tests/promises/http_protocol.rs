@@ -53,7 +53,7 @@ async fn the_version_without_sessions_works_by_discovery() {
     assert_eq!(client.delete().await, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(client.listen(None).await.status, StatusCode::METHOD_NOT_ALLOWED);
     let metrics = web.metrics().await;
-    assert_eq!(metrics["sandbox_mcp_http_sessions_total"], 0.0);
+    assert_eq!(metrics["sandbox_mcp_http_sessions_total"], "0");
     web.stop().await.assert_code(0);
     product.check_nothing_left().await;
 }
@@ -130,8 +130,8 @@ async fn many_clients_and_a_stdio_server_share_the_line_and_the_history() {
         waiting.push(stream);
     }
     let metrics = web.metrics().await;
-    assert_eq!(metrics["sandbox_mcp_runs_running"], 1.0);
-    assert_eq!(metrics["sandbox_mcp_runs_waiting"], 3.0);
+    assert_eq!(metrics["sandbox_mcp_runs_running"], "1");
+    assert_eq!(metrics["sandbox_mcp_runs_waiting"], "3");
     gate.open();
     assert_eq!(stdio.result(first).await["structuredContent"]["answer"], "First.");
     for mut stream in waiting {
@@ -142,7 +142,7 @@ async fn many_clients_and_a_stdio_server_share_the_line_and_the_history() {
     assert_eq!(listed["structuredContent"]["runs"].as_array().map(Vec::len), Some(4));
     assert_eq!(stdio.tool("list_runs", json!({})).await, without_meta(listed));
     let metrics = web.metrics().await;
-    assert_eq!(metrics["sandbox_mcp_runs_total{status=\"completed\"}"], 3.0, "its own");
+    assert_eq!(metrics["sandbox_mcp_runs_total{status=\"completed\"}"], "3", "its own");
     stdio.close().await.assert_code(0);
     web.stop().await.assert_code(0);
     product.check_nothing_left().await;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::door::Door;
+use super::early;
 use super::metrics::Metrics;
 use super::sessions::Sessions;
 use super::visit::{Kind, Visit, Watched};
@@ -104,6 +105,8 @@ pub(super) struct Answers {
     pub mcp: StreamableHttpService<Server, Sessions>,
     pub sessions: Arc<Sessions>,
     pub metrics: Arc<Metrics>,
+    /// Between two signs of life on a stream.
+    pub ping: Duration,
     /// Longest body.
     pub longest: usize,
     /// Cancelled when the server takes no more.
@@ -193,7 +196,16 @@ impl Answers {
             head.extensions.insert(visit.clone());
         }
         let request = Request::from_parts(head, Full::new(body));
-        let response = self.mcp.handle(request).await;
+        let (service, ping) = (self.mcp.clone(), self.ping);
+        let response = if is_sessionless {
+            early::answered(async move { service.handle(request).await }, ping).await
+        } else {
+            service.handle(request).await
+        };
+        if response.status() == StatusCode::ACCEPTED {
+            // Nobody waits for what comes of a notification.
+            visit.is_over();
+        }
         if opens
             && response.status() == StatusCode::INTERNAL_SERVER_ERROR
             && self.sessions.is_full()

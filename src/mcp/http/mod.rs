@@ -10,6 +10,7 @@
 
 mod answer;
 mod door;
+mod early;
 mod events;
 mod listen;
 mod metrics;
@@ -97,6 +98,7 @@ impl House {
         let settings = runner.config().http.clone();
         let session = Session::new(runner.clone(), &super::transport::Ends::default());
         let ending = Ending::of(&session);
+        let ping = Duration::from_secs(settings.ping);
         let idle = Duration::from_secs(settings.session_idle);
         let sessions =
             Sessions::new(settings.sessions, idle, session.closing.clone(), Events::default());
@@ -107,7 +109,7 @@ impl House {
         let config = StreamableHttpServerConfig::default()
             .disable_allowed_hosts()
             .disable_allowed_origins()
-            .with_sse_keep_alive(Some(Duration::from_secs(settings.ping)))
+            .with_sse_keep_alive(Some(ping))
             .with_max_request_body_bytes(longest)
             .with_cancellation_token(streams.clone());
         // Made for each session, and from 2026-07-28 on for each request.
@@ -118,6 +120,7 @@ impl House {
             mcp: StreamableHttpService::new(factory, sessions.clone(), config),
             sessions,
             metrics: Arc::new(Metrics::new(runner.clone())),
+            ping,
             longest,
             closing: ending.closing.clone(),
             open: TaskTracker::new(),

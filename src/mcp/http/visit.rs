@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use super::sessions::Held;
 pub(in crate::mcp) struct Visit {
     held: Option<Arc<Held>>,
     kind: Kind,
+    counts: AtomicBool,
     /// Cancelled when the connection broke before the answer was out.
     pub lost: CancellationToken,
 }
@@ -38,7 +40,16 @@ impl Visit {
         if let Some(held) = &held {
             held.enter(kind);
         }
-        Self { held, kind, lost: CancellationToken::new() }
+        Self { held, kind, counts: AtomicBool::new(true), lost: CancellationToken::new() }
+    }
+
+    /// What still lives of it no longer keeps the session from being idle.
+    pub(super) fn is_over(&self) {
+        if let Some(held) = &self.held
+            && self.counts.swap(false, Ordering::Relaxed)
+        {
+            held.leave(self.kind);
+        }
     }
 
     /// Its session; none from protocol 2026-07-28 on.
@@ -49,9 +60,7 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        if let Some(held) = &self.held {
-            held.leave(self.kind);
-        }
+        self.is_over();
     }
 }
 

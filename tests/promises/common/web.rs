@@ -84,13 +84,13 @@ impl Web {
         self.send(self.with_token(Method::GET, path).body(Full::default()).expect("sound")).await
     }
 
-    /// The samples on the page of metrics, by name and labels.
-    pub async fn metrics(&self) -> std::collections::BTreeMap<String, f64> {
+    /// The samples on the page of metrics as they are written, by name and labels.
+    pub async fn metrics(&self) -> std::collections::BTreeMap<String, String> {
         let page = self.get("/metrics").await.text().await;
         let samples = page.lines().filter(|line| !line.starts_with('#'));
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ').expect("a name and a value");
-            (name.to_owned(), value.parse().expect("a number"))
+            (name.to_owned(), value.to_owned())
         };
         samples.map(sample).collect()
     }
