@@ -1,4 +1,4 @@
-"""The Python SDK of either kind over Streamable HTTP: a run with progress, one whose connection is cut, one cancelled."""
+"""The Python SDK of either kind over Streamable HTTP: a run with progress, one cut off, one cancelled."""
 
 import asyncio
 import json
@@ -10,8 +10,9 @@ import relay
 
 FIRST = version("mcp").startswith("1.")
 if FIRST:
-    from mcp import ClientSession, types
     from mcp.client.streamable_http import streamablehttp_client
+
+    from mcp import ClientSession, types
 
     @asynccontextmanager
     async def connect(url, headers, mode):
@@ -31,8 +32,9 @@ if FIRST:
 
 else:
     import httpx2
-    from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
+
+    from mcp import Client
 
     @asynccontextmanager
     async def connect(url, headers, mode):

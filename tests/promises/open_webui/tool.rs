@@ -214,7 +214,8 @@ async fn a_user_narrows_and_never_widens() {
     assert!(narrowed.result.contains("mode read only"), "{}", narrowed.result);
     assert!(!webui.house.workspace.has("note.txt"));
 
-    let valves = by_binary(&webui.house, json!({ "mode": "read_only", "timeout": 1 }));
+    let valves =
+        by_binary(&webui.house, json!({ "mode": "read_only", "verify": "echo no; exit 3" }));
     let asked = with(
         task(&valves, "a note"),
         "user_valves",
@@ -222,6 +223,9 @@ async fn a_user_narrows_and_never_widens() {
     );
     let kept = webui.chat(&asked).await;
     assert!(kept.result.contains("mode read only"), "{}", kept.result);
+    // Work that does not stand its check is no success, whatever the agent says.
+    assert!(kept.result.starts_with("Error: **sandbox run completed, but its check failed,"));
+    assert!(kept.result.contains("`echo no; exit 3`: FAILED"), "{}", kept.result);
     webui.close(None).await;
 }
 
@@ -293,6 +297,16 @@ async fn what_goes_wrong_is_told_with_what_to_do() {
         .chat(&task(&by_binary(&webui.house, json!({ "binary": "/nowhere/x" })), "a note"))
         .await;
     assert_told(&missing, "cannot be started: No such file", "install sandbox-mcp");
+    // No agent can put a program there.
+    webui.house.workspace.write("planted", "#!/bin/sh\ntouch /workspace/planted-ran\n");
+    let planted = webui.house.workspace.at("planted");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(planted, executable).expect("chmod");
+    for program in ["./planted", "planted"] {
+        let valves = by_binary(&webui.house, json!({ "binary": program }));
+        let told = webui.chat(&task(&valves, "a note")).await;
+        assert_told(&told, "cannot be started: No such file", "whole path");
+    }
     for folder in ["", "relative", "/nowhere"] {
         let valves = by_binary(&webui.house, json!({ "workspace": folder }));
         assert_told(&webui.chat(&task(&valves, "a note")).await, "`workspace`", "administrator");
