@@ -19,6 +19,7 @@ pub mod mcp;
 pub mod model;
 pub mod product;
 pub mod web;
+pub mod webui;
 pub mod wire;
 pub mod workspace;
 
