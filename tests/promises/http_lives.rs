@@ -163,7 +163,7 @@ async fn a_deleted_session_takes_its_calls_along_and_leaves_the_background() {
     house.model.step(2).await;
     let (_, mut stream) = client.start_run(json!({"task": "y", "mode": "isolated"})).await;
     stream.progress_says("started run").await;
-    assert_eq!(client.delete().await, StatusCode::ACCEPTED);
+    assert_eq!(client.delete().await, StatusCode::NO_CONTENT);
     assert_eq!(stream.response().await, None);
     let mut by_state = Vec::new();
     eventually_async(PROMISED, async || {

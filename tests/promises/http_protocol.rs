@@ -27,7 +27,7 @@ async fn every_version_with_sessions_gets_its_version_and_a_result() {
         stream.progress_says("started run").await;
         let result = stream.result().await;
         assert_eq!(result["structuredContent"]["answer"], "Done.", "{result:#}");
-        assert_eq!(client.delete().await, StatusCode::ACCEPTED);
+        assert_eq!(client.delete().await, StatusCode::NO_CONTENT);
         let (_, gone) = client.post("tools/list", json!({})).await;
         assert_eq!(gone.status, StatusCode::NOT_FOUND, "the session is over");
     }

@@ -189,19 +189,24 @@ impl Answers {
         // Before anything is started: the client may leave at any time.
         let lost = visit.lost.clone().drop_guard();
         let body = self.read(&head.headers, body).await?;
+        let ends = head.method == Method::DELETE;
         let opens = head.method == Method::POST && session.is_none();
         let answer = (head.method == Method::POST).then(|| self.open.token());
         // Ending a session must not count as a use of it.
-        if head.method != Method::DELETE {
+        if !ends {
             head.extensions.insert(visit.clone());
         }
         let request = Request::from_parts(head, Full::new(body));
         let (service, ping) = (self.mcp.clone(), self.ping);
-        let response = if is_sessionless {
+        let mut response = if is_sessionless {
             early::answered(async move { service.handle(request).await }, ping).await
         } else {
             service.handle(request).await
         };
+        if ends && response.status() == StatusCode::ACCEPTED {
+            // It is done and not only accepted, and the Python SDK takes nothing else for success.
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
         if response.status() == StatusCode::ACCEPTED {
             // Nobody waits for what comes of a notification.
             visit.is_over();

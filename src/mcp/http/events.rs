@@ -26,6 +26,9 @@ const ROOM: usize = 16 << 20;
 const STREAMS: usize = 4096;
 const KEPT: Duration = Duration::from_secs(600);
 
+/// How often they are looked at for that.
+const TIDY: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events(Arc<Mutex<Kept>>);
 
@@ -35,6 +38,7 @@ struct Kept {
     /// The streams in the order in which they began.
     order: VecDeque<String>,
     bytes: usize,
+    tidied: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -65,6 +69,14 @@ impl Events {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what was said unasked in a session that is over; its answers may still be wanted.
+    pub fn forget_session(&self, id: &str) {
+        let mut kept = self.lock();
+        let unasked = format!("{id}:common");
+        kept.order.retain(|stream| *stream != unasked);
+        kept.remove(&unasked);
     }
 
     fn next(&self, stream: &str, seen: u64) -> Next {
@@ -127,19 +139,18 @@ impl Kept {
         id
     }
 
-    /// Lets go what was answered long ago. Streams begin in order but end in any, so a long one
-    /// may keep those behind it a while; the bounds hold all the same.
+    /// Lets go what was answered long ago, now and then.
     fn tidy(&mut self) {
-        while let Some(first) = self.order.front()
-            && self
-                .streams
-                .get(first)
-                .is_none_or(|told| told.done.is_some_and(|done| done.elapsed() >= KEPT))
-        {
-            let first = first.clone();
-            self.order.pop_front();
-            self.remove(&first);
+        if self.tidied.is_some_and(|last| last.elapsed() < TIDY) {
+            return;
         }
+        self.tidied = Some(Instant::now());
+        let is_old = |told: &Told| told.done.is_some_and(|done| done.elapsed() >= KEPT);
+        let old = self.streams.iter().filter(|(_, told)| is_old(told)).map(|(id, _)| id.clone());
+        for id in old.collect::<Vec<_>>() {
+            self.remove(&id);
+        }
+        self.order.retain(|id| self.streams.contains_key(id));
     }
 
     /// Drops a stream other than `spared`, answered ones first. False where there is none.
@@ -291,10 +302,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn answered_streams_are_let_go_after_a_while() {
         let events = Events::default();
+        for unanswered in ["s:common", "t:common"] {
+            events.store_event(unanswered, &note("1")).await.expect("kept");
+        }
         events.store_event("a", &answer("x")).await.expect("kept");
         tokio::time::advance(KEPT).await;
         events.store_event("b", &note("1")).await.expect("kept");
         assert!(events.replay_events_after("0:a").await.is_err());
-        assert!(events.replay_events_after("0:b").await.is_ok());
+        events.forget_session("s");
+        assert!(events.replay_events_after("0:s:common").await.is_err());
+        for kept in ["0:b", "0:t:common"] {
+            assert!(events.replay_events_after(kept).await.is_ok(), "{kept}");
+        }
+        assert_eq!(events.lock().order, ["t:common", "b"]);
     }
 }

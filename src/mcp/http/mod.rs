@@ -47,7 +47,7 @@ pub use listen::{Listen, ListenError};
 pub use token::{Error as TokenError, TokenFile};
 
 /// How long the head of a request may take, and how long a connection may wait for the next one.
-const HEAD: Duration = Duration::from_secs(30);
+const HEAD: Duration = Duration::from_secs(15);
 
 /// How many headers a request may have, and how many bytes they may have together.
 const HEADERS: usize = 64;

@@ -86,6 +86,7 @@ impl Held {
 #[derive(Debug)]
 pub(super) struct Sessions {
     local: LocalSessionManager,
+    events: Events,
     held: Mutex<HashMap<Id, Arc<Held>>>,
     /// One newcomer at a time, so that the bound is one.
     door: tokio::sync::Mutex<()>,
@@ -99,11 +100,12 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub fn new(most: usize, idle: Duration, closing: CancellationToken, events: Events) -> Self {
-        let mut local = LocalSessionManager::default().with_event_store(Arc::new(events));
+        let mut local = LocalSessionManager::default().with_event_store(Arc::new(events.clone()));
         local.session_config = SessionConfig::default();
         local.session_config.keep_alive = None;
         Self {
             local,
+            events,
             held: Mutex::default(),
             door: tokio::sync::Mutex::default(),
             closing,
@@ -199,6 +201,7 @@ impl SessionManager for Sessions {
             held.client_gone.cancel();
             held.closing.cancel();
         }
+        self.events.forget_session(id);
         match timeout(LAST_WORD, self.local.close_session(id)).await {
             Ok(closed) => Ok(closed?),
             Err(_) => Ok(()),
