@@ -79,7 +79,8 @@ fn run_id(told: &str) -> &str {
 
 fn by_binary(house: &House, more: Value) -> Value {
     let mut valves = json!({ "binary": BINARY, "workspace": house.workspace.path() });
-    valves.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
+    let Value::Object(more) = more else { panic!("more valves: {more}") };
+    valves.as_object_mut().expect("object").extend(more);
     valves
 }
 
