@@ -575,7 +575,7 @@ class Call:
         if report["changes"].get("applied") is not False or not report["changes"]["files"]:
             raise Failure(f"run {run_id} has no changes to decide on.", "show_run shows what became of it.")
         names = [code(item["path"]) for item in report["changes"]["files"]]
-        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        more = " and more" if len(names) > 20 or report["changes"].get("truncated") else ""
         message = f"Run {run_id} in {code(report['workspace']['path'])}: {', '.join(names[:20])}{more}"
         if ask is None or await ask({"type": "confirmation", "data": {"title": title, "message": message}}) is not True:
             todo = f"a person confirms it in the chat, or uses `sandbox-mcp apply {run_id}` or `discard` at a shell."

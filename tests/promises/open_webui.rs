@@ -1,4 +1,4 @@
-//! Open WebUI's three ways to a sandbox, each through the real packages: the tool for its Tools
+//! `Open WebUI`'s three ways to a sandbox, each through the real packages: the tool for its Tools
 //! page, its own MCP client, and mcpo. What is asserted is what a person sees in the chat.
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! Open WebUI's own modules and mcpo, each in a Python of its own in the cache folder.
+//! `Open WebUI`'s own modules and mcpo, each in a Python of its own in the cache folder.
 //!
-//! The whole of Open WebUI is 6.8 GB installed. What its tool loader and its MCP client import is
+//! The whole of `Open WebUI` is 6.8 GB installed. What its tool loader and its MCP client import is
 //! 170 MB, by the pinned list beside the scripts that use it.
 
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ impl Python {
         self.folder.join("bin").join(name)
     }
 
-    /// One of the scripts, in surroundings that Open WebUI's modules need.
+    /// One of the scripts, in surroundings that `Open WebUI`'s modules need.
     pub fn script(&self, name: &str) -> Command {
         let mut command = self.command();
         command.arg(Path::new(SCRIPTS).join(name));

@@ -1,10 +1,10 @@
-//! The HTTP server as a native MCP tool server: Open WebUI's own client, and the Python SDK's.
+//! The HTTP server as a native MCP tool server: `Open WebUI`'s own client, and the Python SDK's.
 
 use super::*;
 
 const NOTE: &str = "echo hello > note.txt";
 
-/// One Open WebUI that knows this server.
+/// One `Open WebUI` that knows this server.
 struct Client {
     running: Running,
     seen: usize,

@@ -1,4 +1,4 @@
-//! The tool for the Tools page, loaded by Open WebUI's own loader.
+//! The tool for the Tools page, loaded by `Open WebUI`'s own loader.
 
 use super::*;
 
@@ -13,7 +13,7 @@ struct Chat {
     stopped: bool,
 }
 
-/// One Open WebUI, in which any number of chats are had.
+/// One `Open WebUI`, in which any number of chats are had.
 struct WebUi {
     house: House,
     running: Running,
@@ -79,7 +79,8 @@ fn run_id(told: &str) -> &str {
 
 fn by_binary(house: &House, more: Value) -> Value {
     let mut valves = json!({ "binary": BINARY, "workspace": house.workspace.path() });
-    valves.as_object_mut().expect("object").extend(more.as_object().expect("object").clone());
+    let Value::Object(more) = more else { panic!("more valves: {more}") };
+    valves.as_object_mut().expect("object").extend(more);
     valves
 }
 
@@ -127,8 +128,8 @@ async fn is_loaded_and_described() {
     assert_eq!(names, ["apply_changes", "discard_changes", "run_in_sandbox", "show_run"]);
     let arguments = &specs_of[2]["parameters"];
     assert_eq!(arguments["required"], json!(["task"]), "{arguments:#}");
-    let named = arguments["properties"].as_object().expect("properties");
-    assert_eq!(named.len(), 2, "{arguments:#}");
+    let properties = arguments["properties"].as_object().expect("properties");
+    assert_eq!(properties.len(), 2, "{arguments:#}");
     for spec in specs_of {
         for (name, property) in spec["parameters"]["properties"].as_object().expect("object") {
             assert!(property["description"].is_string(), "{name} of {spec:#}");
