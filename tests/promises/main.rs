@@ -19,6 +19,7 @@ mod edits_files;
 mod egress_end_to_end;
 mod elicits;
 mod elicits_clients;
+mod elicits_http;
 mod files_belong_to_the_user;
 mod goes_on;
 mod guards_the_workspace;
