@@ -26,6 +26,7 @@ mod guards_the_workspace;
 mod hostile_task_text;
 mod http_door;
 mod http_lives;
+mod http_metrics;
 mod http_protocol;
 mod install;
 mod install_clients;
