@@ -61,6 +61,8 @@ pub(super) enum Said {
     TooLate,
     /// The host did not ask, or did not say what the person said.
     NotAsked(String),
+    /// The connection broke on which the host would have shown the question.
+    Lost,
     /// Nobody waits for it any more.
     Withdrawn,
 }
@@ -74,6 +76,9 @@ impl Said {
             Self::Nothing => ("not_answered", "the person closed the question".to_owned()),
             Self::TooLate => ("not_answered", "the person did not answer in time".to_owned()),
             Self::NotAsked(why) => ("not_asked", format!("no person could be asked: {why}")),
+            Self::Lost => {
+                ("not_answered", "the connection broke before the person answered".to_owned())
+            }
             Self::Withdrawn => ("cancelled", "the call was cancelled".to_owned()),
         })
     }
@@ -94,6 +99,8 @@ pub(super) async fn ask(
         biased;
         () = context.ct.cancelled() => Said::Withdrawn,
         () = session.closing.cancelled() => Said::Withdrawn,
+        // The host may not show it any more, and the person would answer into nothing.
+        () = session.lost.cancelled() => Said::Lost,
         answer = asked => match answer {
             Ok(answer) => said(&answer),
             Err(ServiceError::Timeout { .. }) => Said::TooLate,

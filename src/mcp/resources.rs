@@ -30,8 +30,9 @@ const NEWEST: usize = 50;
 /// Most records that are looked at for the list: those of other folders are not in it.
 const LOOKED_AT: usize = 1000;
 
-/// Longest text of one resource, before its mark that it was cut.
-const LONGEST: usize = 1 << 20;
+/// Longest text of one resource, as JSON writes it and before its mark that it was cut. Clients
+/// refuse events of more than 1 MiB, and there is more in one than the text.
+const LONGEST: usize = (1 << 20) - (16 << 10);
 
 /// What stays of the answer in a report that is too long; it has a resource of its own.
 const ANSWER: usize = 64 << 10;
@@ -227,7 +228,7 @@ fn report(entry: &Entry) -> Result<String, history::Error> {
     let mut report = told(entry)?;
     let written = |report: &Value| clean(&report.to_string());
     let mut text = written(&report);
-    if text.len() > LONGEST
+    if on_wire(&text) > LONGEST
         && let Some(answer) = report["answer"].as_str()
     {
         let kept = prefix(answer, ANSWER);
@@ -236,14 +237,14 @@ fn report(entry: &Entry) -> Result<String, history::Error> {
         report["answer"] = format!("{kept}\n[… {cut} bytes cut; {whole} has more]").into();
         text = written(&report);
     }
-    while text.len() > LONGEST
+    while on_wire(&text) > LONGEST
         && let Some(files) = report["changes"]["files"].as_array_mut().filter(|f| !f.is_empty())
     {
         files.truncate(files.len() / 2);
         report["changes"]["truncated"] = true.into();
         text = written(&report);
     }
-    if text.len() > LONGEST {
+    if on_wire(&text) > LONGEST {
         let record = entry.folder().display().to_string();
         text =
             json!({ "run_id": entry.id(), "too_long": text.len(), "record": record }).to_string();
@@ -254,7 +255,7 @@ fn report(entry: &Entry) -> Result<String, history::Error> {
 fn answer(entry: &Entry) -> Result<String, history::Error> {
     let report = told(entry)?;
     let answer = clean(report["answer"].as_str().unwrap_or_default());
-    let kept = prefix(&answer, LONGEST);
+    let kept = beginning(&answer);
     if kept.len() == answer.len() {
         return Ok(answer);
     }
@@ -270,12 +271,17 @@ fn patch(entry: &Entry, uri: &str) -> Result<String, ErrorData> {
             ErrorData::resource_not_found(message, named(uri))
         }
     })?;
+    Ok(drawn(&patch))
+}
+
+fn drawn(patch: &[u8]) -> String {
     let mut text = String::new();
-    let mut shown = 0;
+    let (mut shown, mut written) = (0, 0);
     for line in patch.split_inclusive(|byte| *byte == b'\n') {
         let plain = line.strip_suffix(b"\n").unwrap_or(line);
         let (plain, _) = visible(&String::from_utf8_lossy(plain));
-        if text.len() + plain.len() >= LONGEST {
+        written += on_wire(&plain) + LINE_END;
+        if written > LONGEST {
             let cut = patch.len() - shown;
             text.push_str("# [… ");
             text.push_str(&cut.to_string());
@@ -286,7 +292,7 @@ fn patch(entry: &Entry, uri: &str) -> Result<String, ErrorData> {
         text.push('\n');
         shown += line.len();
     }
-    Ok(text)
+    text
 }
 
 /// The beginning of a file, in whole lines.
@@ -296,7 +302,7 @@ fn part(entry: &Entry, part: Part) -> Result<String, history::Error> {
     let mut lines = file.take(LONGEST as u64);
     let mut bytes = Vec::new();
     let mut text = String::new();
-    let mut read = 0;
+    let (mut read, mut written, mut full) = (0, 0, false);
     loop {
         bytes.clear();
         let count = lines.read_until(b'\n', &mut bytes).map_err(|error| entry.trouble(error))?;
@@ -304,11 +310,17 @@ fn part(entry: &Entry, part: Part) -> Result<String, history::Error> {
         if bytes.pop_if(|byte| *byte == b'\n').is_none() {
             break;
         }
+        let line = clean(&String::from_utf8_lossy(&bytes));
+        written += on_wire(&line) + LINE_END;
+        full = written > LONGEST;
+        if full {
+            break;
+        }
         read += count as u64;
-        text.push_str(&clean(&String::from_utf8_lossy(&bytes)));
+        text.push_str(&line);
         text.push('\n');
     }
-    if total > LONGEST as u64 {
+    if full || total > LONGEST as u64 {
         let cut = total - read;
         let mark = match part {
             Part::Log => format!("[… {cut} bytes cut]\n"),
@@ -319,68 +331,31 @@ fn part(entry: &Entry, part: Part) -> Result<String, history::Error> {
     Ok(text)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::history::Record;
+/// A line end as JSON writes it.
+const LINE_END: usize = 2;
 
-    #[test]
-    fn only_what_is_there_to_be_named_is_a_resource() {
-        let id: RunId = "20260131-235959-k3f9".parse().expect("an id");
-        assert_eq!(parse(&uri_of(&id)), Some((id.clone(), View::Report)));
-        assert_eq!(parse(&format!("{}/events", uri_of(&id))), Some((id, View::Events)));
-        for wrong in [
-            "",
-            "sandbox://runs/",
-            "sandbox://runs/last",
-            "sandbox://runs/20260131-235959-k3f9/",
-            "sandbox://runs/20260131-235959-k3f9/owner",
-            "sandbox://runs/20260131-235959-k3f9/events/",
-            "sandbox://runs/20260131-235959-k3f9/../x",
-            "sandbox://runs/../20260131-235959-k3f9",
-            "sandbox://runs//20260131-235959-k3f9",
-            "sandbox://runs/20260131-235959-k3f9%2Fevents",
-            "SANDBOX://runs/20260131-235959-k3f9",
-            "file:///etc/passwd",
-        ] {
-            assert_eq!(parse(wrong), None, "{wrong}");
-        }
-    }
+/// How long JSON writes it, without the quotes around.
+fn on_wire(text: &str) -> usize {
+    text.bytes().map(escaped).sum()
+}
 
-    #[test]
-    fn long_ones_are_cut_where_they_say_so() {
-        let state = tempfile::tempdir().expect("temp dir");
-        let id = RunId::new();
-        let mut record = Record::create(state.path(), &id).expect("record");
-        for number in 0..3000 {
-            record.log(&format!("{number} \u{1b}[31m{}", "x".repeat(500)));
-            record.event(&json!({ "seq": number, "text": "y".repeat(500) }));
-        }
-        let file =
-            |n: usize| json!({ "path": format!("{n}{}", "z".repeat(100)), "change": "added" });
-        let files: Vec<_> = (0..20_000).map(file).collect();
-        let whole = "ä\u{202e}".repeat(1 << 20);
-        let report = json!({ "answer": whole, "changes": { "files": files, "truncated": false } });
-        record.finish(&report).expect("finished");
-        let entry = Entry::of(state.path(), &id).expect("an entry");
-
-        let log = part(&entry, Part::Log).expect("read");
-        assert!(log.len() <= LONGEST + 100 && log.len() > LONGEST - 50_000, "{}", log.len());
-        assert!(log.ends_with(" bytes cut]\n") && !log.contains('\u{1b}'));
-        let events = part(&entry, Part::Events).expect("read");
-        assert!(events.len() <= LONGEST + 100, "{}", events.len());
-        let mut lines = events.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
-        assert!(lines.next_back().is_some_and(|last| last["cut_bytes"].as_u64() > Some(0)));
-        assert!(lines.enumerate().all(|(at, line)| line["seq"] == at));
-        assert_eq!(part(&entry, Part::Egress).expect("read"), "");
-
-        let answer = answer(&entry).expect("read");
-        assert!(answer.len() <= LONGEST + 100 && answer.ends_with(" bytes cut]"));
-        let text = super::report(&entry).expect("read");
-        assert!(text.len() <= LONGEST, "{}", text.len());
-        let cut: Value = serde_json::from_str(&text).expect("still JSON");
-        assert_eq!(cut["changes"]["truncated"], true);
-        assert!(cut["changes"]["files"].as_array().is_some_and(|files| files.len() > 1000));
-        assert!(cut["answer"].as_str().is_some_and(|text| text.contains("/answer has more]")));
+fn escaped(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
     }
 }
+
+/// As much of the beginning as a resource may have.
+fn beginning(text: &str) -> &str {
+    let mut written = 0;
+    let fits = text.bytes().take_while(|byte| {
+        written += escaped(*byte);
+        written <= LONGEST
+    });
+    prefix(text, fits.count())
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::server::Server;
 use super::session::Session;
@@ -96,8 +95,8 @@ where
 
     let finished = tokio::select! {
         () = ends.client_gone.cancelled() => {
-            if !ending.calls.is_empty() {
-                tracing::warn!("the host left during {} calls; cancelling them", ending.calls.len());
+            if !ending.session.calls.is_empty() {
+                tracing::warn!("the host left during {} calls; cancelling them", ending.session.calls.len());
             }
             None
         }
@@ -126,25 +125,24 @@ where
 /// The end of calls, in its order: no new ones, runs go, open calls are answered.
 pub(super) struct Ending {
     pub closing: CancellationToken,
-    giving_up: CancellationToken,
-    calls: TaskTracker,
+    session: Session,
 }
 
 impl Ending {
     /// Of this session, and of all that share its calls.
     pub fn of(session: &Session) -> Self {
-        let Session { closing, giving_up, calls, .. } = session.clone();
-        Self { closing, giving_up, calls }
+        Self { closing: session.closing.clone(), session: session.clone() }
     }
 
     /// Returns the runs that are not confirmed to be gone.
     pub async fn run(&self, runner: &Runner) -> Vec<RunId> {
-        let Self { closing, giving_up, calls } = self;
-        closing.cancel();
+        let Session { giving_up, calls, .. } = &self.session;
+        let reason = self.session.parting();
+        self.closing.cancel();
         calls.close();
         // Calls are awaited too: one may have started its run after the runner looked.
-        let _ = tokio::join!(runner.shutdown(CLEAN_UP), timeout(CLEAN_UP, calls.wait()));
-        let left = runner.shutdown(Duration::ZERO).await;
+        let _ = tokio::join!(runner.end(reason, CLEAN_UP), timeout(CLEAN_UP, calls.wait()));
+        let left = runner.end(reason, Duration::ZERO).await;
         giving_up.cancel();
         if timeout(LAST_REPORTS, calls.wait()).await.is_err() {
             tracing::warn!("{} calls did not end in time", calls.len());

@@ -16,7 +16,7 @@ use super::elicit::Questions;
 use super::http::visit::Visit;
 use super::tools::{About, Asked};
 use super::transport::Ends;
-use crate::runner::Runner;
+use crate::runner::{CancelReason, Runner};
 
 /// How many calls may look into projects at once; the others wait.
 const LOOKING: usize = 4;
@@ -65,6 +65,21 @@ impl Session {
     /// Another session of the same server.
     pub fn another(&self) -> Self {
         Self { level: SessionLevel::default(), ..self.clone() }
+    }
+
+    /// Why its runs are cancelled when the session has ended.
+    pub fn parting(&self) -> CancelReason {
+        if self.client_gone.is_cancelled() { CancelReason::Left } else { CancelReason::Shutdown }
+    }
+
+    /// Why the runs of a call are cancelled that nobody waits for any more. A host may do so and
+    /// leave, or only leave, which is no word against what was to be kept.
+    pub fn withdrawal(&self, kept: bool) -> CancelReason {
+        if !kept && self.client_gone.is_cancelled() {
+            CancelReason::Left
+        } else {
+            CancelReason::Asked
+        }
     }
 
     /// As one call sees it: over HTTP each session has an end of its own.

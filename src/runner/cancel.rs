@@ -9,6 +9,8 @@ use tokio::sync::watch;
 pub enum CancelReason {
     /// The caller said so.
     Asked,
+    /// The host that asked for it has ended its session, or gone away.
+    Left,
     /// The program ends.
     Shutdown,
 }

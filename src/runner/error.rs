@@ -55,6 +55,28 @@ pub enum Error {
     Io { what: &'static str, source: std::io::Error },
 }
 
+/// The kinds of errors that are the engine's: it is not there, does not do what it is told, or has
+/// no image to do it with.
+const OF_ENGINE: &[&str] = &[
+    "no_engine",
+    "engine_denied",
+    "engine",
+    "other_kernel",
+    "image_build",
+    "no_image",
+    "policy_mismatch",
+    // Of runs that had begun, in `verdict`.
+    "connection_lost",
+    "killed_from_outside",
+];
+
+impl Failure {
+    /// Whether it is the engine that failed.
+    pub fn is_of_engine(&self) -> bool {
+        OF_ENGINE.contains(&self.kind.as_str())
+    }
+}
+
 impl From<workspace::LayerError> for Error {
     fn from(error: workspace::LayerError) -> Self {
         match error {
@@ -162,5 +184,27 @@ impl Error {
             hint: Some(self.hint().to_owned()),
         };
         (status, failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_users_is_no_error_of_the_engine() {
+        let of_engine = |error: Error| error.verdict().1.is_of_engine();
+        assert!(of_engine(sandbox::Error::NoImage { image: "x".into() }.into()));
+        assert!(of_engine(sandbox::Error::Mismatch(vec!["x".into()]).into()));
+        assert!(of_engine(Error::OtherKernel { host: "x".into() }));
+        for other in [
+            Error::Sandbox(sandbox::Error::User { given: "0:0".into() }),
+            Error::Hook { why: "x".into() },
+            Error::ModelPort { port: 1 },
+            Error::NoOverlay,
+            Error::NoRecord,
+        ] {
+            assert!(!of_engine(other));
+        }
     }
 }

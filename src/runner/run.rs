@@ -245,9 +245,14 @@ impl Runner {
 
     /// Cancels all runs and waits for their clean-up. Returns those that were not clean in time.
     pub async fn shutdown(&self, within: Duration) -> Vec<RunId> {
+        self.end(CancelReason::Shutdown, within).await
+    }
+
+    /// As [`Self::shutdown`], for whatever reason.
+    pub async fn end(&self, reason: CancelReason, within: Duration) -> Vec<RunId> {
         self.tracker.close();
         for (_, canceller) in self.lock().iter() {
-            canceller.cancel(CancelReason::Shutdown);
+            canceller.cancel(reason);
         }
         let _ = tokio::time::timeout(within, self.tracker.wait()).await;
         self.lock().iter().map(|(id, _)| id.clone()).collect()

@@ -206,7 +206,8 @@ fn timed_out(seconds: u64) -> Failure {
 fn cancelled(reason: CancelReason) -> Failure {
     let message = match reason {
         CancelReason::Asked => "the run was cancelled",
-        CancelReason::Shutdown => "the program that ran it was ended",
+        CancelReason::Left => "the host that asked for it ended its session or went away",
+        CancelReason::Shutdown => "the program that asked for it was ended",
     };
     failure("cancelled", message, "`changes` has what was done until then")
 }

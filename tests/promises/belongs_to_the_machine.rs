@@ -112,6 +112,7 @@ async fn a_call_of_a_killed_server_leaves_nothing_and_needs_no_next_start() {
     let [id] = ids.as_slice() else { panic!("one run: {ids:?}") };
     let report = report_of(&product, id.to_str().expect("an id"));
     assert_eq!(report["status"], "cancelled", "{report:#}");
+    assert_eq!(report["error"]["message"], "the program that asked for it was ended");
     assert_eq!(report["usage"]["requests"], 1, "what had been done is told: {report:#}");
 }
 

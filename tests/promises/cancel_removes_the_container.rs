@@ -131,6 +131,19 @@ async fn end_of_input() {
 
     product.check_nothing_left().await;
     end.assert_code(0);
+    let why = "the host that asked for it ended its session or went away";
+    assert_eq!(why_cancelled(&product), why);
+}
+
+/// What the record of the only run says of its end.
+fn why_cancelled(product: &Product) -> String {
+    let runs = std::fs::read_dir(product.folder("state").join("runs")).expect("records");
+    let runs: Vec<_> = runs.flatten().map(|run| run.path()).collect();
+    let [run] = runs.as_slice() else { panic!("one run: {runs:?}") };
+    let report = std::fs::read(run.join("run.json")).expect("a report");
+    let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
+    assert_eq!(report["status"], "cancelled", "{report:#}");
+    report["error"]["message"].as_str().expect("a message").to_owned()
 }
 
 async fn signalled_server(signal: Signal) {
@@ -147,6 +160,7 @@ async fn signalled_server(signal: Signal) {
     drop(input);
     product.check_nothing_left().await;
     assert_eq!(end.signal, None, "it left by itself: {end:#?}");
+    assert_eq!(why_cancelled(&product), "the program that asked for it was ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

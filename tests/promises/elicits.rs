@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::common::Mcp;
 use crate::outcome::{RUN, Result};
 
-const ELICIT: &str = "elicitation/create";
+pub(crate) const ELICIT: &str = "elicitation/create";
 
 /// A run that changed a file and what a shell would execute.
 pub(crate) fn trusted() -> Result {
@@ -24,7 +24,7 @@ async fn client(result: &Result, version: &str) -> Mcp {
     client
 }
 
-fn arguments() -> Value {
+pub(crate) fn arguments() -> Value {
     json!({"name": "apply_changes", "arguments": {"run_id": RUN}})
 }
 
@@ -36,7 +36,7 @@ async fn answered(client: &mut Mcp, at: usize, said: Value) -> Value {
     client.result(id).await
 }
 
-fn yes() -> Value {
+pub(crate) fn yes() -> Value {
     json!({"action": "accept", "content": {"allow": true}})
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn assert_untouched(result: &Result) {
     assert_eq!(result.standing().await, "pending");
 }
 
-async fn assert_refused(result: &Result, answer: &Value, kind: &str) {
+pub(crate) async fn assert_refused(result: &Result, answer: &Value, kind: &str) {
     let told = &answer["structuredContent"];
     assert_eq!(answer["isError"], true, "{answer:#}");
     assert_eq!(told["error"]["kind"], kind, "{told:#}");

@@ -173,6 +173,11 @@ async fn a_deleted_session_takes_its_calls_along_and_leaves_the_background() {
         by_state == [json!("cancelled"), Value::Null]
     })
     .await;
+    let listed = other.tool("list_runs", json!({})).await;
+    let deleted = &listed["structuredContent"]["runs"][0]["run_id"];
+    let told = other.tool("get_run", json!({ "run_id": deleted })).await;
+    let why = &told["structuredContent"]["error"]["message"];
+    assert_eq!(why, "the host that asked for it ended its session or went away", "{told:#}");
     gate.open();
     let end = other.tool("get_run", json!({"run_id": background, "wait_seconds": 60})).await;
     assert_eq!(end["structuredContent"]["answer"], "It went on.", "{end:#}");

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_blocking;
 
 use super::sessions::Sessions;
-use crate::runner::{Report, Runner, Status};
+use crate::runner::{Failure, Report, Runner, Status};
 
 /// Upper bounds of the buckets for durations, in seconds.
 const BUCKETS: [f64; 12] = [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
@@ -33,6 +33,8 @@ struct Runs {
     by_status: BTreeMap<String, u64>,
     /// By the kind of the error.
     sandbox_errors: BTreeMap<String, u64>,
+    /// Those of them that are the engine's.
+    engine_errors: BTreeMap<String, u64>,
     queued: Histogram,
     total: Histogram,
     requests: u64,
@@ -97,6 +99,9 @@ impl Metrics {
         if report.status == Status::SandboxError {
             let kind = report.error.as_ref().map_or("unknown", |error| error.kind.as_str());
             *runs.sandbox_errors.entry(kind.to_owned()).or_default() += 1;
+            if report.error.as_ref().is_some_and(Failure::is_of_engine) {
+                *runs.engine_errors.entry(kind.to_owned()).or_default() += 1;
+            }
         }
         runs.queued.see(report.timing.queued_ms);
         runs.total.see(report.timing.total_ms);
@@ -185,9 +190,14 @@ impl Page {
         for (status, count) in &runs.by_status {
             self.sample(name, &[("status", status)], count);
         }
-        let name = "sandbox_mcp_engine_errors_total";
-        self.head(name, "counter", "Runs that ended because their sandbox failed, by kind.");
+        let name = "sandbox_mcp_sandbox_errors_total";
+        self.head(name, "counter", "Runs that ended with sandbox_error, by kind.");
         for (kind, count) in &runs.sandbox_errors {
+            self.sample(name, &[("kind", kind)], count);
+        }
+        let name = "sandbox_mcp_engine_errors_total";
+        self.head(name, "counter", "Those of them that are the engine's, by kind.");
+        for (kind, count) in &runs.engine_errors {
             self.sample(name, &[("kind", kind)], count);
         }
         let name = "sandbox_mcp_run_duration_seconds";

@@ -260,7 +260,7 @@ async fn follow(
             biased;
             () = context.ct.cancelled(), if !stopped => {
                 stopped = true;
-                canceller.cancel(CancelReason::Asked);
+                canceller.cancel(session.withdrawal(run.is_kept()));
                 progress.silence();
                 logs.silence();
             }
@@ -270,7 +270,7 @@ async fn follow(
                     break;
                 }
                 stopped = true;
-                canceller.cancel(CancelReason::Shutdown);
+                canceller.cancel(session.parting());
             }
             event = run.next_event() => match event {
                 Some(event) => {

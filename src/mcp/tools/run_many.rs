@@ -196,7 +196,7 @@ async fn follow(
             biased;
             () = context.ct.cancelled(), if !stopped => {
                 stopped = true;
-                many.cancel(CancelReason::Asked);
+                many.cancel(session.withdrawal(kept));
                 progress.silence();
             }
             () = session.closing.cancelled(), if !stopped => {
@@ -204,7 +204,7 @@ async fn follow(
                     break true;
                 }
                 stopped = true;
-                many.cancel(CancelReason::Shutdown);
+                many.cancel(session.parting());
             }
             step = many.next() => match step {
                 Some((at, Step::Event(event))) => progress.see_of(at + 1, count, &event.event),

@@ -100,11 +100,12 @@ impl Owner {
                 }
                 reason = canceller.cancelled(), if self.told.is_none() => {
                     self.told = Some(reason);
-                    if self.kept && reason == CancelReason::Shutdown {
+                    if self.kept && reason != CancelReason::Asked {
                         return Report::of_breakdown(id, "the run goes on without this program");
                     }
                     self.say(match reason {
                         CancelReason::Asked => Word::Cancel,
+                        CancelReason::Left => Word::Left,
                         CancelReason::Shutdown => Word::Shutdown,
                     })
                     .await;

@@ -77,6 +77,8 @@ impl Order {
 enum Word {
     /// Somebody has taken the run back.
     Cancel,
+    /// Whoever asked the client for the run has left, and does not want it.
+    Left,
     /// The client ends, and takes the run along.
     Shutdown,
     /// The run is to outlive the client.

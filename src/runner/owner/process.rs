@@ -108,6 +108,7 @@ async fn listen(mut input: BufReader<pipe::Receiver>, canceller: Canceller) {
         match serde_json::from_slice(&said) {
             Ok(Word::Keep) => kept = true,
             Ok(Word::Cancel) => canceller.cancel(CancelReason::Asked),
+            Ok(Word::Left) => canceller.cancel(CancelReason::Left),
             Ok(Word::Shutdown) => canceller.cancel(CancelReason::Shutdown),
             // A word that was cut when the client died is none.
             Err(error) => tracing::warn!("the client said what is no word: {error}"),

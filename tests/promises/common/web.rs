@@ -96,7 +96,8 @@ impl Web {
     }
 
     pub fn client(&self) -> Client<'_> {
-        Client { web: self, session: None, version: None, ids: AtomicU64::new(1) }
+        let capabilities = json!({});
+        Client { web: self, session: None, version: None, capabilities, ids: AtomicU64::new(1) }
     }
 
     /// A client that has shaken hands with the version that most speak.
@@ -179,6 +180,17 @@ impl Answer {
         panic!("the stream ended before `{words}`");
     }
 
+    /// Reads up to the server's own request for `method`: its id and parameters.
+    pub async fn asked(&mut self, method: &str) -> (Value, Value) {
+        while let Some(message) = self.message().await {
+            if message["method"] == method && !message["id"].is_null() {
+                return (message["id"].clone(), message["params"].clone());
+            }
+            assert!(message["result"].is_null(), "the answer came first: {message:#}");
+        }
+        panic!("the stream ended before a request for {method}");
+    }
+
     /// Reads up to the response; none when the stream ends without one.
     pub async fn response(&mut self) -> Option<Value> {
         loop {
@@ -203,13 +215,17 @@ pub struct Client<'a> {
     web: &'a Web,
     pub session: Option<String>,
     pub version: Option<&'static str>,
+    /// What it says that it can do.
+    pub capabilities: Value,
     ids: AtomicU64,
 }
 
 impl Client<'_> {
     pub async fn initialize(&mut self, version: &'static str) -> Value {
         let client = json!({"name": PATIENT, "version": "1"});
-        let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": client});
+        let params = json!({
+            "protocolVersion": version, "capabilities": self.capabilities, "clientInfo": client,
+        });
         let mut answer = self.post("initialize", params).await.1;
         let session = answer.header("mcp-session-id").to_owned();
         let result = answer.result().await;
@@ -217,6 +233,12 @@ impl Client<'_> {
         self.version = Some(version);
         self.notify("notifications/initialized", json!({})).await;
         result
+    }
+
+    /// The same, of a host that can do this.
+    pub fn able(mut self, capabilities: Value) -> Self {
+        self.capabilities = capabilities;
+        self
     }
 
     /// The 2026-07-28 way: no handshake and no session.
@@ -248,7 +270,7 @@ impl Client<'_> {
             let key = |name: &str| format!("io.modelcontextprotocol/{name}");
             params["_meta"][key("protocolVersion")] = json!("2026-07-28");
             params["_meta"][key("clientInfo")] = json!({"name": PATIENT, "version": "1"});
-            params["_meta"][key("clientCapabilities")] = json!({});
+            params["_meta"][key("clientCapabilities")] = self.capabilities.clone();
             request = request.header("mcp-method", method);
             if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
                 request = request.header("mcp-name", name);
@@ -261,9 +283,19 @@ impl Client<'_> {
 
     pub async fn notify(&self, method: &str, params: Value) {
         let body = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        assert_eq!(self.tell(&body).await, StatusCode::ACCEPTED, "{method}");
+    }
+
+    /// Sends what has no answer of its own.
+    pub async fn tell(&self, body: &Value) -> StatusCode {
         let request = self.builder(Method::POST).body(Full::from(body.to_string()));
-        let answer = self.web.send(request.expect("sound")).await;
-        assert_eq!(answer.status, StatusCode::ACCEPTED, "{method}");
+        self.web.send(request.expect("sound")).await.status
+    }
+
+    /// Answers a request of the server.
+    pub async fn reply(&self, id: &Value, result: Value) {
+        let body = json!({"jsonrpc": "2.0", "id": id, "result": result});
+        assert_eq!(self.tell(&body).await, StatusCode::ACCEPTED, "{body}");
     }
 
     /// The result of a request that must not fail.
