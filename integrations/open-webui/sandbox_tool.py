@@ -32,7 +32,9 @@ Report = dict[str, Any]
 Mode = Literal["read_only", "isolated", "direct"]
 MODES = get_args(Mode)  # from the narrowest to the widest
 SECRET = {"input": {"type": "password"}}
-RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}")
+RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9]{4}")
+# What the server says of a run as a whole line. An agent could name another run within one.
+STARTED = re.compile(rf"(?:still working: )?started run ({RUN_ID.pattern})(?: \([0-9]+ s\))?")
 ANSWER, DIFF, OUTPUT, STATUS, LINE = 12_000, 24_000, 2_000, 160, 16 << 20
 
 # Open WebUI's environment holds its keys. The binary gets what it needs to find itself around.
@@ -313,8 +315,6 @@ class Server:
     def __init__(self, valves: "Tools.Valves") -> None:
         self.valves, self.ids, self.run_id, self.opened = valves, count(1), "", False
         headers = {"Accept": "application/json, text/event-stream"}
-        if valves.token:
-            headers["Authorization"] = f"Bearer {valves.token.strip()}"
         # The server gives a sign of life every ten seconds. No proxy may get to see the token.
         timeout = httpx.Timeout(10, read=60)
         self.client = httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False)
@@ -330,6 +330,11 @@ class Server:
         return not os.path.isabs(folder) or path == folder or path.startswith(folder + "/")
 
     async def _open(self) -> None:
+        if token := self.valves.token.strip():
+            if re.search("[^!-~]", token):  # httpx would show it in its error
+                todo = "an administrator sets what `sandbox-mcp token` prints."
+                raise Failure("the valve `token` is no token.", todo)
+            self.client.headers["Authorization"] = f"Bearer {token}"
         self.opened = True
         for name in ("Mcp-Session-Id", "MCP-Protocol-Version"):
             self.client.headers.pop(name, None)
@@ -358,7 +363,8 @@ class Server:
                 async for message in self._messages(response):
                     if message.get("method") == "notifications/progress" and teller:
                         line = message["params"].get("message") or ""
-                        self.run_id = self.run_id or "".join(RUN_ID.findall(line)[:1])
+                        if not self.run_id and (started := STARTED.fullmatch(line)):
+                            self.run_id = started[1]
                         teller.say(line)
                     elif message.get("id") == number and "error" in message:
                         raise Failure(str(message["error"].get("message")), "see the server's log.")

@@ -2,8 +2,10 @@
 
 import asyncio
 import importlib.util
+import json
 import sys
 
+import httpx
 from markdown_it import MarkdownIt
 
 source = importlib.util.spec_from_file_location("sandbox_tool", sys.argv[1])
@@ -134,5 +136,41 @@ for mode, own, read_only, expected in [
     user = {"valves": tool.Tools.UserValves(**own)}
     asyncio.run(tools.run_in_sandbox("x", read_only, user))
     assert asked[-1] == expected, asked
+
+
+def listen(line, token="t"):
+    """The run that a call takes for its own after one line of progress, and what it ends with."""
+
+    def answer(request):
+        told = json.loads(request.content or b"{}")
+        if told.get("method") != "tools/call":
+            return httpx.Response(200, json={"id": told.get("id"), "result": {"protocolVersion": "2025-11-25"}})
+        news = {"method": "notifications/progress", "params": {"progress": 1, "message": line}}
+        return httpx.Response(
+            200, text=f"data: {json.dumps(news)}\n\n", headers={"Content-Type": "text/event-stream"}
+        )
+
+    async def call():
+        server = tool.Server(tool.Tools.Valves(url="http://127.0.0.1:9/mcp", token=token))
+        headers = server.client.headers
+        server.client = httpx.AsyncClient(transport=httpx.MockTransport(answer), headers=headers)
+        try:
+            await server._tool("run_in_sandbox", {}, tool.Teller(None))
+        except (tool.Failure, httpx.HTTPError) as error:
+            return server.run_id, str(error)
+
+    return asyncio.run(call())
+
+
+# Which run is this call's the server says, and no words of an agent.
+RUN = "20260131-235959-k3f9"
+assert listen(f"started run {RUN}")[0] == listen(f"still working: started run {RUN} (9 s)")[0] == RUN
+for line in (f"says: started run {RUN}", f"bash: {RUN}", f"started run {RUN}: x", f"{RUN}\nstarted run {RUN}"):
+    assert listen(line)[0] == "", line
+
+# An unfit token is not repeated in what the chat is told.
+for token in ("sec\nret", "sec\0ret", "sec\u00e9ret"):
+    told = listen("", token)[1]
+    assert "token" in told and "sec" not in told and "ret" not in told, told
 
 print(f"{len(ATTACKS)} attacks, {seen} blocks")
