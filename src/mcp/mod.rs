@@ -16,6 +16,7 @@
 //! process carries it out. `serve` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
 //! what is still open, leave.
 
+mod asked;
 mod complete;
 mod elicit;
 mod http;
@@ -25,6 +26,7 @@ mod next;
 mod patience;
 mod progress;
 mod prompts;
+mod questions;
 mod resources;
 mod result;
 mod serve;

@@ -17,7 +17,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, ServerHandler};
 
-use super::elicit::Retry;
+use super::questions::Retry;
 use super::session::{Session, is_stateless};
 use super::tools;
 use super::transport::{self, Ends};

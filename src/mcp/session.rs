@@ -12,9 +12,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::elicit::Questions;
+use super::asked::{About, Asked};
 use super::http::visit::Visit;
-use super::tools::{About, Asked};
+use super::questions::Questions;
 use super::transport::Ends;
 use crate::runner::{CancelReason, Runner};
 

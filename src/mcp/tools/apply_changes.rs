@@ -14,7 +14,9 @@ use serde_json::json;
 use super::arguments::Reader;
 use super::changes::{self, Error};
 use super::entry::Entry;
-use crate::mcp::elicit::{self, Retry, Said, Way};
+use crate::mcp::asked::{About, Wanted};
+use crate::mcp::elicit::{self, Way};
+use crate::mcp::questions::{Retry, Said};
 use crate::mcp::session::Session;
 use crate::runner::{Applied, ApplyOptions, OutcomeError};
 use crate::text::{one_line, visible};
@@ -57,21 +59,6 @@ fn tool() -> Tool {
             "dry_run": { "type": "boolean" },
         }),
     )
-}
-
-/// What a person was asked about.
-#[derive(Clone, Debug)]
-pub(in crate::mcp) struct About {
-    wanted: Wanted,
-    needs: Vec<NeedsYes>,
-}
-
-/// What a call asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
-    run: String,
-    only: Vec<String>,
-    dry_run: bool,
 }
 
 async fn call(

@@ -2,7 +2,6 @@
 
 mod apply_changes;
 mod arguments;
-mod asked;
 mod cancel_run;
 mod changes;
 mod discard_changes;
@@ -23,8 +22,6 @@ use rmcp::model::{CallToolResult, ErrorData, JsonObject, Tool};
 use rmcp::service::RequestContext;
 use serde_json::Value;
 
-pub(super) use self::apply_changes::About;
-pub(super) use self::asked::Asked;
 use self::entry::{Answer, Entry};
 use super::session::Session;
 use crate::config::Limits;

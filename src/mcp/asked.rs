@@ -11,9 +11,24 @@ use crate::workspace::changeset::NeedsYes;
 const MOST: usize = 3;
 const WITHIN: Duration = Duration::from_secs(600);
 
+/// What a person was asked about.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub wanted: Wanted,
+    pub needs: Vec<NeedsYes>,
+}
+
+/// What a call of `apply_changes` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub run: String,
+    pub only: Vec<String>,
+    pub dry_run: bool,
+}
+
 /// The questions of the last minutes. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(in crate::mcp) struct Asked(Arc<Mutex<Vec<Question>>>);
+pub(super) struct Asked(Arc<Mutex<Vec<Question>>>);
 
 #[derive(Debug)]
 struct Question {
