@@ -13,12 +13,13 @@
 //! ```
 //!
 //! A run belongs to the machine and not to the session: `standing` tells of it from its record, whichever
-//! process carries it out. `serve` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
+//! process carries it out. `ending` holds the order of the end: notice it, cancel the runs, wait for their removal, answer
 //! what is still open, leave.
 
 mod asked;
 mod complete;
 mod elicit;
+mod ending;
 mod http;
 mod logs;
 mod many;
@@ -40,4 +41,4 @@ mod transport;
 mod untrusted;
 
 pub use http::{Listen, ListenError, TokenError, TokenFile, serve_http};
-pub use serve::{Error, serve_stdio};
+pub use serve::serve_stdio;

@@ -7,16 +7,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
-    CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONNECTION, CONTENT_LENGTH, ORIGIN,
+    VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use rmcp::transport::streamable_http_server::StreamableHttpService;
-use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,8 +22,9 @@ use tokio_util::task::TaskTracker;
 use super::door::Door;
 use super::early;
 use super::metrics::Metrics;
-use super::sessions::Sessions;
-use super::visit::{Kind, Visit, Watched};
+use super::refusal::{Body, Refusal, whole};
+use super::sessions::{Kind, Sessions};
+use super::visit::{Visit, Watched};
 use crate::mcp::server::Server;
 
 /// Where each thing is.
@@ -42,7 +41,6 @@ const WITHOUT_SESSIONS: &str = "2026-07-28";
 /// How long a body may pause.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const EXPOSITION: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -52,51 +50,6 @@ const PAGES_MAY_SEND: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, accept, last-event-id, mcp-session-id, mcp-protocol-version, \
      mcp-method, mcp-name",
 );
-
-pub(super) type Body = BoxBody<Bytes, Infallible>;
-
-/// Why a request is not answered as it wanted, and what to do about it.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub status: StatusCode,
-    message: String,
-    hint: &'static str,
-}
-
-impl Refusal {
-    pub fn new(status: StatusCode, message: &str, hint: &'static str) -> Self {
-        Self { status, message: message.to_owned(), hint }
-    }
-
-    fn response(self) -> Response<Body> {
-        let body = json!({ "error": self.message, "hint": self.hint }).to_string() + "\n";
-        let mut response = whole(self.status, JSON, body);
-        let headers = response.headers_mut();
-        match self.status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::METHOD_NOT_ALLOWED => {
-                headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
-            }
-            _ => {}
-        }
-        // What is left of the body is not read, so nothing else can follow on this connection.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        response
-    }
-}
-
-fn whole(status: StatusCode, kind: HeaderValue, body: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(body)).boxed());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
 
 /// What answers on all connections.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
-use super::answer::Refusal;
+use super::refusal::Refusal;
 use super::token::TokenFile;
 use crate::config::Http;
 use crate::text::one_line;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::answer::Body;
+use super::refusal::Body;
 
 const EVENTS: &str = "text/event-stream";
 

@@ -14,6 +14,7 @@ mod early;
 mod events;
 mod listen;
 mod metrics;
+mod refusal;
 mod sessions;
 mod token;
 pub(super) mod visit;
@@ -33,7 +34,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::serve::{Ending, Error, Signals, longest_line};
+use super::ending::{Ending, LeftBehind, Signals, longest_line};
 use super::server::Server;
 use super::session::Session;
 use crate::runner::Runner;
@@ -45,6 +46,19 @@ use sessions::Sessions;
 
 pub use listen::{Listen, ListenError};
 pub use token::{Error as TokenError, TokenFile};
+
+/// Why a server over HTTP did not start, or ended badly. Signals are good ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    LeftBehind(#[from] LeftBehind),
+}
 
 /// How long the head of a request may take, and how long a connection may wait for the next one.
 const HEAD: Duration = Duration::from_secs(15);
@@ -153,7 +167,7 @@ impl House {
         if timeout(LAST_FRAMES, self.connections.wait()).await.is_err() {
             tracing::debug!("{} connections did not end in time", self.connections.len());
         }
-        if left.is_empty() { Ok(()) } else { Err(Error::LeftBehind(left)) }
+        Ok(left?)
     }
 
     /// Takes connections for as long as it is polled, so many at a time.

@@ -18,7 +18,6 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
-use super::visit::Kind;
 
 type Id = Arc<str>;
 
@@ -32,6 +31,15 @@ pub(super) enum Error {
     Full(usize),
     #[error(transparent)]
     Local(#[from] LocalSessionManagerError),
+}
+
+/// What keeps a session from being idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::mcp) enum Kind {
+    /// A request of the client, and what came of it.
+    Call,
+    /// A stream on which the client listens.
+    Listens,
 }
 
 /// What we know of one session.

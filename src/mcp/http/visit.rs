@@ -15,7 +15,7 @@ use http_body_util::combinators::BoxBody;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::sessions::Held;
+use super::sessions::{Held, Kind};
 
 #[derive(Debug)]
 pub(in crate::mcp) struct Visit {
@@ -24,15 +24,6 @@ pub(in crate::mcp) struct Visit {
     counts: AtomicBool,
     /// Cancelled when the connection broke before the answer was out.
     pub lost: CancellationToken,
-}
-
-/// What keeps a session from being idle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::mcp) enum Kind {
-    /// A request of the client, and what came of it.
-    Call,
-    /// A stream on which the client listens.
-    Listens,
 }
 
 impl Visit {
