@@ -59,7 +59,13 @@ pub(super) fn meta() -> MetaObject {
     meta
 }
 
+/// Words that Claude Code finds the tool by, where it shows its model only the names of tools and a
+/// search. They are shown to no model; what the name and the description have is found anyway.
+const SEARCH_HINT: &str = "delegate local agent subagent offload docker refactoring";
+
 fn tool(limits: &Limits) -> Tool {
+    let mut meta = meta();
+    meta.insert("anthropic/searchHint".into(), SEARCH_HINT.into());
     Tool::new(NAME, DESCRIPTION, input_schema(limits))
         .with_title(TITLE)
         .with_raw_output_schema(result::schema().into())
@@ -70,7 +76,7 @@ fn tool(limits: &Limits) -> Tool {
             Some(false),
             Some(false),
         ))
-        .with_meta(meta())
+        .with_meta(meta)
 }
 
 fn input_schema(limits: &Limits) -> JsonObject {
