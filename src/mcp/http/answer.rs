@@ -98,6 +98,13 @@ fn whole(status: StatusCode, kind: HeaderValue, body: String) -> Response<Body> 
     response
 }
 
+/// A stranger gets one answer for a connection: of many, one who reads none of them would keep its
+/// place for ever.
+fn without_token(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// What answers on all connections.
 #[derive(Clone)]
 pub(super) struct Answers {
@@ -143,10 +150,10 @@ impl Answers {
         let read = [Method::GET, Method::HEAD].contains(method);
         let known = [MCP, HEALTH, METRICS].contains(&path);
         if known && from_a_page && *method == Method::OPTIONS {
-            return whole(StatusCode::NO_CONTENT, TEXT, String::new());
+            return without_token(whole(StatusCode::NO_CONTENT, TEXT, String::new()));
         }
         if path == HEALTH && read {
-            return whole(StatusCode::OK, TEXT, "ok\n".into());
+            return without_token(whole(StatusCode::OK, TEXT, "ok\n".into()));
         }
         if !known {
             let hint = "MCP is at /mcp; there are /healthz and /metrics besides";
