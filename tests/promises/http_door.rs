@@ -252,6 +252,30 @@ async fn a_head_that_never_ends_is_not_waited_for_and_blocks_nobody() {
     close(product, web).await;
 }
 
+/// What may be asked without the token is asked in bulk, and no answer is ever read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_reads_no_answer_keeps_no_place() {
+    let (product, _workspace, web) = house("[http]\nconnections = 4\n").await;
+    let health = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", web.address);
+    let preflight = format!(
+        "OPTIONS /mcp HTTP/1.1\r\nhost: {}\r\norigin: http://localhost\r\n\r\n",
+        web.address
+    );
+    let mut deaf = Vec::new();
+    for request in [&health, &preflight, &health, &preflight] {
+        let mut stream = TcpStream::connect(web.address).await.expect("it listens");
+        let many = request.repeat(1000);
+        // Until nothing more goes in, or the connection is gone.
+        let flood = async { while stream.write_all(many.as_bytes()).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(5), flood).await.ok();
+        deaf.push(stream);
+    }
+    let served = tokio::time::timeout(Duration::from_secs(5), web.greeted()).await;
+    assert!(served.is_ok(), "the places are free again");
+    drop(deaf);
+    close(product, web).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_others_reach_needs_a_yes() {
     let product = Product::without_engine();

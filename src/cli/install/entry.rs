@@ -104,8 +104,11 @@ pub fn make(client: &Client, scope: Scope, around: &Around) -> anyhow::Result<Ma
             }
         }
         Passes::Desktop(reference) => {
-            let (secret, plain): (Vec<_>, Vec<_>) =
-                set.into_iter().partition(|(name, value)| is_secret(name, value, around));
+            // Of a variable that is not known, neither is whether its content is a secret.
+            let is_known = |name: &str| ALWAYS.contains(&name) || OF_INTEREST.contains(&name);
+            let (secret, plain): (Vec<_>, Vec<_>) = set
+                .into_iter()
+                .partition(|(name, value)| !is_known(name) || is_secret(name, value, around));
             let named = |all: &[(&String, &String)]| {
                 all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
             };
@@ -153,10 +156,11 @@ fn is_secret(name: &str, value: &str, around: &Around) -> bool {
     let name_says = ["KEY", "TOKEN", "SECRET", "PASS", "AUTH", "CREDENTIAL"]
         .iter()
         .any(|word| name.to_ascii_uppercase().contains(word));
-    // `http://user:password@host`
-    let authority = value.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or(rest));
-    let value_says = authority.is_some_and(|authority| {
-        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    // `http://user:password@host`, `https://token@host`; a user of `ssh://` is only a name.
+    let value_says = value.split_once("://").is_some_and(|(scheme, rest)| {
+        let authority = rest.split('/').next().unwrap_or(rest);
+        let user = authority.rsplit_once('@').map(|(user, _)| user);
+        user.is_some_and(|user| user.contains(':') || !scheme.eq_ignore_ascii_case("ssh"))
     });
     name == around.key_variable || name_says || value_says
 }

@@ -106,6 +106,17 @@ fn no_file_ever_holds_a_secret_and_a_shared_one_nothing_of_this_machine() {
     let cursor = cursor.expect("an entry").entry;
     assert_eq!(cursor["env"]["SANDBOX_MCP_API_KEY"], "${env:SANDBOX_MCP_API_KEY}");
     assert_eq!(cursor["env"]["DOCKER_HOST"], "unix:///run/user/1/docker.sock");
+    let written = |host: &str| {
+        let mut around = around.clone();
+        around.variables.insert("SANDBOX_MCP_OTHER".into(), KEY.into());
+        around.variables.insert("DOCKER_HOST".into(), host.into());
+        let made = entry::make(find("lm-studio").expect("a client"), Scope::User, &around);
+        made.expect("an entry").entry["env"].clone()
+    };
+    let env = written("https://word@docker.example");
+    assert!(!env.to_string().contains("word@"), "a user without a password may be a key: {env}");
+    assert!(!env.to_string().contains(KEY), "what is not known may be one: {env}");
+    assert_eq!(written("ssh://me@docker.example")["DOCKER_HOST"], "ssh://me@docker.example");
     let codex = entry::make(find("codex").expect("a client"), Scope::User, &around);
     let codex = codex.expect("an entry").entry;
     assert!(codex["env_vars"].as_array().expect("names").contains(&json!("SANDBOX_MCP_API_KEY")));

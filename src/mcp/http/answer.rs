@@ -51,6 +51,13 @@ const PAGES_MAY_SEND: HeaderValue = HeaderValue::from_static(
      mcp-method, mcp-name",
 );
 
+/// A stranger gets one answer for a connection: of many, one who reads none of them would keep its
+/// place for ever.
+fn without_token(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// What answers on all connections.
 #[derive(Clone)]
 pub(super) struct Answers {
@@ -96,10 +103,10 @@ impl Answers {
         let read = [Method::GET, Method::HEAD].contains(method);
         let known = [MCP, HEALTH, METRICS].contains(&path);
         if known && from_a_page && *method == Method::OPTIONS {
-            return whole(StatusCode::NO_CONTENT, TEXT, String::new());
+            return without_token(whole(StatusCode::NO_CONTENT, TEXT, String::new()));
         }
         if path == HEALTH && read {
-            return whole(StatusCode::OK, TEXT, "ok\n".into());
+            return without_token(whole(StatusCode::OK, TEXT, "ok\n".into()));
         }
         if !known {
             let hint = "MCP is at /mcp; there are /healthz and /metrics besides";

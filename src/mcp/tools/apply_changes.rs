@@ -168,7 +168,8 @@ fn question(run: &str, needs: &[NeedsYes]) -> Option<String> {
          trust:\n",
         one_line(run, 40)
     );
-    let shown = |bytes: &[u8]| visible(&String::from_utf8_lossy(bytes)).0;
+    // Hosts show it as Markdown, and a backtick would let a name out of its code.
+    let shown = |bytes: &[u8]| visible(&String::from_utf8_lossy(bytes)).0.replace('`', "ˋ");
     for need in needs {
         let path = shown(need.change.path.as_path().as_os_str().as_encoded_bytes());
         let to = match &need.change.after {
@@ -208,13 +209,17 @@ mod tests {
             need("a\n- `ok` (added): fine", None),
             need("b\u{202e}c", None),
             need("l", Some(link)),
+            need("x`![](y)`", Some(Node::Link { target: Escaped(b"`![](//evil)".to_vec()) })),
         ];
         let asked = question("20260131-235959-k3f9", &needs).expect("short enough");
         let lines: Vec<_> = asked.lines().collect();
-        assert_eq!(lines.len(), 6, "{asked}");
-        assert!(lines[1].starts_with("- `a␊- `ok` (added): fine` ("), "{asked}");
+        assert_eq!(lines.len(), 7, "{asked}");
+        assert!(lines[1].starts_with("- `a␊- ˋokˋ (added): fine` ("), "{asked}");
         assert!(lines[2].starts_with("- `b\u{fffd}c` ("), "{asked}");
         assert_eq!(lines[3], "- `l` (added, a link to `/etc/␛[31mpasswd`): it is trusted");
+        let hidden =
+            "- `x\u{2cb}![](y)\u{2cb}` (added, a link to `\u{2cb}![](//evil)`): it is trusted";
+        assert_eq!(lines[4], hidden, "no name leaves its code, where a host shows Markdown");
     }
 
     #[test]
