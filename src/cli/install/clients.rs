@@ -1,10 +1,9 @@
 //! The clients we know, one row each; `docs/clients.md` says how each was seen to behave.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::around::Place;
 use super::document::Format;
-use super::entry::Wish;
 
 /// One client.
 #[derive(Debug)]
@@ -27,6 +26,18 @@ pub struct Client {
     pub patience: Patience,
     /// What a person should know who has just registered it.
     pub hint: &'static str,
+}
+
+/// What an entry should say; each client has words of its own for it.
+#[derive(Debug, Default)]
+pub struct Wish {
+    pub command: String,
+    /// Variables to set, by name.
+    pub variables: Map<String, Value>,
+    /// Variables to hand on.
+    pub names: Vec<String>,
+    /// Seconds that a call may last.
+    pub patience: u64,
 }
 
 /// What a client hands on of its own environment.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::around::Around;
-use super::clients::{Client, Passes};
+use super::clients::{Client, Passes, Wish};
 
 /// Whose file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -14,18 +14,6 @@ pub enum Scope {
     User,
     /// In this folder, for all who share it
     Project,
-}
-
-/// What an entry should say; each client has words of its own for it.
-#[derive(Debug, Default)]
-pub struct Wish {
-    pub command: String,
-    /// Variables to set, by name.
-    pub variables: Map<String, Value>,
-    /// Variables to hand on.
-    pub names: Vec<String>,
-    /// Seconds that a call may last.
-    pub patience: u64,
 }
 
 /// An entry, and what a person should know of it.

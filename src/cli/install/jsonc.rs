@@ -7,7 +7,7 @@ use jsonc_parser::tokens::{Token, TokenAndRange};
 use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, parse_to_ast};
 use serde_json::{Map, Value};
 
-use super::document::{Error, Format, kind};
+use super::format::{Error, Format, kind};
 
 pub(super) fn value(text: &str, format: Format) -> Result<Value, Error> {
     if format == Format::Json {

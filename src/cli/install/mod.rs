@@ -10,6 +10,7 @@ pub(super) mod clients;
 mod document;
 pub(super) mod entry;
 mod file;
+mod format;
 mod jsonc;
 pub(super) mod register;
 pub(super) mod standing;

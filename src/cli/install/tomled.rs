@@ -3,7 +3,7 @@
 use serde_json::Value;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike};
 
-use super::document::{Error, kind};
+use super::format::{Error, kind};
 
 pub(super) fn value(text: &str) -> Result<Value, Error> {
     toml::from_str(text).map_err(|error| syntax(text, error.span(), error.message()))
