@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::Fault;
-use super::fault::FaultKind;
+use super::kind::FaultKind;
 use super::sse;
 
 /// Most bytes of one tool call's arguments that are kept.

@@ -1,7 +1,8 @@
 //! Reads a streamed answer from its bytes.
 
 use super::answer::{Answer, ToolCall};
-use super::fault::{Fault, FaultKind};
+use super::fault::Fault;
+use super::kind::FaultKind;
 use super::sse;
 
 /// Most bytes of one server-sent event that is looked into.

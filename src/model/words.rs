@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::fault::FaultKind;
+use super::kind::FaultKind;
 use crate::text;
 
 /// Most characters of a server's words that are kept.
