@@ -184,7 +184,7 @@ fn unwritable(path: &Path, source: io::Error) -> Error {
 }
 
 /// Where a path leads, also where the last name is not there yet.
-fn target(path: &Path) -> Result<PathBuf, Error> {
+pub fn target(path: &Path) -> Result<PathBuf, Error> {
     let failed = |source| Error::Unreadable { path: path.to_owned(), source };
     match path.canonicalize() {
         Ok(path) => return Ok(path),

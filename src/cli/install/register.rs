@@ -165,7 +165,14 @@ fn paths(client: &'static Client, scope: Scope, around: &Around) -> Result<Vec<P
         Scope::Project => {
             let paths: Vec<_> =
                 client.project.iter().map(|file| around.project.join(file)).collect();
-            if paths.iter().any(|path| users.contains(path)) {
+            // A home may be reached through a link, and a working folder's name never has one.
+            let real = |path: &PathBuf| {
+                let folder = file::target(path.parent()?).ok()?;
+                Some(folder.join(path.file_name()?))
+            };
+            let own: Vec<PathBuf> = users.iter().filter_map(real).collect();
+            let is_own = |path| real(path).is_some_and(|path| own.contains(&path));
+            if paths.iter().any(|path| users.contains(path) || is_own(path)) {
                 return Err(Error::UsersOwn(around.project.clone()));
             }
             Ok(paths)

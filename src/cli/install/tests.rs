@@ -123,6 +123,21 @@ fn no_file_ever_holds_a_secret_and_a_shared_one_nothing_of_this_machine() {
 }
 
 #[test]
+fn the_users_own_file_is_no_projects_also_where_the_home_is_a_link() {
+    let base = tempfile::tempdir().expect("temp");
+    let mut around = around(base.path());
+    let client = find("cursor").expect("a client");
+    fs::create_dir_all(&around.home).expect("made");
+    std::os::unix::fs::symlink(&around.home, base.path().join("way")).expect("a link");
+    around.project = around.home.canonicalize().expect("there");
+    for home in [around.home.clone(), base.path().join("way")] {
+        around.home = home;
+        let refused = Place::find(client, Scope::Project, NAME, &around).expect_err("refused");
+        assert!(refused.to_string().contains("the user's own"), "{refused}");
+    }
+}
+
+#[test]
 fn a_foreign_entry_is_never_touched() {
     let base = tempfile::tempdir().expect("temp");
     let around = around(base.path());
