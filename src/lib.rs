@@ -5,7 +5,7 @@
 //! ```text
 //!  face            core                                                   edge
 //!  cli run  ─┐
-//!  mcp stdio ┴─▶ Task ─▶ runner ─▶ workspace  (what the agent may touch)
+//!  mcp       ┴─▶ Task ─▶ runner ─▶ workspace  (what the agent may touch)
 //!                          │  ├──▶ gateway    (all it may talk to)
 //!                          │  ├──▶ sandbox ──▶ engine (Docker API)
 //!                          │  └──▶ agent      (argv, configuration, event parser)
