@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::runner::EventKind;
+use crate::runner::{EventKind, Status};
 use crate::text;
 
 /// Between two messages; what happens faster is replaced by what happens last.
@@ -24,6 +24,9 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 
 /// Claude Code cuts messages here.
 const LONGEST_MESSAGE: usize = 200;
+
+/// How many of several runs find room in one message, when each has much to say.
+const AT_ONCE: usize = 4;
 
 /// How long an answer waits for a notification that is being written.
 const LAST_WORD: Duration = Duration::from_millis(250);
@@ -56,9 +59,14 @@ impl Progress {
         self.note(describe(event));
     }
 
-    /// The same of one of several runs.
-    pub(super) fn see_of(&self, number: usize, count: usize, event: &EventKind) {
-        self.note(describe(event).map(|line| format!("[{number}/{count}] {line}")));
+    /// Notes what one of several runs is doing.
+    pub(super) fn see_of(&self, several: &mut Several, number: usize, event: &EventKind) {
+        self.note(describe(event).map(|line| several.line(number, &line)));
+    }
+
+    /// Notes how one of several runs has ended.
+    pub(super) fn ended(&self, several: &mut Several, number: usize, status: Status) {
+        self.note(Some(several.line(number, status.label())));
     }
 
     fn note(&self, line: Option<String>) {
@@ -81,6 +89,30 @@ impl Progress {
         if timeout(LAST_WORD, &mut task).await.is_err() {
             task.abort();
         }
+    }
+}
+
+/// What each of several runs does. All of them are in each message, because between two messages
+/// the busiest one would have the last word for ever.
+#[derive(Debug)]
+pub(super) struct Several {
+    count: usize,
+    /// The one that did something last first.
+    lines: Vec<(usize, String)>,
+}
+
+impl Several {
+    pub(super) fn new(count: usize) -> Self {
+        Self { count, lines: Vec::new() }
+    }
+
+    fn line(&mut self, number: usize, line: &str) -> String {
+        let share = LONGEST_MESSAGE / self.count.clamp(1, AT_ONCE);
+        let line = text::one_line(&format!("[{number}/{}] {line}", self.count), share - 2);
+        self.lines.retain(|(other, _)| *other != number);
+        self.lines.insert(0, (number, line));
+        let lines: Vec<_> = self.lines.iter().map(|(_, line)| line.as_str()).collect();
+        lines.join("; ")
     }
 }
 
@@ -208,6 +240,19 @@ mod tests {
 
     fn say(sender: &watch::Sender<Activity>, line: &str) {
         sender.send_replace(Activity::new(line.into()));
+    }
+
+    #[test]
+    fn of_several_runs_each_is_in_the_message() {
+        let mut two = Several::new(2);
+        assert_eq!(two.line(1, "working"), "[1/2] working");
+        two.line(2, &"x".repeat(300));
+        let line = two.line(2, &"y".repeat(300));
+        assert!(line.len() <= LONGEST_MESSAGE + "…".len(), "{line}");
+        assert!(line.starts_with("[2/2] yyy") && line.ends_with("; [1/2] working"), "{line}");
+        let mut many = Several::new(16);
+        let last = (1..=16).map(|number| many.line(number, "working")).last().expect("lines");
+        assert!(last.starts_with("[16/16] working; [15/16] working; "), "{last}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use super::entry::{Entry, perhaps};
 use super::run_in_sandbox::{MODES, meta};
 use crate::config::{Disconnect, Keep, Limits};
 use crate::mcp::many::{answer, running};
-use crate::mcp::progress::Progress;
+use crate::mcp::progress::{Progress, Several};
 use crate::mcp::session::Session;
 use crate::mcp::{patience, resources, result};
 use crate::runner::{CancelReason, Many, Pick, Report, Run, Step, Task, is_verified};
@@ -189,6 +189,7 @@ async fn follow(
     // What nobody picks from goes on by itself; picking needs us.
     let mut kept = settings.keep == Keep::All && pick == Pick::All && many.keep().await;
     let mut reports: Vec<Option<Report>> = vec![None; count];
+    let mut several = Several::new(count);
     let (mut stopped, mut impatient, mut lost) = (false, false, false);
     let disconnect = session.runner.config().http.disconnect;
     let outlasted = loop {
@@ -207,8 +208,11 @@ async fn follow(
                 many.cancel(session.parting());
             }
             step = many.next() => match step {
-                Some((at, Step::Event(event))) => progress.see_of(at + 1, count, &event.event),
+                Some((at, Step::Event(event))) => {
+                    progress.see_of(&mut several, at + 1, &event.event);
+                },
                 Some((at, Step::Ended(report))) => {
+                    progress.ended(&mut several, at + 1, report.status);
                     if pick == Pick::FirstVerified && is_verified(&report) {
                         many.cancel(CancelReason::Asked);
                     }

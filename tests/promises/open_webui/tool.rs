@@ -277,8 +277,10 @@ async fn by_a_server_it_is_the_same_and_a_broken_connection_loses_nothing() {
     assert!(cut.statuses.iter().any(lost), "{:?}", cut.statuses);
     assert!(cut.result.contains("Again.") && cut.result.contains("+again"), "{}", cut.result);
 
-    let refused = webui.chat(&task(&by_server(&web, "not the token"), "a note")).await;
+    let refused = webui.chat(&task(&by_server(&web, "another"), "a note")).await;
     assert_told(&refused, "answers 401", "sandbox-mcp token");
+    let odd = webui.chat(&task(&by_server(&web, "no\ntoken"), "a note")).await;
+    assert_told(&odd, "is no token", "sandbox-mcp token");
     let url = web.url().replace("/mcp", "/elsewhere");
     let lost = webui.chat(&task(&json!({ "url": url, "token": web.token }), "a note")).await;
     assert_told(&lost, "answers 404", "/mcp");
