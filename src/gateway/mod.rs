@@ -24,6 +24,7 @@ mod relay;
 mod request;
 mod respond;
 mod route;
+mod sound;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

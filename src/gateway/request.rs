@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::sound;
+
 /// The parameters that pass; others are left out without a word, since agents send many that
 /// servers ignore anyway. `model` and `stream_options` are written by us.
 const PARAMETERS: &[&str] = &[
@@ -80,6 +82,8 @@ pub fn rebuild(body: &[u8], model: &str) -> Result<Rebuilt, String> {
             // Tokens or texts; either way no addresses.
             _ => {}
         }
+        // They were only skipped until here.
+        sound::check(text).map_err(|error| format!("`{key}` cannot be passed on: {error}"))?;
         out.push_str(",\"");
         out.push_str(&key);
         out.push_str("\":");
