@@ -154,7 +154,7 @@ def turn_clock(seconds):
 def engine_restarted(house, restart):
     pidfile = pathlib.Path("/run/sandbox-mcp/dockerd.pid")
     client = Client(house, house.workspace("one"))
-    run = working(house, client, mode="isolated")
+    run = working(house, client, "echo kept > kept; sleep 600", mode="isolated")
     pid = int(pidfile.read_text())
     os.kill(pid, signal.SIGTERM)
     while pathlib.Path(f"/proc/{pid}").exists():
@@ -163,5 +163,6 @@ def engine_restarted(house, restart):
     result = wait_for(client, run, 120)
     again = next_run(client)
     client.close()
-    good = result["status"] in TYPED and again == "completed"
-    return good, f"the run: {result['status']}; next run {again}"
+    kept = [file["path"] for file in result["changes"]["files"]]
+    good = result["status"] in TYPED and kept == ["kept"] and again == "completed"
+    return good, f"the run: {result['status']}, its changes {', '.join(kept) or 'lost'}; next run {again}"

@@ -24,7 +24,6 @@ mod relay;
 mod request;
 mod respond;
 mod route;
-mod sound;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -14,8 +14,6 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::sound;
-
 /// The parameters that pass; others are left out without a word, since agents send many that
 /// servers ignore anyway. `model` and `stream_options` are written by us.
 const PARAMETERS: &[&str] = &[
@@ -71,19 +69,19 @@ pub fn rebuild(body: &[u8], model: &str) -> Result<Rebuilt, String> {
     let mut streamed = false;
     for (key, value) in parameters {
         let text = value.get();
+        let mut role = Key::Words;
         match key.as_str() {
             "stream" => {
                 streamed = serde_json::from_str::<Option<bool>>(text)
                     .map_err(|_| "`stream` must be true or false".to_owned())?
                     .unwrap_or(false);
             }
-            "messages" => only_embedded_media(text)?,
+            "messages" => role = Key::Plain,
             "tools" => only_functions(text)?,
             // Tokens or texts; either way no addresses.
             _ => {}
         }
-        // They were only skipped until here.
-        sound::check(text).map_err(|error| format!("`{key}` cannot be passed on: {error}"))?;
+        walk(text, role).map_err(|error| format!("`{key}` cannot be passed on: {error}"))?;
         out.push_str(",\"");
         out.push_str(&key);
         out.push_str("\":");
@@ -152,16 +150,15 @@ fn only_functions(tools: &str) -> Result<(), String> {
     }
 }
 
-fn only_embedded_media(messages: &str) -> Result<(), String> {
-    let mut deserializer = serde_json::Deserializer::from_str(messages);
-    Addresses(Key::Plain)
-        .deserialize(&mut deserializer)
-        .map_err(|error| format!("`messages` cannot be passed on: {error}"))
+fn walk(text: &str, role: Key) -> Result<(), serde_json::Error> {
+    Walk(role).deserialize(&mut serde_json::Deserializer::from_str(text))
 }
 
-/// Walks a value without keeping it, and fails at media given as an address.
+/// Reads a value without keeping it, and fails at media given as an address. It also fails at what
+/// was only skipped until then and no parser takes, a number beyond every measure or nesting without
+/// end: what one server refuses, another may read in a way of its own.
 #[derive(Clone, Copy)]
-struct Addresses(Key);
+struct Walk(Key);
 
 /// What the key above a text says about it.
 #[derive(Clone, Copy, PartialEq)]
@@ -171,6 +168,8 @@ enum Key {
     Address,
     /// Such as `image`: may be base64, must not have another scheme.
     Media,
+    /// Nothing in it is an address, whatever its keys are.
+    Words,
 }
 
 impl Key {
@@ -190,14 +189,14 @@ impl Key {
         let scheme = text.trim_start().split_once(':').map(|(scheme, _)| scheme);
         let embedded = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("data"));
         match self {
-            Self::Plain => true,
+            Self::Plain | Self::Words => true,
             Self::Address => embedded,
             Self::Media => embedded || scheme.is_none(),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Addresses {
+impl<'de> DeserializeSeed<'de> for Walk {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -205,7 +204,7 @@ impl<'de> DeserializeSeed<'de> for Addresses {
     }
 }
 
-impl<'de> Visitor<'de> for Addresses {
+impl<'de> Visitor<'de> for Walk {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,12 +247,9 @@ impl<'de> Visitor<'de> for Addresses {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            // Arguments of past calls are the model's words, whatever their keys are.
-            if matches!(&*key, "tool_calls" | "function_call") {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                map.next_value_seed(Self(Key::of(&key)))?;
-            }
+            // Arguments of past calls are the model's own.
+            let words = self.0 == Key::Words || matches!(&*key, "tool_calls" | "function_call");
+            map.next_value_seed(Self(if words { Key::Words } else { Key::of(&key) }))?;
         }
         Ok(())
     }
@@ -294,6 +290,26 @@ mod tests {
         );
         assert!(!rebuild(b"{\"stream\":null}", "m").expect("fine").streamed);
         assert!(rebuild(b"{\"stream\":\"true\"}", "m").is_err());
+    }
+
+    #[test]
+    fn what_no_parser_takes_does_not_go_out_wherever_it_is() {
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        for odd in ["2e2240", "-1e999", deep.as_str(), r#""\ud800""#] {
+            for request in [
+                format!(r#"{{"messages":[],"max_tokens":{odd}}}"#),
+                format!(r#"{{"messages":[{{"role":"user","content":{odd}}}]}}"#),
+                format!(r#"{{"messages":[{{"role":"assistant","tool_calls":[{{"x":{odd}}}]}}]}}"#),
+                format!(
+                    r#"{{"messages":[],"tools":[{{"type":"function","function":{{"x":{odd}}}}}]}}"#
+                ),
+            ] {
+                let told = rebuilt(&request).expect_err("refused");
+                assert!(told.contains("cannot be passed on"), "{told}");
+            }
+        }
+        let url = r#"{"messages":[{"role":"assistant","tool_calls":[{"url":"http://x"}]}]}"#;
+        assert!(rebuilt(url).is_ok(), "arguments of calls may hold addresses");
     }
 
     #[test]
