@@ -165,13 +165,7 @@ async fn all_runs_are_kept_where_that_is_configured() {
     client.start_run(json!({"task": "go on"}), "t").await;
     model.step(2).await;
     client.close().await.assert_code(0);
-    let id = product.call(["runs", "--json"]).await;
-    let id: Value = serde_json::from_str(&id.stdout).expect("JSON");
-    assert_eq!(id[0]["state"], "running", "{id:#}");
-    gate.open();
-    let followed = product.call(["runs", "follow", "last"]).await;
-    followed.assert_code(0);
-    assert!(followed.stdout.contains("» It went on."), "{}", followed.stdout);
+    product.goes_on_alone(|| gate.open(), "It went on.").await;
     product.leftovers().check_within(SECONDS).await;
 }
 

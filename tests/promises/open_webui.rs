@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use crate::common::webui::Python;
 use crate::common::{
@@ -46,13 +45,8 @@ impl House {
 
     /// A script of ours in this house, in no project's folder.
     fn start(&self, command: std::process::Command) -> Running {
-        let own: Vec<_> = command
-            .get_envs()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
-            .collect();
-        let mut command = Command::from(command);
-        self.product.furnish(&mut command);
-        command.envs(own).env("DATA_DIR", self.product.folder("data"));
+        let mut command = self.product.furnished(command);
+        command.env("DATA_DIR", self.product.folder("data"));
         command.env("RELAY_PORT", self.relay.to_string());
         // Its own scratch files are not ours to look for.
         command.env("TMPDIR", self.product.folder("data")).current_dir("/");

@@ -3,7 +3,6 @@
 use crate::common::clients::{Npm, Python};
 use crate::common::{Finished, Model, Product, Script, Workspace};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sandbox-mcp");
 
@@ -36,14 +35,8 @@ impl House {
     }
 
     async fn run(&self, command: std::process::Command) -> Finished {
-        // What the command was given comes over what the house has for everyone.
-        let own: Vec<_> = command
-            .get_envs()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
-            .collect();
-        let mut command = Command::from(command);
-        self.product.furnish(&mut command);
-        command.envs(own).current_dir(self.workspace.path());
+        let mut command = self.product.furnished(command);
+        command.current_dir(self.workspace.path());
         let mut running = self.product.start(command);
         running.close_stdin();
         running.wait().await

@@ -150,6 +150,30 @@ impl Product {
         }
     }
 
+    /// The same of a command that brings variables of its own, which come over the house's.
+    pub fn furnished(&self, command: std::process::Command) -> Command {
+        let own: Vec<_> = command
+            .get_envs()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+            .collect();
+        let mut command = Command::from(command);
+        self.furnish(&mut command);
+        command.envs(own);
+        command
+    }
+
+    /// Asserts that the newest run goes on without whoever asked for it, and ends, when `let_go` is
+    /// done, with `answer`.
+    pub async fn goes_on_alone(&self, let_go: impl FnOnce(), answer: &str) {
+        let listed = self.call(["runs", "--json"]).await;
+        let listed: serde_json::Value = serde_json::from_str(&listed.stdout).expect("JSON");
+        assert_eq!(listed[0]["state"], "running", "{listed:#}");
+        let_go();
+        let followed = self.call(["runs", "follow", "last"]).await;
+        followed.assert_code(0);
+        assert!(followed.stdout.contains(&format!("» {answer}")), "{}", followed.stdout);
+    }
+
     /// Starts `command` with all three standard streams in our hands.
     pub fn start(&self, mut command: Command) -> Running {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
