@@ -4,7 +4,6 @@
 use crate::agent::{AgentEvent, opencode};
 use crate::config::{Config, Environment, LoadOptions, Name, Project, load_for};
 use crate::gateway::fuzzing as gateway;
-use crate::model::{Reader, Redactor, Secret};
 use crate::text;
 use crate::workspace::fuzzing as workspace;
 
@@ -66,29 +65,76 @@ pub fn model_request(bytes: &[u8]) {
     }
 }
 
-/// An answer of the model: the same however it is cut, and without the key.
+/// An answer of the model: the agent gets the same however it is cut, in one form, and without the
+/// key.
 pub fn model_stream(bytes: &[u8]) {
     const KEY: &str = "sk-0123456789abcdef";
-    let read = |size: usize| {
-        let mut reader = Reader::default();
-        let mut redactor = Redactor::new(Secret::new(KEY));
-        let (mut calls, mut out) = (Vec::new(), Vec::new());
-        let mut good = true;
-        for piece in bytes.chunks(size.max(1)) {
-            good = good && reader.push(piece, &mut calls).is_ok();
-            out.extend(redactor.pass(bytes::Bytes::copy_from_slice(piece)));
+    let whole = gateway::relayed(bytes.chunks(bytes.len().max(1)), KEY);
+    let cut = gateway::relayed(bytes.chunks(7), KEY);
+    assert_eq!(whole.is_ok(), cut.is_ok(), "{whole:?} {cut:?}");
+    let (Ok(whole), Ok(cut)) = (whole, cut) else { return };
+    let (whole, cut) = (canonical(&whole), canonical(&cut));
+    assert_eq!(whole, cut);
+    assert!(!format!("{whole:?}").contains(KEY), "{whole:?}");
+}
+
+/// What a strict client makes of a stream.
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    text: String,
+    thoughts: String,
+    /// Name and arguments.
+    calls: Vec<(String, String)>,
+    reason: String,
+    tokens: Option<(u64, u64)>,
+}
+
+/// Reads a stream as a strict client does, and asserts that it is one.
+fn canonical(stream: &[u8]) -> Heard {
+    let stream = std::str::from_utf8(stream).expect("text");
+    let mut heard = Heard::default();
+    let mut ids = std::collections::BTreeSet::new();
+    let events = stream.strip_suffix("data: [DONE]\n\n").expect("an end");
+    for (number, event) in events.split_terminator("\n\n").enumerate() {
+        let event = event.strip_prefix("data: ").expect("one line of data");
+        let event: serde_json::Value = serde_json::from_str(event).expect("JSON");
+        assert_eq!(event["object"], "chat.completion.chunk");
+        if let Some(usage) = event.get("usage") {
+            assert_eq!((&event["choices"], heard.tokens), (&serde_json::json!([]), None));
+            let count = |name: &str| usage[name].as_u64().expect("a number");
+            heard.tokens = Some((count("prompt_tokens"), count("completion_tokens")));
+            continue;
         }
-        out.extend(redactor.rest());
-        good = good && reader.finish(&mut calls).is_ok();
-        (good.then(|| reader.answer().text().to_owned()), calls.len(), out)
-    };
-    let (whole, calls, out) = read(bytes.len());
-    assert!(!out.windows(KEY.len()).any(|window| window == KEY.as_bytes()));
-    let (cut, cut_calls, cut_out) = read(7);
-    assert_eq!(out, cut_out);
-    if whole.is_some() && cut.is_some() {
-        assert_eq!((whole, calls), (cut, cut_calls));
+        let choice = &event["choices"][0];
+        assert!(heard.reason.is_empty(), "nothing follows the end");
+        choice["finish_reason"].as_str().unwrap_or_default().clone_into(&mut heard.reason);
+        let delta = choice["delta"].as_object().expect("a delta");
+        let role = delta.get("role").and_then(serde_json::Value::as_str);
+        assert_eq!(role, (number == 0).then_some("assistant"), "one role");
+        let text = |name: &str| {
+            delta.get(name).map_or("", |text| text.as_str().expect("a text")).to_owned()
+        };
+        heard.text += &text("content");
+        heard.thoughts += &text("reasoning_content");
+        for call in delta.get("tool_calls").and_then(|calls| calls.as_array()).into_iter().flatten()
+        {
+            let index = usize::try_from(call["index"].as_u64().expect("an index")).expect("small");
+            let arguments = call["function"]["arguments"].as_str();
+            match call.get("id") {
+                Some(id) => {
+                    assert_eq!(index, heard.calls.len(), "no gap");
+                    assert!(ids.insert(id.as_str().expect("a text").to_owned()), "ids are unique");
+                    let name = call["function"]["name"].as_str().expect("a text");
+                    assert!(!name.is_empty());
+                    heard.calls.push((name.into(), arguments.expect("a text").into()));
+                }
+                None => heard.calls[index].1 += arguments.unwrap_or_default(),
+            }
+        }
     }
+    let called = if heard.calls.is_empty() { "stop" } else { "tool_calls" };
+    assert!([called, "length", "content_filter"].contains(&heard.reason.as_str()), "{heard:?}");
+    heard
 }
 
 /// A project's settings that nobody trusts open nothing.

@@ -20,7 +20,7 @@ pub struct NotARunId(String);
 impl RunId {
     pub fn new() -> Self {
         let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-        Self(format!("{now}-{}", random_suffix()))
+        Self(format!("{now}-{}", random_word(4)))
     }
 
     pub fn as_str(&self) -> &str {
@@ -41,17 +41,18 @@ impl Default for RunId {
     }
 }
 
-/// Four characters that cannot be misread for one another.
-fn random_suffix() -> String {
+/// Returns random characters that cannot be misread for one another. They are no secret.
+pub fn random_word(length: usize) -> String {
     const ALPHABET: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
     // `RandomState` is seeded by the operating system for each thread and stepped for each use.
-    let seed = std::hash::BuildHasher::hash_one(
-        &std::collections::hash_map::RandomState::new(),
-        std::process::id(),
-    );
-    seed.to_le_bytes()[..4]
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+    let seed = || {
+        let state = std::hash::RandomState::new();
+        std::hash::BuildHasher::hash_one(&state, std::process::id()).to_le_bytes()
+    };
+    std::iter::repeat_with(seed)
+        .flatten()
+        .take(length)
+        .map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]))
         .collect()
 }
 

@@ -8,7 +8,13 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::egress::{Attempt, EgressRecord};
-use crate::model::{Answer, Fault, FaultKind, ToolCall, Usage};
+use crate::config::Source;
+use crate::model::{
+    Answer, Endpoint, Fault, FaultKind, LimitsOrigin, ToolCall, Usage, preflight, redact,
+};
+
+/// Tool calls in a row that cannot be carried out, after which no good one is expected.
+const MOST_UNUSABLE: u32 = 8;
 
 /// One thing that happened between the sandbox and what is outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +42,8 @@ pub enum Traffic {
         reasoning_tokens: u64,
     },
     Faulted(Fault),
+    /// The model takes its time, for a reason that a person wants to know.
+    Waiting(&'static str),
     /// The sandbox tried to reach something other than its model.
     Egress(Attempt),
 }
@@ -59,6 +67,21 @@ pub struct Record {
     /// The words of the answer that ended last. Untrusted.
     #[serde(skip)]
     pub last_answer: String,
+    /// What the model thought before it. Untrusted.
+    #[serde(skip)]
+    pub last_thoughts: String,
+    /// The tool that the last answer calls in words, where the server saw no call.
+    #[serde(skip)]
+    pub written_call: Option<String>,
+    /// Tokens of the last answer of which neither text nor call came.
+    #[serde(skip)]
+    pub swallowed: Option<u64>,
+    /// Tokens of the longest conversation that was answered.
+    #[serde(skip)]
+    pub longest: u64,
+    /// Tool calls in a row, up to the last one, that no agent can carry out.
+    #[serde(skip)]
+    pub unusable_calls: u32,
     pub faults: u64,
     pub last_fault: Option<Fault>,
     pub bytes_sent: u64,
@@ -114,6 +137,10 @@ impl Ledger {
         self.lock().retries += 1;
     }
 
+    pub fn waiting(&self, reason: &'static str) {
+        let _ = self.traffic.send(Traffic::Waiting(reason));
+    }
+
     pub fn sent(&self, bytes: usize) {
         self.lock().bytes_sent += bytes as u64;
     }
@@ -127,18 +154,58 @@ impl Ledger {
         let _ = self.traffic.send(Traffic::FirstByte { number, after_ms });
     }
 
-    pub fn tool_call(&self, number: u64, call: ToolCall) {
-        let arguments =
-            serde_json::from_str(&call.arguments).unwrap_or(Value::String(call.arguments));
-        let _ = self.traffic.send(Traffic::ToolCall { number, name: call.name, arguments });
+    /// Tells of a call. Fails when the model has made nothing but unusable ones for long: an agent
+    /// would go on for ever.
+    pub fn tool_call(
+        &self,
+        number: u64,
+        call: &ToolCall,
+        offered: bool,
+        endpoint: &Endpoint,
+    ) -> Result<(), Fault> {
+        let object = call.object();
+        let usable = offered && (call.clipped || object.is_some());
+        let arguments = match object {
+            Some(mut arguments) => {
+                if let Some(key) = &endpoint.api_key {
+                    redact(&mut arguments, key);
+                }
+                arguments
+            }
+            None => Value::String(call.arguments.clone()),
+        };
+        let _ = self.traffic.send(Traffic::ToolCall { number, name: call.name.clone(), arguments });
+        let mut record = self.lock();
+        record.unusable_calls = if usable { 0 } else { record.unusable_calls + 1 };
+        if record.unusable_calls < MOST_UNUSABLE {
+            return Ok(());
+        }
+        let name = crate::text::one_line(&call.name, 60);
+        let why = if offered {
+            let arguments = crate::text::one_line(&call.arguments, 120);
+            format!("the arguments for `{name}` are not a JSON object: {arguments}")
+        } else {
+            format!("there is no tool `{name}`")
+        };
+        let message = format!(
+            "none of the model's last {MOST_UNUSABLE} tool calls can be carried out; {why}"
+        );
+        let mut fault = Fault::new(FaultKind::UnusableCalls, &message);
+        fault.hint = Some(preflight::parser_remedy(endpoint.source).to_owned());
+        Err(fault)
     }
 
-    pub fn answered(&self, number: u64, answer: &Answer) {
+    /// Enters an answer that came to its end. `written_call` is the tool that it calls in words.
+    pub fn answered(&self, number: u64, answer: &Answer, written_call: Option<String>) {
         let usage = answer.usage();
-        let finish_reason = answer.finish_reason().map(str::to_owned);
+        let finish_reason = answer.ending().map(|ending| ending.as_str().to_owned());
         let mut record = self.lock();
         record.answers += 1;
         answer.text().clone_into(&mut record.last_answer);
+        answer.thoughts().clone_into(&mut record.last_thoughts);
+        record.written_call = written_call;
+        record.swallowed = answer.swallowed();
+        record.longest = record.longest.max(usage.input.saturating_add(usage.output));
         Self::count(&mut record, usage);
         record.finish_reasons.push(finish_reason.clone());
         let _ = self.traffic.send(Traffic::Answered {
@@ -148,6 +215,21 @@ impl Ledger {
             output_tokens: usage.output,
             reasoning_tokens: usage.reasoning,
         });
+    }
+
+    /// Says so where a server refuses a conversation that is far from its context: runs at the same
+    /// time share that context.
+    pub fn explain_overflow(&self, endpoint: &Endpoint, fault: &mut Fault) {
+        let longest = self.lock().longest;
+        let told = endpoint.limits == LimitsOrigin::Server;
+        if told && endpoint.source == Source::LlamaCpp && longest < endpoint.context / 10 * 7 {
+            fault.hint = Some(
+                "llama-server shares one context among its slots, so runs at the same time end \
+                 each other: lower `limits.concurrency`, or restart it with `--no-kv-unified` or \
+                 a longer `-c`"
+                    .into(),
+            );
+        }
     }
 
     /// Tokens of an answer that did not come to its end were computed all the same.

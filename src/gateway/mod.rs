@@ -4,7 +4,8 @@
 //! sandbox ─▶ model.sock ─▶ listener ─▶ relay ─▶ route    (which requests pass)
 //!                                       │     ─▶ request  (rebuilt from nothing)
 //!                                       │     ─▶ model::Upstream
-//!                                       ◀── pump     (what comes back, read in passing)
+//!                                       ◀── pump     (what comes back: read, and written anew)
+//!                                            ├─▶ canonical (the one form that an agent gets)
 //!                                            └─▶ ledger ─▶ Traffic, Record
 //! ```
 //!
@@ -13,6 +14,8 @@
 //!
 //! This room knows who may pass and counts what passed. It must never know containers.
 
+mod canonical;
+mod dialect;
 mod egress;
 mod error;
 mod folder;
@@ -44,6 +47,32 @@ pub mod fuzzing {
 
     /// The body of a request to the model, as it is passed on.
     pub fn model_request(body: &[u8], model: &str) -> Option<bytes::Bytes> {
-        super::request::rebuild(body, model).ok().map(|rebuilt| rebuilt.body)
+        super::request::rebuild(body, model, &super::dialect::Dialect::default())
+            .ok()
+            .map(|rebuilt| rebuilt.body)
+    }
+    /// What an agent gets of a streamed answer whose bytes are these.
+    pub fn relayed<'a>(
+        chunks: impl Iterator<Item = &'a [u8]>,
+        key: &str,
+    ) -> Result<bytes::Bytes, crate::model::Fault> {
+        use crate::model::{Reader, Secret};
+
+        let mut reader = Reader::new(Secret::new(key).as_ref());
+        let mut writer = super::canonical::Writer::new("the-model", false);
+        let mut out = bytes::BytesMut::new();
+        let mut pieces = Vec::new();
+        for chunk in chunks {
+            reader.push(chunk, &mut pieces)?;
+            if reader.answer().is_done() {
+                break;
+            }
+        }
+        reader.finish(&mut pieces)?;
+        for piece in &pieces {
+            writer.piece(piece, &mut out);
+        }
+        writer.end(reader.answer(), &mut out);
+        Ok(out.freeze())
     }
 }

@@ -1,43 +1,51 @@
 //! The way of one request: may it pass, what does it become, what came back.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::stream;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Limits;
+use super::dialect::Dialect;
 use super::ledger::Ledger;
-use super::pump::{Pump, record_fault};
+use super::pump::{HEARTBEAT, Parties, Pump, Question, failure, heartbeat};
 use super::request::{self, Rebuilt};
 use super::respond::{self, Body};
 use super::route::{self, Route};
-use crate::model::{self, Answer, Endpoint, Fault, FaultKind, Reader, Redactor, Upstream};
+use crate::model::{self, Endpoint, Fault, FaultKind, Upstream};
 
 /// Pauses before a busy server is asked again. Two are enough to bridge a hiccup; longer trouble is
 /// better told than waited for.
 const RETRIES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 /// A server that asks for more patience than this is not asked again.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Most bytes of an answer that is not streamed.
-const MAX_WHOLE: usize = 16 * 1024 * 1024;
+/// Between two questions to a server that loads its model.
+const LOADING: Duration = Duration::from_secs(1);
+/// Refusals of one request that teach something.
+const LESSONS: usize = 8;
 
 #[derive(Debug)]
 pub struct Relay {
-    endpoint: Arc<Endpoint>,
+    parties: Parties,
     upstream: Upstream,
     limits: Limits,
-    ledger: Arc<Ledger>,
+    /// What the server was seen to refuse in this run.
+    dialect: Mutex<Dialect>,
     /// KiB of request bodies that may be in memory at one time.
-    room: Semaphore,
+    room: Arc<Semaphore>,
 }
+
+/// An answer that is waited for.
+type Asking = Pin<Box<dyn Future<Output = Result<Pump, Fault>> + Send>>;
 
 impl Relay {
     pub fn new(
@@ -47,8 +55,9 @@ impl Relay {
     ) -> Result<Self, model::Error> {
         let upstream = Upstream::new(&endpoint)?;
         // Two of the largest bodies: a hostile sandbox can fill this, and then only waits for itself.
-        let room = Semaphore::new(2 * kibibytes(limits.max_body) as usize);
-        Ok(Self { endpoint: Arc::new(endpoint), upstream, limits, ledger, room })
+        let room = Arc::new(Semaphore::new(2 * kibibytes(limits.max_body) as usize));
+        let parties = Parties { endpoint: Arc::new(endpoint), ledger };
+        Ok(Self { parties, upstream, limits, dialect: Mutex::default(), room })
     }
 
     pub async fn serve(
@@ -58,11 +67,11 @@ impl Relay {
         let (head, body) = request.into_parts();
         let route = route::route(&head.method, &head.uri, head.version, &head.headers);
         Ok(match route {
-            Some(Route::Forward(path)) => match self.forward(path, body).await {
+            Some(Route::Forward(path)) => match self.clone().forward(path, body).await {
                 Ok(response) | Err(response) => response,
             },
-            Some(Route::Models) => respond::models(&self.endpoint),
-            Some(Route::Model(id)) => respond::model(&self.endpoint, id),
+            Some(Route::Models) => respond::models(&self.parties.endpoint),
+            Some(Route::Model(id)) => respond::model(&self.parties.endpoint, id),
             None => {
                 let asked = format!("{} {}", head.method, head.uri);
                 let asked = crate::text::one_line(crate::text::prefix(&asked, 200), 100);
@@ -75,24 +84,49 @@ impl Relay {
 
     /// Either outcome is what the agent gets.
     async fn forward(
-        &self,
+        self: Arc<Self>,
         path: &'static str,
         body: Incoming,
     ) -> Result<Response<Body>, Response<Body>> {
         let (asked, room) = self.read_body(body).await?;
-        let rebuilt = request::rebuild(&asked, &self.endpoint.model);
+        let rebuilt = request::rebuild(&asked, &self.parties.endpoint.model, &self.dialect());
         drop(asked);
-        let Rebuilt { body, streamed } = rebuilt
+        let rebuilt = rebuilt
             .map_err(|message| self.refuse(StatusCode::BAD_REQUEST, "invalid_request", &message))?;
-        let number =
-            self.ledger.start(self.limits.max_requests).map_err(|fault| respond::fault(&fault))?;
-        let asked = self.ask(number, path, body, streamed).await;
-        drop(room);
-        asked.map_err(|fault| respond::fault(&record_fault(&self.ledger, &self.endpoint, fault)))
+        let started = self.parties.ledger.start(self.limits.max_requests);
+        let number = started.map_err(|fault| respond::fault(&fault))?;
+        let question = Question {
+            number,
+            tools: rebuilt.tools.clone(),
+            max_tokens: rebuilt.max_tokens,
+            plain: path == "/completions",
+        };
+        let parties = self.parties.clone();
+        let streamed = rebuilt.streamed;
+        if !streamed {
+            let whole = self.whole(path, rebuilt, question, room).await;
+            return whole
+                .map(|body| respond::whole(StatusCode::OK, body))
+                .map_err(|fault| respond::fault(&parties.record_fault(fault)));
+        }
+        let mut asking: Asking = Box::pin(self.stream(path, rebuilt, question, room));
+        // Until an answer begins, a fault can be told with a status of its own. But an agent that
+        // sees no head for minutes hangs up, so a slow answer's head is ours.
+        let answer = match timeout(HEARTBEAT, asking.as_mut()).await {
+            Ok(Ok(pump)) => Waited::Begun(Box::new(pump)),
+            Ok(Err(fault)) => return Err(respond::fault(&parties.record_fault(fault))),
+            Err(_) => Waited::Asked(asking, parties),
+        };
+        let chunks = stream::unfold(answer, Waited::next);
+        Ok(respond::streamed(Box::pin(chunks)))
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.dialect.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn refuse(&self, status: StatusCode, code: &str, message: &str) -> Response<Body> {
-        self.ledger.refuse();
+        self.parties.ledger.refuse();
         respond::refusal(status, code, message)
     }
 
@@ -100,7 +134,7 @@ impl Relay {
     async fn read_body(
         &self,
         body: Incoming,
-    ) -> Result<(Bytes, SemaphorePermit<'_>), Response<Body>> {
+    ) -> Result<(Bytes, OwnedSemaphorePermit), Response<Body>> {
         let most = self.limits.max_body;
         let too_long = || {
             let message = format!("a request may have {most} bytes");
@@ -109,7 +143,7 @@ impl Relay {
         let size = body.size_hint().exact().map_or(Some(most), |size| usize::try_from(size).ok());
         let size = size.filter(|size| *size <= most).ok_or_else(too_long)?;
         let reading = async {
-            let room = self.room.acquire_many(kibibytes(size)).await.ok()?;
+            let room = self.room.clone().acquire_many_owned(kibibytes(size)).await.ok()?;
             let body = Limited::new(body, most).collect().await.ok()?.to_bytes();
             Some((body, room))
         };
@@ -123,114 +157,144 @@ impl Relay {
         }
     }
 
-    /// Asks the model, and returns when the answer has really begun: until then a fault can be told
-    /// with a status of its own.
-    async fn ask(
-        &self,
-        number: u64,
+    /// Asks the model, and returns when the answer has really begun.
+    async fn stream(
+        self: Arc<Self>,
         path: &'static str,
-        body: Bytes,
-        streamed: bool,
-    ) -> Result<Response<Body>, Fault> {
+        rebuilt: Rebuilt,
+        question: Question,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Pump, Fault> {
         let started = Instant::now();
-        let response = self.send(path, &body).await?;
-        match (streamed, response.content_type.as_str()) {
-            (true, "text/event-stream" | "text/plain" | "") => {
-                self.stream(number, started, response).await
-            }
-            (_, "application/json" | "application/problem+json" | "text/plain" | "") => {
-                self.whole(number, started, response, streamed).await
-            }
-            _ => Err(response.into_misfit().await),
-        }
+        let number = question.number;
+        let until = started + self.limits.first_byte_timeout;
+        let mut pump = self.ask(path, rebuilt, question, until).await?;
+        drop(room);
+        timeout_at(until, pump.begin()).await.map_err(|_| self.late())??;
+        self.parties.ledger.first_byte(number, started.elapsed());
+        Ok(pump)
     }
 
-    /// The head of a successful answer. A busy server (429, 503) is asked again, twice at most.
-    async fn send(&self, path: &str, body: &Bytes) -> Result<model::Response, Fault> {
+    async fn whole(
+        self: Arc<Self>,
+        path: &'static str,
+        rebuilt: Rebuilt,
+        question: Question,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Bytes, Fault> {
+        let started = Instant::now();
+        let number = question.number;
+        let until = started + self.limits.first_byte_timeout;
+        let pump = self.ask(path, rebuilt, question, until).await?;
+        drop(room);
+        let whole = timeout_at(until, pump.whole()).await.map_err(|_| self.late())??;
+        self.parties.ledger.first_byte(number, started.elapsed());
+        Ok(whole)
+    }
+
+    fn late(&self) -> Fault {
+        Fault::first_byte_timeout(self.limits.first_byte_timeout)
+    }
+
+    /// The answer, whose head is here.
+    async fn ask(
+        &self,
+        path: &str,
+        rebuilt: Rebuilt,
+        question: Question,
+        until: Instant,
+    ) -> Result<Pump, Fault> {
+        let response = self.send(path, rebuilt, until).await?;
+        // Whatever else a server calls its answer, the reader tells what it is.
+        if response.content_type == "text/html" {
+            return Err(response.into_misfit().await);
+        }
+        let stall = self.limits.stall_timeout;
+        Ok(Pump::new(response.body, question, self.parties.clone(), stall, until))
+    }
+
+    /// The head of a successful answer. A busy server (429, 503) is asked again twice at most, one
+    /// that loads its model until `until`, and one that refuses a part of the request without it.
+    async fn send(
+        &self,
+        path: &str,
+        mut rebuilt: Rebuilt,
+        until: Instant,
+    ) -> Result<model::Response, Fault> {
+        let ledger = &self.parties.ledger;
         let mut pauses = RETRIES.into_iter();
+        let mut lessons = 0;
+        let mut told = false;
         loop {
-            self.ledger.sent(body.len());
-            let patience = self.limits.first_byte_timeout;
-            let sending = self.upstream.post(path, body.clone());
-            let response = timeout(patience, sending)
-                .await
-                .map_err(|_| Fault::first_byte_timeout(patience))??;
+            ledger.sent(rebuilt.body.len());
+            let sending = self.upstream.post(path, rebuilt.body.clone());
+            let response = timeout_at(until, sending).await.map_err(|_| self.late())??;
             if response.is_success() {
                 return Ok(response);
             }
             let asked_for = response.retry_after;
             let busy = matches!(response.status, 429 | 503);
+            let fault = response.into_fault().await;
+            if fault.is_loading() && Instant::now() + LOADING < until {
+                if !std::mem::replace(&mut told, true) {
+                    ledger.waiting("the model server is loading its model");
+                }
+                ledger.retry();
+                tokio::time::sleep(LOADING).await;
+                continue;
+            }
+            let teaches = fault.kind == FaultKind::HttpStatus && lessons < LESSONS;
+            if teaches && let Some(other) = self.learn(&fault, &rebuilt) {
+                lessons += 1;
+                ledger.retry();
+                rebuilt = other;
+                continue;
+            }
             let pause = pauses.next().map(|usual| asked_for.unwrap_or(usual));
             match pause {
                 Some(pause) if busy && pause <= MAX_RETRY_AFTER => {
-                    self.ledger.retry();
+                    ledger.retry();
                     tokio::time::sleep(pause).await;
                 }
-                _ => return Err(response.into_fault().await),
+                _ => return Err(fault),
             }
         }
     }
 
-    async fn stream(
-        &self,
-        number: u64,
-        started: Instant,
-        response: model::Response,
-    ) -> Result<Response<Body>, Fault> {
-        let mut pump = Pump {
-            body: response.body,
-            reader: Reader::default(),
-            redactor: Redactor::new(self.endpoint.api_key.clone()),
-            number,
-            stall_timeout: self.limits.stall_timeout,
-            endpoint: self.endpoint.clone(),
-            ledger: self.ledger.clone(),
-            ended: false,
+    /// The request without what the server refused, if it says what that is.
+    fn learn(&self, fault: &Fault, refused: &Rebuilt) -> Option<Rebuilt> {
+        let dialect = {
+            let mut known = self.dialect.lock().unwrap_or_else(PoisonError::into_inner);
+            let learned = known.learn(&fault.message, &refused.parameters);
+            // Another request may have learned the same meanwhile; the outcome tells.
+            tracing::debug!(learned, message = fault.message, "the server refused a request");
+            known.clone()
         };
-        let patience = self.limits.first_byte_timeout;
-        let left = patience.saturating_sub(started.elapsed());
-        let first = match timeout(left, pump.body.next()).await {
-            Ok(Some(first)) => first?,
-            Ok(None) => {
-                let message = "the server ended its answer before it had begun";
-                return Err(Fault::new(FaultKind::StreamCut, message));
-            }
-            Err(_) => return Err(Fault::first_byte_timeout(patience)),
-        };
-        self.ledger.first_byte(number, started.elapsed());
-        let first = pump.read(first)?;
-        let first = futures_util::stream::once(std::future::ready(first));
-        Ok(respond::streamed(Box::pin(first.chain(pump.into_stream()))))
+        let other = request::rebuild(&refused.body, &self.parties.endpoint.model, &dialect).ok()?;
+        (other.body != refused.body).then_some(other)
     }
+}
 
-    async fn whole(
-        &self,
-        number: u64,
-        started: Instant,
-        mut response: model::Response,
-        streamed: bool,
-    ) -> Result<Response<Body>, Fault> {
-        let patience = self.limits.first_byte_timeout;
-        let left = patience.saturating_sub(started.elapsed());
-        let body = timeout(left, response.read_all(MAX_WHOLE))
-            .await
-            .map_err(|_| Fault::first_byte_timeout(patience))??;
-        self.ledger.received(body.len());
-        self.ledger.first_byte(number, started.elapsed());
-        let mut redactor = Redactor::new(self.endpoint.api_key.clone());
-        let body = [redactor.pass(body), redactor.rest()].concat();
-        let mut answer = Answer::default();
-        let mut calls = Vec::new();
-        answer.push_whole(&body, &mut calls)?;
-        if streamed {
-            let message = "the server answered a streamed request with one JSON object";
-            return Err(Fault::new(FaultKind::NotJson, message));
+/// A streamed answer on its way, begun or not.
+enum Waited {
+    Asked(Asking, Parties),
+    Begun(Box<Pump>),
+    Ended,
+}
+
+impl Waited {
+    /// The next bytes for the agent. Dropping the stream, as happens when the agent hangs up, drops
+    /// the connection to the server, which then stops computing.
+    async fn next(self) -> Option<(Bytes, Self)> {
+        match self {
+            Self::Asked(mut asking, parties) => match timeout(HEARTBEAT, asking.as_mut()).await {
+                Err(_) => Some((heartbeat(), Self::Asked(asking, parties))),
+                Ok(Ok(mut pump)) => Some((pump.next().await?, Self::Begun(Box::new(pump)))),
+                Ok(Err(fault)) => Some((failure(&parties.record_fault(fault)), Self::Ended)),
+            },
+            Self::Begun(mut pump) => Some((pump.next().await?, Self::Begun(pump))),
+            Self::Ended => None,
         }
-        for call in calls {
-            self.ledger.tool_call(number, call);
-        }
-        self.ledger.answered(number, &answer);
-        Ok(respond::whole(StatusCode::OK, body))
     }
 }
 

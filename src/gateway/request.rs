@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::dialect::Dialect;
+
 /// The parameters that pass; others are left out without a word, since agents send many that
 /// servers ignore anyway. `model` and `stream_options` are written by us.
 const PARAMETERS: &[&str] = &[
@@ -56,43 +58,70 @@ const MAX_PARAMETERS: usize = 128;
 pub struct Rebuilt {
     pub body: Bytes,
     pub streamed: bool,
+    /// The names of the tools that the agent offers.
+    pub tools: Vec<String>,
+    /// The most tokens that the answer may have.
+    pub max_tokens: Option<u64>,
+    /// The names of what passed.
+    pub parameters: Vec<String>,
 }
 
-/// Rebuilds `body` for `model`. The error tells the agent what is wrong with its request.
-pub fn rebuild(body: &[u8], model: &str) -> Result<Rebuilt, String> {
+/// Rebuilds `body` for `model` as its server takes it. The error tells the agent what is wrong with
+/// its request.
+pub fn rebuild(body: &[u8], model: &str, dialect: &Dialect) -> Result<Rebuilt, String> {
     let Parameters(parameters) = serde_json::from_slice(body).map_err(|error| {
         format!("the request is not a JSON object that can be passed on: {error}")
     })?;
     let mut out = String::with_capacity(body.len() + 256);
     out.push_str("{\"model\":");
     out.push_str(&serde_json::Value::from(model).to_string());
-    let mut streamed = false;
+    let mut rebuilt = Rebuilt {
+        body: Bytes::new(),
+        streamed: false,
+        tools: Vec::new(),
+        max_tokens: None,
+        parameters: Vec::new(),
+    };
     for (key, value) in parameters {
-        let text = value.get();
+        let key = dialect.name(&key);
+        if dialect.leaves_out(key) || rebuilt.parameters.iter().any(|known| known == key) {
+            continue;
+        }
+        let mut text = Cow::Borrowed(value.get());
         let mut role = Key::Words;
-        match key.as_str() {
+        match key {
             "stream" => {
-                streamed = serde_json::from_str::<Option<bool>>(text)
+                rebuilt.streamed = serde_json::from_str::<Option<bool>>(&text)
                     .map_err(|_| "`stream` must be true or false".to_owned())?
                     .unwrap_or(false);
             }
-            "messages" => role = Key::Plain,
-            "tools" => only_functions(text)?,
+            "messages" => {
+                role = Key::Plain;
+                let messages = dialect.messages(value.get());
+                text =
+                    messages.map_err(|error| format!("`messages` are not understood: {error}"))?;
+            }
+            "tools" => rebuilt.tools = only_functions(&text)?,
+            "max_tokens" | "max_completion_tokens" => {
+                rebuilt.max_tokens = serde_json::from_str(&text).ok();
+            }
             // Tokens or texts; either way no addresses.
             _ => {}
         }
-        walk(text, role).map_err(|error| format!("`{key}` cannot be passed on: {error}"))?;
+        walk(&text, role).map_err(|error| format!("`{key}` cannot be passed on: {error}"))?;
         out.push_str(",\"");
-        out.push_str(&key);
+        out.push_str(key);
         out.push_str("\":");
-        out.push_str(text);
+        out.push_str(&text);
+        rebuilt.parameters.push(key.to_owned());
     }
-    if streamed {
+    if rebuilt.streamed && !dialect.leaves_out("stream_options") {
         // Without it most servers do not count a stream, and nothing could be reported truly.
         out.push_str(",\"stream_options\":{\"include_usage\":true}");
     }
     out.push('}');
-    Ok(Rebuilt { body: out.into(), streamed })
+    rebuilt.body = out.into();
+    Ok(rebuilt)
 }
 
 /// The parameters that pass, each once, with their values unread.
@@ -133,16 +162,23 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
     }
 }
 
-fn only_functions(tools: &str) -> Result<(), String> {
+/// The names of the tools, all of which must be functions.
+fn only_functions(tools: &str) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
     struct Tool<'a> {
         #[serde(rename = "type", borrow)]
         kind: Cow<'a, str>,
+        function: Option<Function>,
+    }
+    #[derive(Deserialize)]
+    struct Function {
+        name: Option<String>,
     }
     let tools: Option<Vec<Tool<'_>>> = serde_json::from_str(tools)
         .map_err(|error| format!("`tools` is not understood: {error}"))?;
-    match tools.unwrap_or_default().iter().find(|tool| tool.kind != "function") {
-        None => Ok(()),
+    let tools = tools.unwrap_or_default();
+    match tools.iter().find(|tool| tool.kind != "function") {
+        None => Ok(tools.into_iter().filter_map(|tool| tool.function?.name).collect()),
         Some(tool) => {
             let kind = crate::text::one_line(&tool.kind, 40);
             Err(format!("only tools of type `function` are passed on, not `{kind}`"))
@@ -262,7 +298,7 @@ mod tests {
     use super::*;
 
     fn rebuilt(request: &str) -> Result<Value, String> {
-        let rebuilt = rebuild(request.as_bytes(), "ours \"quoted\"")?;
+        let rebuilt = rebuild(request.as_bytes(), "ours \"quoted\"", &Dialect::default())?;
         Ok(serde_json::from_slice(&rebuilt.body).expect("valid JSON"))
     }
 
@@ -281,15 +317,15 @@ mod tests {
     #[test]
     fn streams_are_counted_and_numbers_keep_their_digits() {
         let request = r#"{"stream":true,"stream_options":{"include_usage":false},"seed":12345678901234567890123,"temperature":0.10}"#;
-        let rebuilt = rebuild(request.as_bytes(), "m").expect("fine");
+        let rebuilt = rebuild(request.as_bytes(), "m", &Dialect::default()).expect("fine");
         assert!(rebuilt.streamed);
         let text = String::from_utf8(rebuilt.body.to_vec()).expect("text");
         assert_eq!(
             text,
             r#"{"model":"m","stream":true,"seed":12345678901234567890123,"temperature":0.10,"stream_options":{"include_usage":true}}"#
         );
-        assert!(!rebuild(b"{\"stream\":null}", "m").expect("fine").streamed);
-        assert!(rebuild(b"{\"stream\":\"true\"}", "m").is_err());
+        assert!(!rebuild(b"{\"stream\":null}", "m", &Dialect::default()).expect("fine").streamed);
+        assert!(rebuild(b"{\"stream\":\"true\"}", "m", &Dialect::default()).is_err());
     }
 
     #[test]
@@ -369,8 +405,8 @@ mod tests {
         for body in
             ["", "[]", "null", "{", "{\"messages\":[],\"messages\":[]}", &deep, &wide, "\u{feff}{}"]
         {
-            assert!(rebuild(body.as_bytes(), "m").is_err());
+            assert!(rebuild(body.as_bytes(), "m", &Dialect::default()).is_err());
         }
-        assert!(rebuild(b"{\"user\":\"\xff\"}", "m").is_err());
+        assert!(rebuild(b"{\"user\":\"\xff\"}", "m", &Dialect::default()).is_err());
     }
 }

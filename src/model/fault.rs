@@ -32,6 +32,13 @@ impl Fault {
         self.kind.is_unreachable()
     }
 
+    /// The server has no answer yet because it still loads its model.
+    pub fn is_loading(&self) -> bool {
+        let words = self.message.to_lowercase();
+        matches!(self.status, Some(409 | 425 | 500 | 503))
+            && ["loading", "warming up", "is starting"].iter().any(|mark| words.contains(mark))
+    }
+
     /// A reply whose status is not a success.
     pub fn from_status(status: u16, body: &[u8]) -> Self {
         let said = words::from_body(body);

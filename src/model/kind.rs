@@ -26,6 +26,8 @@ pub enum FaultKind {
     Unauthorized,
     ModelNotFound,
     RateLimited,
+    /// None of many tool calls could be carried out.
+    UnusableCalls,
     /// Our own limit on a run's model requests.
     BudgetExhausted,
 }
@@ -48,6 +50,7 @@ impl FaultKind {
             Self::Unauthorized => "unauthorized",
             Self::ModelNotFound => "model_not_found",
             Self::RateLimited => "rate_limited",
+            Self::UnusableCalls => "unusable_calls",
             Self::BudgetExhausted => "budget_exhausted",
         }
     }
@@ -98,6 +101,9 @@ impl FaultKind {
             Self::ModelNotFound => "set `model.model` to one that the server lists",
             Self::RateLimited => "wait, or lower `limits.concurrency`",
             Self::BudgetExhausted => "raise `limits.max_requests` if the task needs more steps",
+            Self::UnusableCalls => {
+                "switch on tool calling in the server, and use a model trained for tools"
+            }
             Self::HttpStatus => return None,
         })
     }

@@ -1,9 +1,9 @@
 //! Where the model server is, what it can do, and how it fails.
 //!
 //! ```text
-//! discover ──▶ Endpoint ──▶ Upstream ──▶ bytes ──▶ Reader ──▶ Answer      
-//!    │ (which server,          │ (one request, every way it fails    │ (tool calls, usage,
-//!    │  which model, limits)   │  is a Fault)                        │  how it ended)
+//! discover ──▶ Endpoint ──▶ Upstream ──▶ bytes ──▶ Reader ──▶ Piece, Answer
+//!    │ (which server,          │ (one request, every way it fails    │ (one form of what all servers
+//!    │  which model, limits)   │  is a Fault)                        │  say, and its sums)
 //!    └─ probe, native          └─ the network, or the rehearsal      └─ read by gateway and preflight
 //! ```
 //!
@@ -11,13 +11,16 @@
 
 mod address;
 mod answer;
+mod calls;
 mod client;
 mod discover;
 mod endpoint;
 mod error;
 mod fault;
+mod halves;
 mod kind;
 mod native;
+mod piece;
 pub mod preflight;
 mod probe;
 mod reader;
@@ -28,13 +31,16 @@ pub mod sse;
 pub(crate) mod testing;
 mod upstream;
 mod words;
+mod written_call;
 
-pub use answer::{Answer, ToolCall, Usage};
+pub use answer::{Answer, Ending, Usage};
 pub use discover::discover;
 pub use endpoint::{Endpoint, LimitsOrigin, Secret};
 pub use error::{Attempt, Error};
 pub use fault::Fault;
 pub use kind::FaultKind;
+pub use piece::{Piece, ToolCall, redact};
 pub use reader::Reader;
 pub use redact::Redactor;
 pub use upstream::{Chunks, Response, Upstream};
+pub use written_call::written_call;

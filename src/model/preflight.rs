@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::{Answer, Endpoint, Error, Fault, Reader, ToolCall, Upstream};
+use super::{Answer, Ending, Endpoint, Error, Fault, Piece, Reader, ToolCall, Upstream};
 use crate::config::Source;
 
 /// A server that loads its model on the first request may take this long.
@@ -113,16 +113,20 @@ async fn exchange(upstream: &Upstream, request: String) -> Result<(Reader, Vec<T
     if !response.is_success() {
         return Err(response.into_fault().await);
     }
-    let mut reader = Reader::default();
-    let mut calls = Vec::new();
+    let mut reader = Reader::new(None);
+    let mut pieces = Vec::new();
     while !reader.answer().is_done() {
         match response.body.next().await {
-            Some(chunk) => reader.push(&chunk?, &mut calls)?,
+            Some(chunk) => reader.push(&chunk?, &mut pieces)?,
             None => break,
         }
     }
-    reader.finish(&mut calls)?;
-    Ok((reader, calls))
+    reader.finish(&mut pieces)?;
+    let calls = pieces.into_iter().filter_map(|piece| match piece {
+        Piece::Called(call) => Some(call),
+        _ => None,
+    });
+    Ok((reader, calls.collect()))
 }
 
 fn check_call(
@@ -163,7 +167,7 @@ fn not_called(endpoint: &Endpoint, answer: &Answer) -> Error {
             format!("it wrote its tool call as text, which the server did not recognise: {text}");
         return no_tools(endpoint, &why, parser_remedy(endpoint.source));
     }
-    if answer.finish_reason() == Some("length") {
+    if answer.ending() == Some(Ending::Length) {
         let remedy = "raise `model.output`, or use a model that thinks less";
         return no_tools(
             endpoint,
@@ -179,7 +183,8 @@ fn not_called(endpoint: &Endpoint, answer: &Answer) -> Error {
     no_tools(endpoint, &why, parser_remedy(endpoint.source))
 }
 
-fn parser_remedy(source: Source) -> &'static str {
+/// Returns how to make a server of this kind recognise its model's tool calls.
+pub fn parser_remedy(source: Source) -> &'static str {
     match source {
         Source::Vllm => {
             "start vLLM with `--enable-auto-tool-choice --tool-call-parser <parser>`, the parser of \

@@ -1,73 +1,136 @@
-//! Reads a streamed answer from its bytes.
+//! Reads an answer from its bytes, streamed or whole.
 
-use super::answer::{Answer, ToolCall};
+use super::answer::Answer;
 use super::fault::Fault;
 use super::kind::FaultKind;
-use super::sse;
+use super::piece::Piece;
+use super::{Secret, sse};
 
-/// Most bytes of one server-sent event that is looked into.
-const MAX_EVENT: usize = 1024 * 1024;
+/// Most bytes of one server-sent event. Servers that cannot cut send a long file as one.
+const MAX_EVENT: usize = 4 * 1024 * 1024;
+/// Most bytes of an answer in one JSON object.
+const MAX_WHOLE: usize = 16 * 1024 * 1024;
 
-/// Reads a streamed answer from its bytes, however they are cut.
+/// Reads an answer from its bytes, however they are cut and whatever their content type says: a
+/// stream of events, one JSON object, or JSON objects line by line.
 #[derive(Debug)]
 pub struct Reader {
+    shape: Shape,
     decoder: sse::Decoder,
     answer: Answer,
 }
 
-impl Default for Reader {
-    fn default() -> Self {
-        Self { decoder: sse::Decoder::new(MAX_EVENT), answer: Answer::default() }
-    }
+#[derive(Debug)]
+enum Shape {
+    /// Nothing but white space has come, or a part of a byte order mark.
+    Unknown(Vec<u8>),
+    Events,
+    /// Each line is an event.
+    Lines,
+    /// One JSON object, so far.
+    Whole(Vec<u8>),
 }
 
 impl Reader {
-    /// Takes the next bytes; tool calls that they complete are put into `calls`.
-    pub fn push(&mut self, bytes: &[u8], calls: &mut Vec<ToolCall>) -> Result<(), Fault> {
-        let events = self.decoder.push(bytes);
-        self.take(events, calls)
+    /// A reader of an answer that shall not hold `key`.
+    pub fn new(key: Option<&Secret>) -> Self {
+        Self {
+            shape: Shape::Unknown(Vec::new()),
+            decoder: sse::Decoder::new(MAX_EVENT),
+            answer: Answer::new(key),
+        }
     }
 
-    /// Takes the end of the stream, which is a fault if the model had not finished.
-    pub fn finish(&mut self, calls: &mut Vec<ToolCall>) -> Result<(), Fault> {
-        let events = self.decoder.finish();
-        self.take(events, calls)?;
-        if self.answer.is_complete() {
-            self.answer.hand_out(calls);
-            return Ok(());
+    /// Takes the next bytes; what they say is put into `out`.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Piece>) -> Result<(), Fault> {
+        match &mut self.shape {
+            Shape::Unknown(first) => {
+                first.extend_from_slice(bytes);
+                let mark = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
+                if b"\xef\xbb\xbf".starts_with(mark) {
+                    return Ok(());
+                }
+                let text = mark.trim_ascii_start().to_vec();
+                match text.first() {
+                    None => {
+                        first.clear();
+                        return Ok(());
+                    }
+                    Some(b'{') => self.shape = Shape::Whole(Vec::new()),
+                    Some(_) => self.shape = Shape::Events,
+                }
+                self.push(&text, out)
+            }
+            Shape::Events | Shape::Lines => {
+                let events = self.decoder.push(bytes);
+                self.take(events, out)
+            }
+            Shape::Whole(whole) => {
+                let line_ends = bytes.contains(&b'\n') && !whole.contains(&b'\n');
+                whole.extend_from_slice(bytes);
+                if whole.len() > MAX_WHOLE {
+                    let message = format!("the answer is longer than {MAX_WHOLE} bytes");
+                    return Err(Fault::new(FaultKind::NotJson, &message));
+                }
+                // A first line that is JSON by itself needs no more to be understood.
+                let first = whole.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                if line_ends && serde_json::from_slice::<serde::de::IgnoredAny>(first).is_ok() {
+                    let whole = std::mem::take(whole);
+                    self.shape = Shape::Lines;
+                    return self.push(&whole, out);
+                }
+                Ok(())
+            }
         }
-        let message = if self.answer.has_begun() {
-            "the server ended its answer before the model had finished"
-        } else {
-            "the server ended its answer before it had begun"
-        };
-        Err(Fault::new(FaultKind::StreamCut, message))
+    }
+
+    /// Takes the end of the bytes, which is a fault if the model had not finished.
+    pub fn finish(&mut self, out: &mut Vec<Piece>) -> Result<(), Fault> {
+        if let Shape::Whole(whole) = &mut self.shape {
+            self.answer.push_event(&std::mem::take(whole), out)?;
+        }
+        let events = self.decoder.finish();
+        self.take(events, out)?;
+        self.answer.finish(out)
+    }
+
+    /// Lets the words go on that wait for what comes next, of an answer that ends without an end.
+    pub fn rest(&mut self, out: &mut Vec<Piece>) {
+        self.answer.rest(out);
     }
 
     pub fn answer(&self) -> &Answer {
         &self.answer
     }
 
-    fn take(&mut self, events: Vec<sse::Event>, calls: &mut Vec<ToolCall>) -> Result<(), Fault> {
+    fn take(&mut self, events: Vec<sse::Event>, out: &mut Vec<Piece>) -> Result<(), Fault> {
         for event in events {
+            if self.answer.is_done() {
+                break;
+            }
             match event {
-                sse::Event::Data(data) => self.answer.push_event(&data, calls)?,
-                // Too long to be looked into, such as a picture; it passes all the same.
-                sse::Event::Oversized => {}
-                sse::Event::Garbage(line) => self.take_stray(&line, calls)?,
+                sse::Event::Data(data) => self.answer.push_event(&data, out)?,
+                sse::Event::Oversized => {
+                    let message = format!("the answer holds an event of over {MAX_EVENT} bytes");
+                    return Err(Fault::new(FaultKind::NotJson, &message));
+                }
+                sse::Event::Garbage(line) => self.take_stray(&line, out)?,
             }
         }
         Ok(())
     }
 
-    /// A line that is no part of the stream. Clients skip those, but some servers put their errors
-    /// there: older llama.cpp as `error: {…}`, others as bare JSON.
-    fn take_stray(&mut self, line: &str, calls: &mut Vec<ToolCall>) -> Result<(), Fault> {
+    /// A line that is no part of an event stream. Clients skip those, but some servers put their
+    /// errors there: older llama.cpp as `error: {…}`, others as bare JSON.
+    fn take_stray(&mut self, line: &str, out: &mut Vec<Piece>) -> Result<(), Fault> {
         if let Some(error) = line.strip_prefix("error:") {
             return Err(Fault::from_error_object(error.as_bytes()));
         }
-        if line.starts_with('{') && (line.contains("\"error\"") || !self.answer.has_begun()) {
-            self.answer.push_event(line, calls)?;
+        let understood = matches!(self.shape, Shape::Lines)
+            || line.contains("\"error\"")
+            || !self.answer.has_begun();
+        if line.starts_with('{') && understood {
+            self.answer.push_event(line.as_bytes(), out)?;
         }
         if self.answer.has_begun() {
             return Ok(());
@@ -78,124 +141,4 @@ impl Reader {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::super::answer::{MAX_CALLS, MAX_TEXT};
-    use super::*;
-
-    fn read(events: &[Value]) -> (Answer, Vec<ToolCall>, Result<(), Fault>) {
-        let mut reader = Reader::default();
-        let mut calls = Vec::new();
-        let mut outcome = Ok(());
-        for event in events {
-            outcome = outcome.and_then(|()| reader.push(&sse::encode(event), &mut calls));
-        }
-        let outcome = outcome.and_then(|()| reader.finish(&mut calls));
-        (reader.answer, calls, outcome)
-    }
-
-    fn delta(delta: &Value) -> Value {
-        json!({"choices": [{"index": 0, "delta": delta}]})
-    }
-
-    fn finish(reason: &str) -> Value {
-        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
-    }
-
-    fn call(index: u64, id: Option<&str>, name: Option<&str>, arguments: &str) -> Value {
-        let function = json!({"name": name, "arguments": arguments});
-        delta(&json!({"tool_calls": [{"index": index, "id": id, "function": function}]}))
-    }
-
-    #[test]
-    fn tool_calls_are_put_together_from_their_pieces() {
-        let (answer, calls, outcome) = read(&[
-            call(0, Some("a"), Some("bash"), ""),
-            call(0, None, None, "{\"command\":"),
-            call(0, None, None, "\"ls\"}"),
-            call(1, Some("b"), Some("read"), "{}"),
-            finish("tool_calls"),
-        ]);
-        outcome.expect("complete");
-        let seen: Vec<_> =
-            calls.iter().map(|c| (c.id.as_str(), c.name.as_str(), c.arguments.as_str())).collect();
-        assert_eq!(seen, [("a", "bash", "{\"command\":\"ls\"}"), ("b", "read", "{}")]);
-        assert_eq!(answer.finish_reason(), Some("tool_calls"));
-    }
-
-    #[test]
-    fn a_call_is_handed_out_before_the_answer_ends() {
-        let mut reader = Reader::default();
-        let mut calls = Vec::new();
-        reader.push(&sse::encode(&call(0, Some("a"), Some("x"), "{}")), &mut calls).expect("fine");
-        assert!(calls.is_empty(), "more arguments could follow");
-        reader.push(&sse::encode(&finish("tool_calls")), &mut calls).expect("fine");
-        assert_eq!(calls.len(), 1);
-    }
-
-    #[test]
-    fn calls_without_an_index_and_with_object_arguments_are_understood() {
-        let function = json!({"name": "x", "arguments": {"a": 1}});
-        let piece = |id: &str| json!({"tool_calls": [{"id": id, "function": function}]});
-        let (_, calls, outcome) = read(&[delta(&piece("1")), delta(&piece("2")), finish("stop")]);
-        outcome.expect("complete");
-        assert_eq!(calls.len(), 2);
-        assert_eq!(calls[1].arguments, "{\"a\":1}");
-    }
-
-    #[test]
-    fn every_servers_way_of_counting_is_read() {
-        let usage = json!({"prompt_tokens": 7, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}});
-        for (counted, expected) in [
-            (json!({"choices": [], "usage": usage}), (7, 5, 3)),
-            (json!({"timings": {"prompt_n": 4, "cache_n": 3, "predicted_n": 5}}), (7, 5, 0)),
-            (json!({"prompt_eval_count": 7, "eval_count": 5}), (7, 5, 0)),
-            (json!({"usage": null}), (0, 0, 0)),
-        ] {
-            let (answer, ..) = read(&[finish("stop"), counted]);
-            let usage = answer.usage();
-            assert_eq!((usage.input, usage.output, usage.reasoning), expected);
-        }
-    }
-
-    #[test]
-    fn an_end_without_an_end_is_a_cut() {
-        let kind = |events: &[Value]| read(events).2.expect_err("a fault").kind;
-        assert_eq!(kind(&[delta(&json!({"content": "half an ans"}))]), FaultKind::StreamCut);
-        assert_eq!(kind(&[]), FaultKind::StreamCut);
-        assert_eq!(
-            kind(&[json!({"error": {"message": "CUDA out of memory"}})]),
-            FaultKind::StreamError
-        );
-        assert_eq!(kind(&[json!("text")]), FaultKind::NotJson);
-        let (_, _, done) = read(&[]);
-        done.expect_err("a fault");
-        let mut reader = Reader::default();
-        reader.push(&sse::encode_done(), &mut Vec::new()).expect("fine");
-        assert!(reader.answer().is_done());
-    }
-
-    #[test]
-    fn what_is_no_stream_is_a_fault_at_its_first_line() {
-        let fault =
-            |bytes: &[u8]| Reader::default().push(bytes, &mut Vec::new()).expect_err("a fault");
-        assert_eq!(fault(b"<html>\n").kind, FaultKind::NotJson);
-        assert_eq!(fault(b"data: {broken\n\n").kind, FaultKind::NotJson);
-        let bare = fault(b"{\"error\": {\"message\": \"engine died\"}}\n");
-        assert_eq!((bare.kind, bare.message.as_str()), (FaultKind::StreamError, "engine died"));
-        let old = fault(b"error: {\"code\": 500, \"message\": \"context size exceeded\"}\n");
-        assert_eq!(old.kind, FaultKind::ContextOverflow);
-    }
-
-    #[test]
-    fn memory_is_bounded_whatever_is_sent() {
-        let big = "x".repeat(100_000);
-        let mut events = vec![delta(&json!({"content": big})); 3];
-        events.extend((0..500).map(|index| call(index, None, Some("t"), "{}")));
-        events.extend((0..10).map(|_| call(127, None, None, &big)));
-        let (answer, calls, _) = read(&events);
-        assert!(answer.text().len() <= MAX_TEXT);
-        assert_eq!(calls.len(), MAX_CALLS);
-    }
-}
+mod tests;

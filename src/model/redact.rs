@@ -1,4 +1,4 @@
-//! Keeps the API key out of what a server says, even in the middle of an answer.
+//! Keeps a key out of what a server says, even in the middle of an answer.
 
 use bytes::{Bytes, BytesMut};
 
@@ -6,52 +6,100 @@ use super::Secret;
 
 const INSTEAD: &[u8] = b"[api key]";
 
-/// Takes the key out of a byte stream, however the bytes are cut. A piece that ends with the
-/// beginning of the key keeps that end back until the next piece shows what it is.
+/// Takes the key out of a byte stream, however the bytes are cut, and also where JSON's escapes
+/// stand for a part of it. A piece that ends with the beginning of the key keeps that end back until
+/// the next piece shows what it is.
 #[derive(Debug)]
 pub struct Redactor {
     key: Option<Secret>,
     held: BytesMut,
 }
 
+/// Whether the key stands at a place.
+enum Match {
+    No,
+    /// The bytes end before that is known.
+    Open,
+    /// It does, in so many bytes.
+    Whole(usize),
+}
+
 impl Redactor {
-    pub fn new(key: Option<Secret>) -> Self {
-        Self { key: key.filter(Secret::is_recognisable), held: BytesMut::new() }
+    pub fn new(key: Option<&Secret>) -> Self {
+        let key = key.filter(|key| key.is_recognisable()).cloned();
+        Self { key, held: BytesMut::new() }
     }
 
-    /// What of `piece`, and of what was kept back, may go on.
+    /// Returns what of `piece`, and of what was kept back, may go on.
     pub fn pass(&mut self, piece: Bytes) -> Bytes {
         let Some(key) = self.key.as_ref().map(|key| key.expose().as_bytes()) else { return piece };
-        if self.held.is_empty() && find(&piece, key).is_none() && overlap(&piece, key) == 0 {
+        if self.held.is_empty() && next(&piece, 0, key).is_none() {
             return piece;
         }
         let mut all = std::mem::take(&mut self.held);
         all.extend_from_slice(&piece);
         let mut out = BytesMut::with_capacity(all.len());
-        while let Some(at) = find(&all, key) {
-            out.extend_from_slice(&all.split_to(at));
+        let mut from = 0;
+        while let Some((at, length)) = next(&all, from, key) {
+            out.extend_from_slice(&all[from..at]);
+            let Some(length) = length else {
+                self.held = all.split_off(at);
+                return out.freeze();
+            };
             out.extend_from_slice(INSTEAD);
-            let _ = all.split_to(key.len());
+            from = at + length;
         }
-        self.held = all.split_off(all.len() - overlap(&all, key));
-        out.extend_from_slice(&all);
+        out.extend_from_slice(&all[from..]);
         out.freeze()
     }
 
-    /// What was kept back, at the end.
+    /// Returns what was kept back, at the end.
     pub fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.held).freeze()
     }
 }
 
-fn find(bytes: &[u8], key: &[u8]) -> Option<usize> {
-    bytes.windows(key.len()).position(|window| window == key)
+/// The next place where the key is, in so many bytes, or where it could begin.
+fn next(bytes: &[u8], from: usize, key: &[u8]) -> Option<(usize, Option<usize>)> {
+    let may_begin = |byte: &u8| *byte == key[0] || *byte == b'\\';
+    let mut at = from;
+    loop {
+        at += bytes[at..].iter().position(may_begin)?;
+        match matches(&bytes[at..], key) {
+            Match::Whole(length) => return Some((at, Some(length))),
+            Match::Open => return Some((at, None)),
+            Match::No => at += 1,
+        }
+    }
 }
 
-/// How many bytes at the end of `bytes` could be the beginning of `key`.
-fn overlap(bytes: &[u8], key: &[u8]) -> usize {
-    let longest = bytes.len().min(key.len() - 1);
-    (1..=longest).rev().find(|length| bytes.ends_with(&key[..*length])).unwrap_or(0)
+fn matches(bytes: &[u8], key: &[u8]) -> Match {
+    let mut rest = bytes;
+    for wanted in key {
+        let taken = match rest {
+            [b'\\', b'/', ..] if *wanted == b'/' => 2,
+            [b'\\', b'u', digits @ ..]
+                if digits.len() >= 4 && is_escape_of(&digits[..4], *wanted) =>
+            {
+                6
+            }
+            [b'\\', b'u', digits @ ..]
+                if digits.len() < 4 && digits.iter().all(u8::is_ascii_hexdigit) =>
+            {
+                return Match::Open;
+            }
+            [] | [b'\\'] => return Match::Open,
+            [next, ..] if next == wanted => 1,
+            _ => return Match::No,
+        };
+        rest = &rest[taken..];
+    }
+    Match::Whole(bytes.len() - rest.len())
+}
+
+fn is_escape_of(digits: &[u8], wanted: u8) -> bool {
+    let digits = std::str::from_utf8(digits).ok();
+    digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) == Some(wanted.into())
 }
 
 #[cfg(test)]
@@ -59,11 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_taken_out_however_it_is_cut() {
-        let text = b"a sk-abababsk-x sk-abababsk- sk-abababsk-xsk-abababsk-x! sk-abababsk";
-        let expected = b"a [api key] sk-abababsk- [api key][api key]! sk-abababsk";
-        for size in 1..text.len() {
-            let mut redactor = Redactor::new(Secret::new("sk-abababsk-x"));
+    fn the_key_is_taken_out_however_it_is_cut_and_escaped() {
+        let text = b"a sk-ab/babsk-x sk-ab/babsk- sk-ab/babsk-xsk-ab/babsk-x! \
+                     sk-ab\\/babsk-x \\u0073k-ab\\u002Fbabsk\\u002dx \\n sk-ab/babsk";
+        let expected = b"a [api key] sk-ab/babsk- [api key][api key]! \
+                         [api key] [api key] \\n sk-ab/babsk";
+        for size in 1..=text.len() {
+            let mut redactor = Redactor::new(Secret::new("sk-ab/babsk-x").as_ref());
             let mut out = Vec::new();
             for piece in text.chunks(size) {
                 out.extend_from_slice(&redactor.pass(Bytes::copy_from_slice(piece)));
@@ -75,9 +125,9 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_back_of_an_ordinary_event() {
-        let event = Bytes::from_static(b"data: {\"x\":1}\n\n");
+        let event = Bytes::from_static(b"data: {\"x\":\"\\n\"}\n\n");
         for key in [Secret::new("sk-abababsk-x"), Secret::new("data"), None] {
-            assert_eq!(Redactor::new(key).pass(event.clone()), event);
+            assert_eq!(Redactor::new(key.as_ref()).pass(event.clone()), event);
         }
     }
 }

@@ -22,10 +22,10 @@ pub fn encode_done() -> Bytes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The data of one event; several `data:` lines are joined by line breaks.
-    Data(String),
+    Data(Vec<u8>),
     /// An event that was longer than the decoder's limit, and was passed over.
     Oversized,
-    /// A line that is no part of an event stream, such as HTML or a stack trace. Clipped.
+    /// A line that is no part of an event stream, such as HTML, a stack trace or bare JSON.
     Garbage(String),
 }
 
@@ -121,14 +121,14 @@ impl Decoder {
             b"" => self.end_event(events),
             _ => {
                 let text = String::from_utf8_lossy(&line);
-                events.push(Event::Garbage(crate::text::prefix(&text, 500).to_owned()));
+                events.push(Event::Garbage(text.into_owned()));
             }
         }
     }
 
     fn end_event(&mut self, events: &mut Vec<Event>) {
         if let Some(data) = self.data.take() {
-            events.push(Event::Data(String::from_utf8_lossy(&data).into_owned()));
+            events.push(Event::Data(data));
         }
     }
 }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn data(text: &str) -> Event {
-        Event::Data(text.to_owned())
+        Event::Data(text.into())
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Pulse {
             Traffic::FirstByte { .. } | Traffic::Answered { .. } | Traffic::Faulted(_) => {
                 self.asked = None;
             }
-            Traffic::Egress(_) => {}
+            Traffic::Egress(_) | Traffic::Waiting(_) => {}
         }
     }
 

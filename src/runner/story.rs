@@ -163,6 +163,7 @@ impl Story {
                     refused,
                 });
             }
+            Traffic::Waiting(reason) => self.notice(reason),
             Traffic::RequestStarted { .. } | Traffic::FirstByte { .. } => {}
         }
     }

@@ -53,7 +53,7 @@ impl Credential {
     }
 
     pub(super) fn redactor(&self) -> Redactor {
-        Redactor::new(Some(self.secret.clone()))
+        Redactor::new(Some(&self.secret))
     }
 }
 

@@ -97,13 +97,13 @@ async fn it_sends_a_head_and_nothing_more() {
 async fn it_falls_silent_in_the_middle() {
     let (fault, status, body) = failing(|mut line| async move {
         line.begin_stream().await;
-        line.event(&text("half an ans")).await;
+        line.event(&text("half an")).await;
         line.hung_up().await;
     })
     .await;
     assert_eq!((fault.kind, status), (FaultKind::Stalled, 200));
     assert!(!fault.is_unreachable());
-    assert!(body.contains("half an ans") && body.contains("\"code\":\"stalled\""), "{body}");
+    assert!(body.contains("half an") && body.contains("\"code\":\"stalled\""), "{body}");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn it_hangs_up_in_the_middle() {
     for clean in [true, false] {
         let (fault, status, body) = failing(move |mut line| async move {
             line.begin_stream().await;
-            line.event(&text("half an ans")).await;
+            line.event(&text("half an")).await;
             line.chunk(b"data: {\"choices\":[{\"del").await;
             if clean {
                 line.end_stream().await;
@@ -120,11 +120,11 @@ async fn it_hangs_up_in_the_middle() {
         .await;
         let expected = if clean { FaultKind::NotJson } else { FaultKind::StreamCut };
         assert_eq!((fault.kind, status), (expected, 200), "{fault}");
-        assert!(body.contains("\n\ndata: {\"error\""), "{body}");
+        assert!(body.contains("half an") && body.contains("\n\ndata: {\"error\""), "{body}");
     }
     let (fault, ..) = failing(|mut line| async move {
         line.begin_stream().await;
-        line.event(&text("half an ans")).await;
+        line.event(&text("half an")).await;
         line.end_stream().await;
     })
     .await;
@@ -175,7 +175,6 @@ async fn it_does_not_speak_the_language() {
         ("content-type: text/event-stream\r\n", "<html>oops</html>\n"),
         ("content-type: text/event-stream\r\n", "data: {\"choices\":\n\n"),
         ("", "It works!\n"),
-        ("content-type: application/json\r\n", "{\"choices\":[{\"message\":{}}]}"),
     ] {
         let (fault, status, seen) =
             failing(move |mut line| async move { line.reply(200, head, body).await }).await;

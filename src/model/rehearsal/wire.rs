@@ -116,7 +116,7 @@ fn stream(reply: &Reply, usage: &Value) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Answer, Reader};
+    use crate::model::{Ending, Piece, Reader};
 
     #[test]
     fn both_shapes_say_the_same() {
@@ -125,23 +125,27 @@ mod tests {
             json!({"messages": [{"role": "user", "content": "grüße"}], "tools": tools});
         let (_, kind, body) = respond("/chat/completions", request.to_string().as_bytes());
         assert_eq!((kind, body.len()), ("application/json", 1));
-        let mut whole = Answer::default();
-        let mut from_whole = Vec::new();
-        whole.push_whole(&body[0], &mut from_whole).expect("well formed");
+        let read = |body: &[Bytes]| {
+            let mut reader = Reader::new(None);
+            let mut pieces = Vec::new();
+            for bytes in body {
+                reader.push(bytes, &mut pieces).expect("well formed");
+            }
+            reader.finish(&mut pieces).expect("complete");
+            let called = pieces.into_iter().filter(|piece| matches!(piece, Piece::Called(_)));
+            (called.collect::<Vec<_>>(), reader)
+        };
+        let (from_whole, whole) = read(&body);
 
         request["stream"] = json!(true);
         let (_, kind, body) = respond("/chat/completions", request.to_string().as_bytes());
         assert_eq!(kind, "text/event-stream");
-        let mut reader = Reader::default();
-        let mut from_stream = Vec::new();
-        for bytes in &body {
-            reader.push(bytes, &mut from_stream).expect("well formed");
-        }
-        let streamed = reader.answer();
+        let (from_stream, streamed) = read(&body);
         assert_eq!(from_stream, from_whole);
-        assert_eq!(from_stream[0].name, "bash");
+        assert!(matches!(&from_stream[..], [Piece::Called(call)] if call.name == "bash"));
+        let (streamed, whole) = (streamed.answer(), whole.answer());
         assert_eq!(streamed.text(), whole.text());
-        assert_eq!(streamed.finish_reason(), Some("tool_calls"));
+        assert_eq!(streamed.ending(), Some(Ending::ToolCalls));
         assert!(streamed.is_done() && streamed.usage().input > 0 && streamed.usage().output > 0);
     }
 
