@@ -66,6 +66,35 @@ pub fn visible(line: &str) -> (String, usize) {
     (line, replaced)
 }
 
+/// Returns `text` without the thoughts before it, which some servers leave in the answer as
+/// `<think>…</think>`, or with the closing tag alone.
+pub fn without_thoughts(text: &str) -> &str {
+    const TAGS: [(&str, &str); 4] = [
+        ("<think>", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<thought>", "</thought>"),
+        ("<reasoning>", "</reasoning>"),
+    ];
+    let mut rest = text;
+    loop {
+        let begun = TAGS.iter().find(|(open, _)| rest.trim_start().starts_with(open));
+        let behind = match begun {
+            Some((_, close)) => rest.find(close).map(|at| at + close.len()),
+            // The template has opened the thoughts already. A tag in a sentence or in code is none.
+            None => TAGS.iter().find_map(|(open, close)| {
+                let at = rest.find(close).filter(|at| !rest[..*at].contains(open))?;
+                let behind = at + close.len();
+                let alone = rest[..at].ends_with('\n') || rest[behind..].starts_with('\n');
+                (alone && !rest[..at].contains("```")).then_some(behind)
+            }),
+        };
+        match behind {
+            Some(behind) => rest = &rest[behind..],
+            None => return rest,
+        }
+    }
+}
+
 /// Bytes of a character in a JSON string.
 pub fn json_length(c: char) -> usize {
     match c {
@@ -147,6 +176,27 @@ mod tests {
     fn what_cannot_be_shown_is_seen_to_be_there() {
         let (shown, replaced) = visible("a\t\u{1b}[31m\u{7f}\r\u{202e}\u{9b}ü");
         assert_eq!((shown.as_str(), replaced), ("a\t␛[31m␡␍\u{fffd}\u{fffd}ü", 5));
+    }
+
+    #[test]
+    fn thoughts_are_cut_and_words_about_them_are_not() {
+        for (text, rest) in [
+            ("<think>a\nb</think>\n\nHello.", "\n\nHello."),
+            (" <thinking>a</thinking>Hello.", "Hello."),
+            ("<think>a</think><think>b</think>c", "c"),
+            ("a\n</think>\n\nHello.", "\n\nHello."),
+            ("a</think>\nHello.", "\nHello."),
+        ] {
+            assert_eq!(without_thoughts(text), rest, "{text}");
+        }
+        for text in [
+            "Hello.",
+            "It ends with `</think>` and begins with `<think>`.",
+            "```\n</think>\n```",
+            "<think>never closed",
+        ] {
+            assert_eq!(without_thoughts(text), text);
+        }
     }
 
     #[test]

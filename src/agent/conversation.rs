@@ -84,9 +84,11 @@ impl Conversation {
         self.same_ending = 0;
     }
 
-    /// The words of the last step, whole when it ended by [`Ending::Stop`].
+    /// The words of the last step without what the model thought aloud, whole when it ended by
+    /// [`Ending::Stop`].
     pub fn answer(&self) -> String {
-        self.texts.concat().trim().to_owned()
+        let texts = self.texts.iter().map(|text| crate::text::without_thoughts(text));
+        texts.collect::<String>().trim().to_owned()
     }
 
     pub fn ending(&self) -> Ending {

@@ -73,6 +73,9 @@ pub struct Record {
     /// The tool that the last answer calls in words, where the server saw no call.
     #[serde(skip)]
     pub written_call: Option<String>,
+    /// How to make this server recognise its model's calls.
+    #[serde(skip)]
+    pub parser_remedy: &'static str,
     /// Tokens of the last answer of which neither text nor call came.
     #[serde(skip)]
     pub swallowed: Option<u64>,
@@ -196,7 +199,13 @@ impl Ledger {
     }
 
     /// Enters an answer that came to its end. `written_call` is the tool that it calls in words.
-    pub fn answered(&self, number: u64, answer: &Answer, written_call: Option<String>) {
+    pub fn answered(
+        &self,
+        number: u64,
+        answer: &Answer,
+        written_call: Option<String>,
+        endpoint: &Endpoint,
+    ) {
         let usage = answer.usage();
         let finish_reason = answer.ending().map(|ending| ending.as_str().to_owned());
         let mut record = self.lock();
@@ -204,6 +213,7 @@ impl Ledger {
         answer.text().clone_into(&mut record.last_answer);
         answer.thoughts().clone_into(&mut record.last_thoughts);
         record.written_call = written_call;
+        record.parser_remedy = preflight::parser_remedy(endpoint.source);
         record.swallowed = answer.swallowed();
         record.longest = record.longest.max(usage.input.saturating_add(usage.output));
         Self::count(&mut record, usage);

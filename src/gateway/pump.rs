@@ -239,7 +239,8 @@ impl Pump {
         self.ended = true;
         let called = written_call(answer.text(), &self.question.tools);
         let called = called.filter(|_| answer.ending() == Some(Ending::Stop)).map(str::to_owned);
-        self.parties.ledger.answered(self.question.number, answer, called);
+        let Parties { endpoint, ledger } = &self.parties;
+        ledger.answered(self.question.number, answer, called, endpoint);
         Ok(())
     }
 

@@ -88,7 +88,11 @@ impl Secret {
 
     /// `text` without this secret, for words that a server says back.
     pub fn redact(&self, text: &str) -> String {
-        if self.is_recognisable() { text.replace(&self.0, "[api key]") } else { text.to_owned() }
+        let mut redactor = super::Redactor::new(Some(self));
+        let mut out = redactor.pass(text.to_owned().into()).to_vec();
+        out.extend_from_slice(&redactor.rest());
+        // It cuts at ASCII only.
+        String::from_utf8_lossy(&out).into_owned()
     }
 
     /// Local servers are often given words such as `none` or `lm-studio` for a key. Those are no

@@ -130,13 +130,14 @@ async fn execute(mut job: Job) -> Report {
 
     let Done { verify, continued, witness } = found.done;
     let witness = witness.as_ref().unwrap_or(&traffic);
-    let (mut status, mut error) = judge(&Evidence {
+    let evidence = Evidence {
         end: &end,
         conversation: &story.conversation,
         traffic: witness,
         last_words: story.last_words(),
         timeout_seconds: job.task.timeout.as_secs(),
-    });
+    };
+    let (mut status, mut error) = judge(&evidence);
     if let Err(uncleared) = cleared {
         // Work that left a container behind is not done, whatever the agent says.
         let (worse, failure) = uncleared.verdict();
@@ -145,7 +146,7 @@ async fn execute(mut job: Job) -> Report {
     let report = Report {
         run_id: job.id.clone(),
         status,
-        answer: verdict::answer(status, &story.conversation, witness),
+        answer: story.without_key(&verdict::answer(status, &evidence)),
         error,
         verify,
         session,

@@ -81,6 +81,7 @@ pub async fn prepare(
     let (host, endpoint) = tokio::join!(meet, discover);
     let (engine, facts) = host?.clone();
     let endpoint = endpoint?;
+    story.hide(endpoint.api_key.clone());
     openings.check_against(&endpoint)?;
     for warning in &endpoint.warnings {
         story.remark(warning);

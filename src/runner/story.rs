@@ -8,6 +8,7 @@ use super::{Event, EventKind, Phase};
 use crate::agent::{AgentEvent, Conversation, opencode};
 use crate::gateway::{Outcome, Traffic};
 use crate::history::Record;
+use crate::model::Secret;
 use crate::text::{clean, one_line};
 
 /// The run's events, its record, and what they add up to.
@@ -26,6 +27,8 @@ pub struct Story {
     pub session: Option<String>,
     /// What a person should know besides the result.
     pub remarks: Vec<String>,
+    /// The model's key, which a server may say and an agent may find.
+    key: Option<Secret>,
 }
 
 /// Most remarks of one run.
@@ -48,7 +51,17 @@ impl Story {
             last_words: None,
             session: None,
             remarks: Vec::new(),
+            key: None,
         }
+    }
+
+    /// From here on nothing is told or written that holds `key`.
+    pub fn hide(&mut self, key: Option<Secret>) {
+        self.key = key;
+    }
+
+    pub fn without_key(&self, text: &str) -> String {
+        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.redact(text))
     }
 
     pub fn tell(&mut self, kind: EventKind) {
@@ -80,6 +93,7 @@ impl Story {
 
     /// A line that the agent printed on its standard output.
     pub fn agent_line(&mut self, line: &str) {
+        let line = &self.without_key(line);
         if self.session.is_none() {
             self.session = opencode::session(line);
         }
@@ -112,7 +126,7 @@ impl Story {
 
     /// A line that the agent printed beside its events.
     pub fn agent_words(&mut self, line: &str) {
-        let line = clean(line);
+        let line = clean(&self.without_key(line));
         if line.trim().is_empty() || !self.spend(line.len()) {
             return;
         }

@@ -24,7 +24,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
     match evidence.end {
         End::Ended(ended) => of_agent(evidence, *ended),
         End::Exited(exit) => of_container(evidence, *exit),
-        End::TimedOut => (Status::TimedOut, Some(timed_out(evidence.timeout_seconds))),
+        End::TimedOut => (Status::TimedOut, Some(timed_out(evidence))),
         End::Cancelled(reason) => (Status::Cancelled, Some(cancelled(*reason))),
         End::ModelFault(fault) => {
             let status = if fault.kind.is_unreachable() {
@@ -93,7 +93,7 @@ const LOOK: &str = "the transcript shows what the agent did";
 /// The whole container ended, which it does by itself only at its deadline or when it has lost us.
 fn of_container(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>) {
     if exit.code == DEADLINE {
-        return (Status::TimedOut, Some(timed_out(evidence.timeout_seconds)));
+        return (Status::TimedOut, Some(timed_out(evidence)));
     }
     if exit.out_of_memory {
         return (Status::OutOfMemory, Some(out_of_memory()));
@@ -136,10 +136,13 @@ fn of_agent(evidence: &Evidence<'_>, ended: Ended) -> (Status, Option<Failure>) 
             if ended.code != 0 {
                 return (Status::Failed, Some(broke_down(evidence, ended)));
             }
-            if conversation.answer().is_empty() {
-                return (Status::NoOutput, Some(no_output()));
+            if let Some(tool) = &evidence.traffic.written_call {
+                return (Status::ModelError, Some(written(evidence, tool)));
             }
-            (Status::Completed, None)
+            if !conversation.answer().is_empty() || closing_thoughts(evidence).is_some() {
+                return (Status::Completed, None);
+            }
+            silent(evidence)
         }
         Ending::Length => {
             let message = "the answer was cut at the model's output limit";
@@ -153,18 +156,52 @@ fn of_agent(evidence: &Evidence<'_>, ended: Ended) -> (Status, Option<Failure>) 
             if told_by_model(evidence.traffic).is_some() {
                 return (Status::Completed, None);
             }
-            (Status::NoOutput, Some(no_output()))
+            silent(evidence)
         }
     }
 }
 
+/// The agent ended without an answer. Where the model did write one, its server is at fault.
+fn silent(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
+    let traffic = evidence.traffic;
+    let Some(tokens) = traffic.swallowed else { return (Status::NoOutput, Some(no_output())) };
+    let message = format!(
+        "the model answered with {tokens} tokens, and neither words nor a tool call came of them: \
+         the server's parser took them"
+    );
+    let hint = format!(
+        "{}; a reasoning parser must fit the model too. `sandbox-mcp doctor` shows what arrives",
+        traffic.parser_remedy
+    );
+    (Status::ModelError, Some(failure("parser_mismatch", &message, &hint)))
+}
+
+fn written(evidence: &Evidence<'_>, tool: &str) -> Failure {
+    let message = format!(
+        "the model wrote its call of the tool `{tool}` as text, so nothing was done: the server did \
+         not recognise it"
+    );
+    failure("call_as_text", &message, evidence.traffic.parser_remedy)
+}
+
+/// The model's thoughts, where a server sends its closing words as such. A model that has only
+/// thought so far is asked once more first.
+fn closing_thoughts(evidence: &Evidence<'_>) -> Option<String> {
+    let (conversation, traffic) = (evidence.conversation, evidence.traffic);
+    let thoughts = crate::text::clean(traffic.last_thoughts.trim());
+    let worked = conversation.tool_calls() > 0 || conversation.steps() > 1;
+    (worked && traffic.swallowed.is_none() && !thoughts.is_empty()).then_some(thoughts)
+}
+
 /// The run's answer: the agent's words, or the model's own where the agent did not get to say them.
-pub fn answer(status: Status, conversation: &Conversation, traffic: &Traffic) -> String {
-    match (status, conversation.ending()) {
+pub fn answer(status: Status, evidence: &Evidence<'_>) -> String {
+    let told = evidence.conversation.answer();
+    match (status, evidence.conversation.ending()) {
         (Status::Completed, Ending::Nothing | Ending::Other(_)) => {
-            told_by_model(traffic).unwrap_or_default()
+            told_by_model(evidence.traffic).unwrap_or_default()
         }
-        _ => conversation.answer(),
+        (Status::Completed, _) if told.is_empty() => closing_thoughts(evidence).unwrap_or_default(),
+        _ => told,
     }
 }
 
@@ -172,7 +209,8 @@ pub fn answer(status: Status, conversation: &Conversation, traffic: &Traffic) ->
 /// be read, so the last words of a long answer can be lost on its side.
 fn told_by_model(traffic: &Traffic) -> Option<String> {
     let ended = traffic.finish_reasons.last()?.as_deref() == Some("stop");
-    let answer = crate::text::clean(traffic.last_answer.trim());
+    let answer = crate::text::without_thoughts(&traffic.last_answer);
+    let answer = crate::text::clean(answer.trim());
     (ended && !answer.is_empty()).then_some(answer)
 }
 
@@ -189,7 +227,8 @@ fn broke_down(evidence: &Evidence<'_>, ended: Ended) -> Failure {
 }
 
 fn out_of_memory() -> Failure {
-    let hint = "raise `limits.memory`, or ask for less at once";
+    let hint = "raise `limits.memory`, or ask for less at once; a command that prints very much should \
+                write into a file";
     failure("out_of_memory", "the sandbox ran out of memory", hint)
 }
 
@@ -198,8 +237,21 @@ fn no_output() -> Failure {
     failure("no_output", message, "ask again, more plainly, or with a stronger model")
 }
 
-fn timed_out(seconds: u64) -> Failure {
+fn timed_out(evidence: &Evidence<'_>) -> Failure {
+    let seconds = evidence.timeout_seconds;
+    if evidence.traffic.requests == 0 {
+        let message =
+            format!("the agent had not asked the model anything within {seconds} seconds");
+        let hint = "look at the run's log: the machine is very busy, or a check before the agent or \
+                    the agent's own start takes too long; else give it more time (`timeout`)";
+        return failure("no_request", &message, hint);
+    }
     let message = format!("the task was not done within {seconds} seconds");
+    if evidence.traffic.answers == 0 {
+        let hint = "the model had not ended its first answer: `sandbox-mcp doctor` measures how fast \
+                    it reads; give it more time (`timeout`), or use a smaller model";
+        return failure("deadline", &message, hint);
+    }
     failure("deadline", &message, "give it more time (`timeout`), or a smaller task")
 }
 
@@ -284,8 +336,44 @@ mod tests {
             })
         };
         assert_eq!(judged(0).0, Status::Completed);
-        assert_eq!(answer(Status::Completed, &cut, &traffic), "Done.");
+        let end = End::Ended(Ended::default());
+        let evidence = Evidence {
+            end: &end,
+            conversation: &cut,
+            traffic: &traffic,
+            last_words: None,
+            timeout_seconds: 1,
+        };
+        assert_eq!(answer(Status::Completed, &evidence), "Done.");
         assert_eq!(judged(1).0, Status::Failed);
+    }
+
+    #[test]
+    fn the_server_is_at_fault_for_words_that_it_took() {
+        let end = End::Ended(Ended::default());
+        let judged = |conversation: &Conversation, traffic: &Traffic| {
+            let evidence =
+                Evidence { end: &end, conversation, traffic, last_words: None, timeout_seconds: 1 };
+            let (status, failure) = judge(&evidence);
+            (status, failure.map(|failure| failure.kind), answer(status, &evidence))
+        };
+        let silent = conversation("stop", "");
+        let mut traffic = Traffic { requests: 1, swallowed: Some(27), ..Traffic::default() };
+        let (status, kind, _) = judged(&silent, &traffic);
+        assert_eq!((status, kind.as_deref()), (Status::ModelError, Some("parser_mismatch")));
+
+        traffic = Traffic { requests: 1, last_thoughts: "All done.".into(), ..Traffic::default() };
+        assert_eq!(judged(&silent, &traffic).0, Status::NoOutput, "asked once more first");
+        let mut worked = Conversation::default();
+        let (name, title) = ("bash".to_owned(), String::new());
+        worked.take(&AgentEvent::Tool { name, title, ok: true, exit: Some(0), error: None });
+        worked.take(&AgentEvent::StepFinished { reason: "stop".into() });
+        let (status, _, said) = judged(&worked, &traffic);
+        assert_eq!((status, said.as_str()), (Status::Completed, "All done."));
+
+        traffic = Traffic { requests: 1, written_call: Some("bash".into()), ..Traffic::default() };
+        let (status, kind, _) = judged(&conversation("stop", "<tool_call>…"), &traffic);
+        assert_eq!((status, kind.as_deref()), (Status::ModelError, Some("call_as_text")));
     }
 
     #[test]
