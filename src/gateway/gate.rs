@@ -63,7 +63,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            first_byte_timeout: Duration::from_secs(180),
+            first_byte_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(60),
             max_requests: 200,
             max_body: 32 * 1024 * 1024,

@@ -39,7 +39,7 @@ impl Fault {
         let text = if said.text.is_empty() { "the server said nothing more" } else { &said.text };
         let mut fault = Self::new(kind, &format!("HTTP {status}: {text}"));
         fault.status = Some(status);
-        if let Some(hint) = words::hint(status, &said.text) {
+        if let Some(hint) = words::hint(status, kind, &said.text) {
             fault.hint = Some(hint.to_owned());
         }
         fault
@@ -54,7 +54,7 @@ impl Fault {
         };
         let text = if said.text.is_empty() { "an error without words" } else { &said.text };
         let mut fault = Self::new(kind, text);
-        if let Some(hint) = words::hint(0, &said.text) {
+        if let Some(hint) = words::hint(0, kind, &said.text) {
             fault.hint = Some(hint.to_owned());
         }
         fault

@@ -12,12 +12,14 @@
 mod address;
 mod answer;
 mod client;
+mod credentials;
 mod discover;
 mod endpoint;
 mod error;
 mod fault;
 mod kind;
 mod native;
+mod patience;
 pub mod preflight;
 mod probe;
 mod reader;
@@ -30,11 +32,13 @@ mod upstream;
 mod words;
 
 pub use answer::{Answer, ToolCall, Usage};
+pub use credentials::Credentials;
 pub use discover::discover;
 pub use endpoint::{Endpoint, LimitsOrigin, Secret};
 pub use error::{Attempt, Error};
 pub use fault::Fault;
 pub use kind::FaultKind;
+pub use patience::Patience;
 pub use reader::Reader;
 pub use redact::Redactor;
 pub use upstream::{Chunks, Response, Upstream};

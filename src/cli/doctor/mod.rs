@@ -54,7 +54,7 @@ pub async fn run(
     let (folders, engine, (model, endpoint)) = tokio::join!(
         beside("folders", folders::examine),
         host(&config),
-        model::examine(&config.model),
+        model::examine(&config),
     );
     let Host { mut findings, met, image, built } = engine;
     let rootless = met.as_ref().is_some_and(|(_, facts)| facts.rootless);
@@ -73,7 +73,7 @@ pub async fn run(
     report.add(Area::Clients, beside("clients", look).await)?;
     report.add(Area::Model, model)?;
     if let Some(endpoint) = endpoint {
-        report.add(Area::Model, model::try_tools(&endpoint).await)?;
+        report.add(Area::Model, model::try_tools(&endpoint, &config).await)?;
     }
     if options.deep {
         let findings = match met {

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::choose::USUAL_CONTEXT;
 use super::*;
 use crate::model::testing::{Server, closed_port};
+use crate::model::{LimitsOrigin, Secret};
 
 fn list(ids: &[&str], owner: &str) -> Value {
     let data: Vec<_> =
@@ -27,7 +29,17 @@ async fn usual(
     asked: Option<&str>,
     ports: &[(Source, u16)],
 ) -> Result<Endpoint, Error> {
-    Search { config, asked, key: Secret::new("sk-1") }.usual(ports).await
+    let credentials = Credentials {
+        variable: "THE_KEY".into(),
+        key: Secret::new("sk-1"),
+        ..Credentials::default()
+    };
+    let patience = Patience::silent(Duration::ZERO);
+    Search { config, asked, credentials, patience }.usual(ports).await
+}
+
+async fn discover(config: &config::Model, model: Option<&str>) -> Result<Endpoint, Error> {
+    super::discover(config, model, Patience::silent(Duration::from_secs(30))).await
 }
 
 fn warned(endpoint: &Endpoint, words: &str) -> bool {
