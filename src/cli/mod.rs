@@ -316,7 +316,8 @@ fn project_settings(cli: &Cli, workspace: Option<&Path>) -> anyhow::Result<Effec
 
 fn load_options(cli: &Cli) -> LoadOptions {
     let mut overrides = Vec::new();
-    if let Some(Command::Run(RunArgs { model, .. }) | Command::Doctor { model, .. }) = &cli.command {
+    if let Some(Command::Run(RunArgs { model, .. }) | Command::Doctor { model, .. }) = &cli.command
+    {
         let given = [("model.url", &model.model_url), ("model.model", &model.model)];
         overrides.extend(
             given.into_iter().filter_map(|(key, value)| Override::of_key(key, value.as_ref()?)),

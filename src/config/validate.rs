@@ -243,7 +243,9 @@ fn shown(key: &str, config: &Config) -> String {
     match key {
         "model.api_key_env" => "not such a name".to_owned(),
         // Values that may be secret, or a key where only its variable's name belongs.
-        "env.set" | "env.pass" | "credential" | "agent.mcp" | "model.headers" => "something else".to_owned(),
+        "env.set" | "env.pass" | "credential" | "agent.mcp" | "model.headers" => {
+            "something else".to_owned()
+        }
         "model.url" => format!("\"{}\"", without_secrets(config.model.url.as_deref())),
         "engine.host" => format!("\"{}\"", without_secrets(config.engine.host.as_deref())),
         _ => {

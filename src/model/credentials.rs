@@ -120,7 +120,10 @@ mod tests {
         Credentials {
             variable: "THE_KEY".into(),
             key: Secret::new("sk-0123456789ab"),
-            headers: vec![("X-Gate".into(), Secret::of_header("Basic bWU6aHVudGVyMg==").expect("fit"))],
+            headers: vec![(
+                "X-Gate".into(),
+                Secret::of_header("Basic bWU6aHVudGVyMg==").expect("fit"),
+            )],
         }
     }
 

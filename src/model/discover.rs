@@ -10,9 +10,7 @@ use reqwest::{Client, Url};
 
 use super::patience::Wait;
 use super::probe::{self, Caller, Found, Offer, USUAL};
-use super::{
-    Attempt, Credentials, Endpoint, Error, Fault, FaultKind, Patience, address, client,
-};
+use super::{Attempt, Credentials, Endpoint, Error, Fault, FaultKind, Patience, address, client};
 use crate::config::{self, Source};
 
 /// How long the usual ports may take to answer; they are on this machine.
@@ -80,7 +78,9 @@ impl Search<'_> {
         let mut warnings = Vec::new();
         let (base, offers) = match self.survey(&caller, bases).await {
             Ok((base, offers)) => (base, offers),
-            Err((base, fault)) => self.on_trust(&caller, bases, (base, fault), &mut warnings).await?,
+            Err((base, fault)) => {
+                self.on_trust(&caller, bases, (base, fault), &mut warnings).await?
+            }
         };
         if !self.credentials.is_empty() && base.scheme() == "http" && !address::is_loopback(&base) {
             warnings.push(format!("the API key travels unencrypted to {base}; use https there"));
@@ -99,10 +99,7 @@ impl Search<'_> {
                 let remedy = supply(source).into();
                 return Err(Error::NoModels { url: found.base.into(), remedy });
             };
-            warnings.push(format!(
-                "{} lists no model, so `{asked}` is taken on trust",
-                found.base
-            ));
+            warnings.push(format!("{} lists no model, so `{asked}` is taken on trust", found.base));
             found.offers.push(Offer::named(asked));
         }
         self.settle(found, tried, warnings).await
@@ -203,7 +200,8 @@ impl Search<'_> {
             }
         }
         // Where nothing tells, a path that ends in a version is where the API is.
-        let versioned = |base: &&Url| base.path().rsplit('/').next().is_some_and(address::is_version);
+        let versioned =
+            |base: &&Url| base.path().rsplit('/').next().is_some_and(address::is_version);
         let given = bases.last().filter(versioned);
         let base = at.or(given.cloned()).unwrap_or(base);
         warnings.push(format!(
@@ -373,5 +371,7 @@ fn supply(source: Source) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod more_tests;
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,9 @@ pub enum Error {
     UnknownModel { asked: String, url: String, known: Vec<String> },
     #[error("use the key in {variable}: it holds characters that no key has; set it again")]
     BadKey { variable: String },
-    #[error("read the certificate authorities in {path}: {why}; `model.ca_bundle` must name a PEM file")]
+    #[error(
+        "read the certificate authorities in {path}: {why}; `model.ca_bundle` must name a PEM file"
+    )]
     Authorities { path: String, why: String },
     #[error("set up an HTTP client: {why}; check this machine's certificate store")]
     Client { why: String },

@@ -58,9 +58,11 @@ pub async fn state(found: &Found) -> State {
 /// What is known of one model beside the lists.
 pub async fn traits(found: &Found, model: &str) -> Traits {
     match found.source {
-        Source::LlamaCpp => {
-            found.native("/props", PATIENCE).await.map(|props| llama_cpp(&props)).unwrap_or_default()
-        }
+        Source::LlamaCpp => found
+            .native("/props", PATIENCE)
+            .await
+            .map(|props| llama_cpp(&props))
+            .unwrap_or_default(),
         Source::Ollama => {
             let url = address::join(&address::root(&found.base), "/api/show");
             let shown = found.caller.post(url, &json!({ "model": model }), PATIENCE).await;
@@ -195,7 +197,10 @@ mod tests {
         let props = json!({"default_generation_settings": {"n_ctx": 20000}, "total_slots": 4,
             "modalities": {"vision": true, "audio": false}, "is_sleeping": true});
         let traits = llama_cpp(&props);
-        assert_eq!((traits.context, traits.slots, traits.vision), (Some(20000), Some(4), Some(true)));
+        assert_eq!(
+            (traits.context, traits.slots, traits.vision),
+            (Some(20000), Some(4), Some(true))
+        );
         assert!(traits.sleeps);
     }
 }

@@ -6,9 +6,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::patience::Wait;
-use super::{
-    Answer, Endpoint, Error, Fault, FaultKind, Patience, Reader, ToolCall, Upstream, sse,
-};
+use super::{Answer, Endpoint, Error, Fault, FaultKind, Patience, Reader, ToolCall, Upstream, sse};
 use crate::config::Source;
 
 /// A server that loads its model on the first request may take this long.
@@ -172,11 +170,7 @@ impl Ear {
 }
 
 /// One streamed request, because that is what agents send and where tool parsers differ.
-async fn ask(
-    upstream: &Upstream,
-    endpoint: &Endpoint,
-    messages: &[Value],
-) -> Result<Reply, Error> {
+async fn ask(upstream: &Upstream, endpoint: &Endpoint, messages: &[Value]) -> Result<Reply, Error> {
     let parameters = json!({
         "type": "object",
         "properties": {"name": {"type": "string", "description": "Whose password"}},
@@ -276,7 +270,9 @@ fn swallowed(answer: &Answer) -> Option<String> {
         };
         let came = match came {
             "" => "neither words nor a tool call".to_owned(),
-            some => format!("no tool call and only the words: {}", crate::text::one_line(some, 120)),
+            some => {
+                format!("no tool call and only the words: {}", crate::text::one_line(some, 120))
+            }
         };
         format!("the model answered {} tokens{thoughts}, of which came {came}", usage.output)
     })
@@ -309,7 +305,9 @@ fn not_called(endpoint: &Endpoint, reply: &Reply) -> Error {
     let thoughts = crate::text::one_line(&reply.ear.thoughts, 120);
     let why = match (text.is_empty(), thoughts.is_empty()) {
         (true, true) => "it called no tool and said nothing".to_owned(),
-        (true, false) => format!("it called no tool, and all it said came as reasoning: {thoughts}"),
+        (true, false) => {
+            format!("it called no tool, and all it said came as reasoning: {thoughts}")
+        }
         (false, _) => format!("it called no tool, and said: {text}"),
     };
     no_tools(endpoint, &why, parser_remedy(endpoint.source))

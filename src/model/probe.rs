@@ -83,7 +83,9 @@ impl Caller {
     /// Whether a chat would be refused for want of a key. The question is no chat, so that it loads
     /// no model and computes nothing: a server that looks at keys does so first.
     pub async fn is_locked_out(&self, base: &Url, limit: Duration) -> bool {
-        self.chat_refusal(base, limit).await.is_some_and(|fault| fault.kind == FaultKind::Unauthorized)
+        self.chat_refusal(base, limit)
+            .await
+            .is_some_and(|fault| fault.kind == FaultKind::Unauthorized)
     }
 
     /// What the server says to a request for a chat that has nothing in it.
@@ -223,9 +225,9 @@ fn context_of_arguments(arguments: &Value) -> Option<u64> {
     let words: Vec<&str> = arguments.as_array()?.iter().filter_map(Value::as_str).collect();
     let value = |names: &[&str]| {
         words.iter().enumerate().find_map(|(at, word)| {
-            let joined = || names.iter().find_map(|name| word.strip_prefix(name)?.strip_prefix('='));
-            let value =
-                if names.contains(word) { words.get(at + 1).copied() } else { joined() };
+            let joined =
+                || names.iter().find_map(|name| word.strip_prefix(name)?.strip_prefix('='));
+            let value = if names.contains(word) { words.get(at + 1).copied() } else { joined() };
             value?.parse::<u64>().ok()
         })
     };
@@ -254,7 +256,8 @@ pub fn sees(item: &Value) -> Option<bool> {
     if let Some(told) = item.get("supports_vision").and_then(Value::as_bool) {
         return Some(told);
     }
-    let places = ["/architecture/input_modalities", "/input_modalities", "/modalities", "/capabilities"];
+    let places =
+        ["/architecture/input_modalities", "/input_modalities", "/modalities", "/capabilities"];
     let words: Vec<&str> = places.iter().flat_map(|place| words_under(item, place)).collect();
     let pictures = |word: &&str| matches!(*word, "vision" | "image" | "multimodal");
     let sees = words.iter().any(pictures) || item.get("type").is_some_and(|kind| kind == "vlm");
@@ -267,7 +270,9 @@ pub fn is_unsuited(item: &Value) -> bool {
         .iter()
         .flat_map(|place| words_under(item, place))
         .collect();
-    let chats = words.iter().any(|word| matches!(*word, "completion" | "chat" | "completion_chat" | "tools"));
+    let chats = words
+        .iter()
+        .any(|word| matches!(*word, "completion" | "chat" | "completion_chat" | "tools"));
     let other = |word: &&str| ["embed", "rerank"].iter().any(|mark| word.contains(mark));
     !chats && words.iter().any(other)
 }
@@ -314,8 +319,16 @@ mod tests {
             (json!({"id": "a", "type": "embeddings"}), None, true),
             (json!({"id": "a", "capabilities": ["completion", "vision"]}), Some(true), false),
             (json!({"id": "a", "capabilities": ["embedding"]}), Some(false), true),
-            (json!({"id": "a", "capabilities": {"completion_chat": true, "vision": false}}), Some(false), false),
-            (json!({"id": "a", "architecture": {"input_modalities": ["text", "image"]}}), Some(true), false),
+            (
+                json!({"id": "a", "capabilities": {"completion_chat": true, "vision": false}}),
+                Some(false),
+                false,
+            ),
+            (
+                json!({"id": "a", "architecture": {"input_modalities": ["text", "image"]}}),
+                Some(true),
+                false,
+            ),
         ] {
             let offer = Offer::read(&item).expect("an offer");
             assert_eq!((offer.vision, offer.is_unsuited), (vision, unsuited), "{item}");

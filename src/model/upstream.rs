@@ -168,3 +168,6 @@ impl Response {
         words
     }
 }
+
+#[cfg(test)]
+mod tests;

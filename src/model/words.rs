@@ -225,7 +225,10 @@ const REMEDIES: &[(&[&str], &str)] = &[
          shares one among its slots, so run one task at a time (`limits.concurrency`) or start it \
          with `--no-kv-unified`",
     ),
-    (&["no models loaded"], "load a model in LM Studio (`lms load <model> --context-length 32768`)"),
+    (
+        &["no models loaded"],
+        "load a model in LM Studio (`lms load <model> --context-length 32768`)",
+    ),
     (
         &["is not loaded"],
         "load this model on the server first, or let the server load models by itself \
@@ -330,25 +333,102 @@ mod tests {
 
     #[test]
     fn each_servers_words_have_their_kind_and_a_remedy_that_helps() {
-        use FaultKind::{ContextOverflow, HttpStatus, Loading, ModelNotFound, StreamError, Unauthorized};
+        use FaultKind::{
+            ContextOverflow, HttpStatus, Loading, ModelNotFound, StreamError, Unauthorized,
+        };
         // Status 0 stands for an error in an answer that began as a success.
         for (status, body, kind, remedy) in [
-            (503, r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#, Loading, "loading"),
+            (
+                503,
+                r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#,
+                Loading,
+                "loading",
+            ),
             (503, "no server is available to handle this request", HttpStatus, ""),
-            (500, r#"{"error":{"code":500,"message":"tools param requires --jinja flag","type":"server_error"}}"#, HttpStatus, "--jinja"),
-            (400, r#"{"error":{"message":"max_tokens=8192 cannot be greater than max_model_len=4096. Please request fewer output tokens. (parameter=max_tokens, value=8192)","type":"BadRequestError","code":400}}"#, ContextOverflow, "`model.output`"),
-            (500, r#"{"error":{"message":"no user query found in messages","type":"api_error","code":null}}"#, ContextOverflow, "OLLAMA_CONTEXT_LENGTH"),
-            (500, r#"{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}"#, ContextOverflow, "slots"),
-            (400, r#"{"error":{"message":"No connected db.","type":"no_db_connection","param":null,"code":"400"}}"#, Unauthorized, "api_key_env"),
-            (500, r#"{"error":{"message":"litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.","type":null,"code":"500"}}"#, HttpStatus, "behind"),
-            (0, r#"{"error":{"message":"litellm.APIConnectionError: APIConnectionError: OpenAIException - Connection error.","type":null,"code":"500"}}"#, StreamError, "behind"),
-            (400, r#"{"error":{"message":"litellm.BadRequestError: You passed in model=nope. There are no healthy deployments for this model","code":"400"}}"#, ModelNotFound, "`model.model`"),
-            (400, r#"{"error":{"code":400,"message":"model is not loaded","type":"invalid_request_error"}}"#, ModelNotFound, "load this model"),
-            (0, r#"{"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "type": "InternalServerError", "param": null, "code": 500}}"#, StreamError, "restart"),
-            (0, r#"{"error": "Unexpected endpoint or method. (GET /v1/models)"}"#, StreamError, "`model.url`"),
-            (0, r#"{"error":{"code":500,"message":"got exception: Unexpected empty grammar stack after accepting piece: x (3089)","type":"server_error"}}"#, StreamError, "template"),
-            (400, r#"{"error":{"message":"\"bge-m3\" does not support chat"}}"#, HttpStatus, "can chat"),
-            (0, r#"{"error":{"message":"Invalid API Key","type":"authentication_error","code":"401"}}"#, Unauthorized, "api_key_env"),
+            (
+                500,
+                r#"{"error":{"code":500,"message":"tools param requires --jinja flag","type":"server_error"}}"#,
+                HttpStatus,
+                "--jinja",
+            ),
+            (
+                400,
+                r#"{"error":{"message":"max_tokens=8192 cannot be greater than max_model_len=4096. Please request fewer output tokens. (parameter=max_tokens, value=8192)","type":"BadRequestError","code":400}}"#,
+                ContextOverflow,
+                "`model.output`",
+            ),
+            (
+                500,
+                r#"{"error":{"message":"no user query found in messages","type":"api_error","code":null}}"#,
+                ContextOverflow,
+                "OLLAMA_CONTEXT_LENGTH",
+            ),
+            (
+                500,
+                r#"{"error":{"code":500,"message":"Context size has been exceeded.","type":"server_error"}}"#,
+                ContextOverflow,
+                "slots",
+            ),
+            (
+                400,
+                r#"{"error":{"message":"No connected db.","type":"no_db_connection","param":null,"code":"400"}}"#,
+                Unauthorized,
+                "api_key_env",
+            ),
+            (
+                500,
+                r#"{"error":{"message":"litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.","type":null,"code":"500"}}"#,
+                HttpStatus,
+                "behind",
+            ),
+            (
+                0,
+                r#"{"error":{"message":"litellm.APIConnectionError: APIConnectionError: OpenAIException - Connection error.","type":null,"code":"500"}}"#,
+                StreamError,
+                "behind",
+            ),
+            (
+                400,
+                r#"{"error":{"message":"litellm.BadRequestError: You passed in model=nope. There are no healthy deployments for this model","code":"400"}}"#,
+                ModelNotFound,
+                "`model.model`",
+            ),
+            (
+                400,
+                r#"{"error":{"code":400,"message":"model is not loaded","type":"invalid_request_error"}}"#,
+                ModelNotFound,
+                "load this model",
+            ),
+            (
+                0,
+                r#"{"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "type": "InternalServerError", "param": null, "code": 500}}"#,
+                StreamError,
+                "restart",
+            ),
+            (
+                0,
+                r#"{"error": "Unexpected endpoint or method. (GET /v1/models)"}"#,
+                StreamError,
+                "`model.url`",
+            ),
+            (
+                0,
+                r#"{"error":{"code":500,"message":"got exception: Unexpected empty grammar stack after accepting piece: x (3089)","type":"server_error"}}"#,
+                StreamError,
+                "template",
+            ),
+            (
+                400,
+                r#"{"error":{"message":"\"bge-m3\" does not support chat"}}"#,
+                HttpStatus,
+                "can chat",
+            ),
+            (
+                0,
+                r#"{"error":{"message":"Invalid API Key","type":"authentication_error","code":"401"}}"#,
+                Unauthorized,
+                "api_key_env",
+            ),
         ] {
             let fault = match status {
                 0 => super::super::Fault::from_error_object(body.as_bytes()),

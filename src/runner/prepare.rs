@@ -162,9 +162,8 @@ async fn find(
             let met = shared.host.meet(config.engine.host.as_deref()).await?;
             Ok::<_, Error>(met.clone())
         };
-        let search = async {
-            Ok(model::discover(&config.model, task.model.as_deref(), patience).await)
-        };
+        let search =
+            async { Ok(model::discover(&config.model, task.model.as_deref(), patience).await) };
         let (met, endpoint) = tokio::try_join!(meet, search)?;
         Ok((met, endpoint?))
     };

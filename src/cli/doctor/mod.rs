@@ -51,11 +51,8 @@ pub async fn run(
     let mut report = Report::new(out, Style::of_standard_output(options.json));
     report.add(Area::Configuration, findings)?;
 
-    let (folders, engine, (model, endpoint)) = tokio::join!(
-        beside("folders", folders::examine),
-        host(&config),
-        model::examine(&config),
-    );
+    let (folders, engine, (model, endpoint)) =
+        tokio::join!(beside("folders", folders::examine), host(&config), model::examine(&config),);
     let Host { mut findings, met, image, built } = engine;
     let rootless = met.as_ref().is_some_and(|(_, facts)| facts.rootless);
     let root = met.as_ref().and_then(|(_, facts)| facts.root_dir.clone());

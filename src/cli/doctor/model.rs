@@ -103,9 +103,10 @@ async fn speed(endpoint: &Endpoint, config: &Config, first: Option<Reading>) -> 
 fn slots(endpoint: &Endpoint, config: &Config) -> Option<Finding> {
     let slots = endpoint.slots.filter(|slots| *slots > 1)?;
     let fit = (endpoint.context / RUN).clamp(1, slots);
-    let runs = config.limits.concurrency.or_else(|| {
-        std::thread::available_parallelism().ok().map(std::num::NonZeroUsize::get)
-    });
+    let runs = config
+        .limits
+        .concurrency
+        .or_else(|| std::thread::available_parallelism().ok().map(std::num::NonZeroUsize::get));
     let message = format!(
         "the server works on {slots} requests at once; unless each has a context of its own \
          (`--no-kv-unified`), they share {} tokens: {fit} run{} at a time",

@@ -9,13 +9,13 @@ use super::*;
 use crate::model::testing::{Server, closed_port};
 use crate::model::{LimitsOrigin, Secret};
 
-fn list(ids: &[&str], owner: &str) -> Value {
+pub(super) fn list(ids: &[&str], owner: &str) -> Value {
     let data: Vec<_> =
         ids.iter().map(|id| json!({"id": id, "object": "model", "owned_by": owner})).collect();
     json!({"object": "list", "data": data})
 }
 
-fn settings(url: &str) -> config::Model {
+pub(super) fn settings(url: &str) -> config::Model {
     config::Model {
         url: Some(url.into()),
         // A name that no environment has.
@@ -24,7 +24,7 @@ fn settings(url: &str) -> config::Model {
     }
 }
 
-async fn usual(
+pub(super) async fn usual(
     config: &config::Model,
     asked: Option<&str>,
     ports: &[(Source, u16)],
@@ -38,11 +38,14 @@ async fn usual(
     Search { config, asked, credentials, patience }.usual(ports).await
 }
 
-async fn discover(config: &config::Model, model: Option<&str>) -> Result<Endpoint, Error> {
+pub(super) async fn discover(
+    config: &config::Model,
+    model: Option<&str>,
+) -> Result<Endpoint, Error> {
     super::discover(config, model, Patience::silent(Duration::from_secs(30))).await
 }
 
-fn warned(endpoint: &Endpoint, words: &str) -> bool {
+pub(super) fn warned(endpoint: &Endpoint, words: &str) -> bool {
     endpoint.warnings.iter().any(|warning| warning.contains(words))
 }
 
