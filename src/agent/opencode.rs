@@ -54,7 +54,7 @@ pub fn abilities(output: &str) -> Option<Abilities> {
 /// The command line. Nothing of the task is in it.
 pub fn argv(request: &Request<'_>, abilities: &Abilities) -> Vec<String> {
     let mut argv: Vec<String> = [BINARY, "run", "--format", "json"].map(str::to_owned).into();
-    argv.extend(["--model".into(), format!("{PROVIDER}/{}", request.model)]);
+    argv.extend(["--model".into(), format!("{PROVIDER}/{}", model_name(request.model))]);
     if abilities.title_flag && request.conversation.is_none() {
         // A given title saves the request that would make one up.
         argv.extend(["--title".into(), "sandbox".into()]);
@@ -103,18 +103,27 @@ pub fn environment(request: &Request<'_>) -> Vec<(String, String)> {
     environment
 }
 
+/// The name that the agent knows the model by: its id, without what the agent would put variables
+/// and files in the place of (`{env:…}`, `{file:…}`). The gateway sends the real one.
+fn model_name(id: &str) -> String {
+    id.replace(['{', '}'], "_")
+}
+
 /// The configuration, with no question left open on which it could wait.
 fn configuration(request: &Request<'_>) -> serde_json::Value {
-    let model = format!("{PROVIDER}/{}", request.model);
-    let mut models = serde_json::Map::new();
-    models.insert(
-        request.model.to_owned(),
-        json!({
-            "name": request.model,
-            "tool_call": true,
-            "limit": {"context": request.context, "output": request.output},
-        }),
-    );
+    let name = model_name(request.model);
+    let model = format!("{PROVIDER}/{name}");
+    let mut entry = json!({
+        "name": name,
+        "tool_call": true,
+        "limit": {"context": request.context, "output": request.output},
+    });
+    if request.vision {
+        // Otherwise the agent tells the model that it cannot look at pictures.
+        entry["attachment"] = true.into();
+        entry["modalities"] = json!({"input": ["text", "image"], "output": ["text"]});
+    }
+    let models = serde_json::Map::from_iter([(name, entry)]);
     json!({
         "provider": {PROVIDER: {
             "npm": "@ai-sdk/openai-compatible",
@@ -349,9 +358,10 @@ mod tests {
         let old = "1.17.9\n --format x\n --dangerously-skip-permissions  y";
         let new = "1.18.33\n -i, --interactive\n --format\n --title  t\n --auto  auto-approve";
         let request = Request {
-            model: "m",
+            model: "a/{env:HOME}",
             context: 1,
             output: 1,
+            vision: true,
             command: Some("git-commit"),
             model_port: 1,
             instructions: &[],
@@ -367,6 +377,12 @@ mod tests {
         let new = argv(&request, &abilities(new).expect("an agent"));
         assert!(new.contains(&"--auto".to_owned()) && new.contains(&"--title".to_owned()));
         assert!(new.ends_with(&["--command".into(), "git-commit".into()]));
+        // No id of a model makes the agent read its variables or files.
+        assert!(new.contains(&"sandbox/a/_env:HOME_".to_owned()), "{new:?}");
+        let set = configuration(&request);
+        assert!(!set.to_string().contains("{env:"), "{set}");
+        let sees = &set["provider"]["sandbox"]["models"]["a/_env:HOME_"]["modalities"]["input"];
+        assert_eq!(*sees, json!(["text", "image"]));
         assert_eq!(abilities("bash: opencode: not found"), None);
         let able = abilities("1.18.33\n --format\n --title\n -s, --session  id").expect("an agent");
         assert!(able.session_flag);

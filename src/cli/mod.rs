@@ -68,6 +68,8 @@ enum Command {
         /// Folder to check as a workspace [default: the current folder]
         #[arg(long, value_name = "DIR")]
         workspace: Option<PathBuf>,
+        #[command(flatten)]
+        model: ModelArgs,
     },
     /// Build the sandbox image, unless it is there, and print its name
     Build {
@@ -128,6 +130,17 @@ enum Command {
     Trust(trust::TrustArgs),
 }
 
+/// Which model a command is about.
+#[derive(Debug, Args)]
+struct ModelArgs {
+    /// Model server, with or without /v1; `rehearsal` is the scripted model inside this program
+    #[arg(long, value_name = "URL")]
+    model_url: Option<String>,
+    /// Model id [default: the loaded one]
+    #[arg(long, value_name = "ID")]
+    model: Option<String>,
+}
+
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct RunArgs {
@@ -143,12 +156,8 @@ struct RunArgs {
     /// Seconds the agent may work [default: 300, or `limits.timeout`]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
-    /// Model server, with or without /v1; `rehearsal` is the scripted model inside this program
-    #[arg(long, value_name = "URL")]
-    model_url: Option<String>,
-    /// Model id [default: the loaded one]
-    #[arg(long, value_name = "ID")]
-    model: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// One of the agent's commands, to which the task is the argument
     #[arg(long, value_name = "NAME")]
     command: Option<String>,
@@ -239,7 +248,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             drop(stdout);
             run::run(effective()?.config, load_options(cli), args, cli.quiet)
         }
-        Some(Command::Doctor { json, deep, workspace }) => {
+        Some(Command::Doctor { json, deep, workspace, .. }) => {
             let options =
                 doctor::Options { json: *json, deep: *deep, workspace: workspace.clone() };
             // A configuration that cannot be read is a finding, not the end of the examination.
@@ -307,8 +316,9 @@ fn project_settings(cli: &Cli, workspace: Option<&Path>) -> anyhow::Result<Effec
 
 fn load_options(cli: &Cli) -> LoadOptions {
     let mut overrides = Vec::new();
-    if let Some(Command::Run(args)) = &cli.command {
-        let given = [("model.url", &args.model_url), ("model.model", &args.model)];
+    if let Some(Command::Run(RunArgs { model, .. }) | Command::Doctor { model, .. }) = &cli.command
+    {
+        let given = [("model.url", &model.model_url), ("model.model", &model.model)];
         overrides.extend(
             given.into_iter().filter_map(|(key, value)| Override::of_key(key, value.as_ref()?)),
         );

@@ -4,6 +4,7 @@
 //! messages and the reference in `docs/configuration.md` are all derived from or tested against
 //! these structs and their comments.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -93,13 +94,26 @@ pub struct Model {
     pub model: Option<String>,
     /// Name of the environment variable that holds the API key.
     pub api_key_env: String,
+    /// Headers that the server is sent besides, by their names: each value is the name of the
+    /// environment variable that holds it. With `Authorization` and a variable that holds
+    /// `Basic …`, for a server behind a name and a password.
+    #[schemars(example = serde_json::json!({ "Authorization": "MY_BASIC_AUTH" }))]
+    pub headers: BTreeMap<String, String>,
+    /// PEM bundle of further certificate authorities that the server's certificate may be by,
+    /// besides those that this machine trusts.
+    #[schemars(example = "~/certificates/company.pem")]
+    pub ca_bundle: Option<PathBuf>,
+    /// Whether the model can see pictures, where the server does not tell.
+    #[schemars(example = true)]
+    pub vision: Option<bool>,
     /// Context length in tokens, where the server does not tell or tells too much.
     #[schemars(example = 65536)]
     pub context: Option<u64>,
     /// Most tokens in one answer.
     #[schemars(example = 8192)]
     pub output: Option<u64>,
-    /// Seconds that the server may take to begin an answer (long prompts take long to read).
+    /// Seconds that the server may take to begin an answer (long prompts take long to read), and to
+    /// load its model before that.
     pub first_byte_timeout: u64,
     /// Seconds of silence in the middle of an answer before it counts as stalled.
     pub stall_timeout: u64,
@@ -112,9 +126,12 @@ impl Default for Model {
             url: None,
             model: None,
             api_key_env: "SANDBOX_MCP_API_KEY".into(),
+            headers: BTreeMap::new(),
+            ca_bundle: None,
+            vision: None,
             context: None,
             output: None,
-            first_byte_timeout: 180,
+            first_byte_timeout: 300,
             stall_timeout: 60,
         }
     }

@@ -20,7 +20,7 @@ const WEEK: u64 = 7 * DAY;
 const RULES: &[Rule] = &[
     rule(
         "model.url",
-        "http:// or https:// with a host, and no user name, password, `?` or `#` (name the key's variable in `model.api_key_env`)",
+        "http:// or https:// with a host, and no user name, password, `?` or `#` (name the key's variable in `model.api_key_env`, and that of a name with a password in `model.headers`)",
         |c| c.model.url.as_deref().is_none_or(is_server_url),
     ),
     rule(
@@ -36,6 +36,17 @@ const RULES: &[Rule] = &[
         "the name of an environment variable (letters, digits and `_`), never the key itself",
         |c| is_variable(&c.model.api_key_env),
     ),
+    rule(
+        "model.headers",
+        "headers that HTTP knows, none of its connection or body, each with the name of an environment variable, never the value itself",
+        |c| {
+            let headers = &c.model.headers;
+            headers.iter().all(|(name, variable)| is_own_header(name) && is_variable(variable))
+        },
+    ),
+    rule("model.ca_bundle", "a whole path, or one that starts with `~/`", |c| {
+        c.model.ca_bundle.as_deref().is_none_or(std::path::Path::is_absolute)
+    }),
     rule("model.context", "1024 to 100000000 tokens", |c| {
         c.model.context.is_none_or(|tokens| (1024..=100_000_000).contains(&tokens))
     }),
@@ -232,7 +243,9 @@ fn shown(key: &str, config: &Config) -> String {
     match key {
         "model.api_key_env" => "not such a name".to_owned(),
         // Values that may be secret, or a key where only its variable's name belongs.
-        "env.set" | "env.pass" | "credential" | "agent.mcp" => "something else".to_owned(),
+        "env.set" | "env.pass" | "credential" | "agent.mcp" | "model.headers" => {
+            "something else".to_owned()
+        }
         "model.url" => format!("\"{}\"", without_secrets(config.model.url.as_deref())),
         "engine.host" => format!("\"{}\"", without_secrets(config.engine.host.as_deref())),
         _ => {
@@ -307,6 +320,12 @@ fn is_header(name: &str) -> bool {
     http::HeaderName::try_from(name).is_ok_and(|name| {
         !CONNECTION.contains(&name.as_str()) && !name.as_str().starts_with("proxy-")
     })
+}
+
+/// A header that may be added to the requests to the model: not one that says what a body is.
+fn is_own_header(name: &str) -> bool {
+    const BODY: [&str; 4] = ["accept", "accept-encoding", "content-encoding", "content-type"];
+    is_header(name) && !BODY.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Package names end up in a shell line of the image's build.

@@ -66,6 +66,17 @@ fn values_are_held_to_their_limits() {
         ("model.model", &["\"qwen/qwen3:8b\""], &["\"\"", "\"a b\"", "\"a\\u001bb\""]),
         ("model.api_key_env", &["\"MY_KEY2\""], &["\"\"", "\"sk-proj-1\"", "\"2X\"", "\"A=B\""]),
         (
+            "model.headers",
+            &["{ Authorization = \"MY_BASIC\", X-Team = \"TEAM\" }"],
+            &[
+                "{ Authorization = \"Basic bWU6aHVudGVyMg==\" }",
+                "{ \"a b\" = \"TEAM\" }",
+                "{ Host = \"TEAM\" }",
+                "{ Content-Type = \"TEAM\" }",
+            ],
+        ),
+        ("model.ca_bundle", &["\"/ca.pem\"", "\"~/ca.pem\""], &["\"ca.pem\""]),
+        (
             "sandbox.user",
             &["\"1000:1000\""],
             &[

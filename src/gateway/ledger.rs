@@ -170,9 +170,7 @@ impl Ledger {
         let usable = offered && (call.clipped || object.is_some());
         let arguments = match object {
             Some(mut arguments) => {
-                if let Some(key) = &endpoint.api_key {
-                    redact(&mut arguments, key);
-                }
+                redact(&mut arguments, &endpoint.secrets());
                 arguments
             }
             None => Value::String(call.arguments.clone()),

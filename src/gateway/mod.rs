@@ -56,9 +56,9 @@ pub mod fuzzing {
         chunks: impl Iterator<Item = &'a [u8]>,
         key: &str,
     ) -> Result<bytes::Bytes, crate::model::Fault> {
-        use crate::model::{Reader, Secret};
+        use crate::model::{Reader, Secret, Secrets};
 
-        let mut reader = Reader::new(Secret::new(key).as_ref());
+        let mut reader = Reader::new(&Secrets::new(&Secret::new(key)));
         let mut writer = super::canonical::Writer::new("the-model", false);
         let mut out = bytes::BytesMut::new();
         let mut pieces = Vec::new();

@@ -45,11 +45,9 @@ pub struct Parties {
 }
 
 impl Parties {
-    /// Enters a fault into the ledger, without the key that a server may have said back.
-    pub fn record_fault(&self, mut fault: Fault) -> Fault {
-        if let Some(key) = &self.endpoint.api_key {
-            fault.message = key.redact(&fault.message);
-        }
+    /// Enters a fault into the ledger, without the secrets that a server may have said back.
+    pub fn record_fault(&self, fault: Fault) -> Fault {
+        let mut fault = self.endpoint.explain(fault);
         if fault.kind == FaultKind::ContextOverflow {
             self.ledger.explain_overflow(&self.endpoint, &mut fault);
         }
@@ -98,7 +96,7 @@ impl Pump {
     ) -> Self {
         Self {
             body: Stream(body),
-            reader: Reader::new(parties.endpoint.api_key.as_ref()),
+            reader: Reader::new(&parties.endpoint.secrets()),
             writer: Writer::new(&parties.endpoint.model, question.plain),
             question,
             parties,

@@ -235,7 +235,7 @@ impl Relay {
             let asked_for = response.retry_after;
             let busy = matches!(response.status, 429 | 503);
             let fault = response.into_fault().await;
-            if fault.is_loading() && Instant::now() + LOADING < until {
+            if fault.kind == FaultKind::Loading && Instant::now() + LOADING < until {
                 if !std::mem::replace(&mut told, true) {
                     ledger.waiting("the model server is loading its model");
                 }

@@ -4,15 +4,16 @@ use reqwest::Url;
 
 use super::Error;
 
-/// `text` as a base address that ends in `/v1`. Accepts it with and without `/v1`, with trailing
-/// slashes, and with the full path of an endpoint pasted from somewhere.
-pub fn normalise(text: &str) -> Result<Url, Error> {
+/// Where the API of the server at `text` may be, the likeliest first. Accepts the address with and
+/// without `/v1`, with trailing slashes, and with the full path of an endpoint pasted from
+/// somewhere. Some servers have their API at `/v3` or `/api`, and some at their root.
+pub fn candidates(text: &str) -> Result<Vec<Url>, Error> {
     let refuse = |why: &str| Error::BadUrl { url: without_userinfo(text), why: why.to_owned() };
     let text = text.trim();
     if !text.contains("://") {
         return Err(refuse(&format!("it has no scheme; write http://{text}")));
     }
-    let mut url = Url::parse(text).map_err(|error| refuse(&error.to_string()))?;
+    let url = Url::parse(text).map_err(|error| refuse(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(refuse("only http:// and https:// are understood, or the word `rehearsal`"));
     }
@@ -21,28 +22,56 @@ pub fn normalise(text: &str) -> Result<Url, Error> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refuse(
-            "it holds a credential; put the key into `model.api_key_env`'s variable",
+            "it holds a credential; put a key into `model.api_key_env`'s variable, and a name with \
+             a password into one of `model.headers`",
         ));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(refuse("it must end with the path; remove what follows `?` or `#`"));
     }
-    let mut path = url.path().trim_end_matches('/');
+    let whole = url.path().trim_end_matches('/');
+    let mut path = whole;
     for tail in ["/chat/completions", "/completions", "/models"] {
         path = path.strip_suffix(tail).unwrap_or(path);
     }
     let path = path.trim_end_matches('/');
-    let path = if path.ends_with("/v1") { path.to_owned() } else { format!("{path}/v1") };
-    url.set_path(&path);
-    Ok(url)
+    let below = format!("{path}/v1");
+    let mut paths = match path {
+        _ if path.ends_with("/v1") => vec![path],
+        // An endpoint's own path says where it is.
+        _ if path != whole => vec![path, &below],
+        _ => vec![&below, path],
+    };
+    // The servers' own APIs, which people take for this one.
+    if matches!(path, "/api" | "/api/v0" | "/api/v1") {
+        paths.push("/v1");
+    }
+    let at = |path: &str| {
+        let mut url = url.clone();
+        url.set_path(path);
+        url
+    };
+    Ok(paths.into_iter().map(at).collect())
 }
 
-/// The server's own root, where its native endpoints are: the base address without `/v1`.
+/// The server's own root, where its native endpoints are: the base address without `/v1`, or
+/// whichever version it is.
 pub fn root(base: &Url) -> Url {
     let mut root = base.clone();
-    let path = root.path().trim_end_matches("/v1").to_owned();
+    let path = root.path().trim_end_matches('/');
+    let path = match path.rsplit_once('/') {
+        Some((front, last)) if is_version(last) => front.to_owned(),
+        _ => path.to_owned(),
+    };
     root.set_path(&path);
     root
+}
+
+/// Whether a part of a path is a version, such as `v1`.
+pub fn is_version(part: &str) -> bool {
+    part.strip_prefix('v').is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// `base` with `path` (which starts with a slash) behind it.
@@ -75,6 +104,10 @@ fn without_userinfo(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn first(text: &str) -> Result<Url, Error> {
+        candidates(text).map(|mut urls| urls.remove(0))
+    }
+
     #[test]
     fn every_usual_spelling_gives_one_address() {
         for spelling in [
@@ -85,12 +118,33 @@ mod tests {
             "http://LOCALHOST:8000/v1/chat/completions",
             "http://localhost:8000/v1/models",
         ] {
-            let url = normalise(spelling).expect(spelling);
+            let url = first(spelling).expect(spelling);
             assert_eq!(url.as_str(), "http://localhost:8000/v1", "{spelling}");
         }
-        let nested = normalise("https://box.lan/serve/a/").expect("a path of its own");
+        let nested = first("https://box.lan/serve/a/").expect("a path of its own");
         assert_eq!(nested.as_str(), "https://box.lan/serve/a/v1");
         assert_eq!(join(&root(&nested), "/api/ps").as_str(), "https://box.lan/serve/a/api/ps");
+    }
+
+    #[test]
+    fn an_address_is_also_taken_as_it_is() {
+        for (spelling, expected) in [
+            ("http://h/v1", &["/v1"][..]),
+            ("http://h", &["/v1", "/"]),
+            ("http://h/v3/", &["/v3/v1", "/v3"]),
+            ("http://h/v3/chat/completions", &["/v3", "/v3/v1"]),
+            ("http://h/api", &["/api/v1", "/api", "/v1"]),
+            ("http://h/api/v1", &["/api/v1", "/v1"]),
+        ] {
+            let urls = candidates(spelling).expect(spelling);
+            let paths: Vec<_> = urls.iter().map(Url::path).collect();
+            assert_eq!(paths, expected, "{spelling}");
+        }
+        let models = join(&first("http://h/v3/models").expect("fine"), "/models");
+        assert_eq!(models.as_str(), "http://h/v3/models");
+        let root_of = |url: &str| root(&Url::parse(url).expect("a URL")).to_string();
+        assert_eq!(root_of("http://h/v3"), "http://h/");
+        assert_eq!(root_of("http://h/api"), "http://h/api");
     }
 
     #[test]
@@ -104,7 +158,7 @@ mod tests {
             ("http://host/v1?key=1", "`?`"),
             ("", "no scheme"),
         ] {
-            let error = normalise(spelling).expect_err(spelling).to_string();
+            let error = first(spelling).expect_err(spelling).to_string();
             assert!(error.contains(reason), "{spelling}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
         }

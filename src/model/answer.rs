@@ -10,7 +10,8 @@ use super::fault::Fault;
 use super::halves;
 use super::kind::FaultKind;
 use super::piece::{Channel, Extra, Piece, others};
-use super::{Secret, sse};
+use super::redact::Secrets;
+use super::sse;
 
 /// Most bytes of the answer's own text, and of its thoughts, that are kept.
 pub(super) const MAX_TEXT: usize = 64 * 1024;
@@ -53,7 +54,7 @@ impl Ending {
 /// An answer in the making.
 #[derive(Debug)]
 pub struct Answer {
-    key: Option<Secret>,
+    secrets: Secrets,
     text_channel: Channel,
     thought_channel: Channel,
     calls: Calls,
@@ -72,13 +73,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer that shall not hold `key`.
-    pub fn new(key: Option<&Secret>) -> Self {
+    /// An answer that shall not hold `secrets`.
+    pub fn new(secrets: &Secrets) -> Self {
         Self {
-            key: key.cloned(),
-            text_channel: Channel::new(key),
-            thought_channel: Channel::new(key),
-            calls: Calls::new(key),
+            secrets: secrets.clone(),
+            text_channel: Channel::new(secrets),
+            thought_channel: Channel::new(secrets),
+            calls: Calls::new(secrets),
             extra: Extra::default(),
             text: String::new(),
             thoughts: String::new(),
@@ -270,7 +271,7 @@ impl Answer {
         }
         let mut fields = others(part, &KNOWN);
         fields.retain(|name, value| !(THOUGHTS.contains(&name.as_str()) && value.is_string()));
-        let fields = self.extra.admit(fields, self.key.as_ref());
+        let fields = self.extra.admit(fields, &self.secrets);
         if !fields.is_empty() {
             out.push(Piece::Extra(fields));
         }

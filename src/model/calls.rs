@@ -6,10 +6,10 @@
 
 use serde_json::{Map, Value};
 
-use super::Secret;
 use super::fault::Fault;
 use super::kind::FaultKind;
 use super::piece::{Channel, Extra, Piece, ToolCall};
+use super::redact::Secrets;
 
 /// Most bytes of one tool call's arguments that are kept for the record; all of them go on.
 const MAX_KEPT: usize = 256 * 1024;
@@ -22,7 +22,7 @@ const MAX_NAME: usize = 200;
 
 #[derive(Debug)]
 pub struct Calls {
-    key: Option<Secret>,
+    secrets: Secrets,
     list: Vec<Call>,
     extra: Extra,
     /// Calls that have begun to go on.
@@ -92,8 +92,8 @@ impl Part {
 }
 
 impl Calls {
-    pub fn new(key: Option<&Secret>) -> Self {
-        Self { key: key.cloned(), list: Vec::new(), extra: Extra::default(), sent: 0 }
+    pub fn new(secrets: &Secrets) -> Self {
+        Self { secrets: secrets.clone(), list: Vec::new(), extra: Extra::default(), sent: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -114,7 +114,7 @@ impl Calls {
         }
         call.extend_name(&part.name);
         let extra = std::mem::take(&mut part.extra);
-        call.extra.extend(self.extra.admit(extra, self.key.as_ref()));
+        call.extra.extend(self.extra.admit(extra, &self.secrets));
         call.extend_arguments(&part, torn, &mut self.sent, out);
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Calls {
             at: part.at,
             id: String::new(),
             name: String::new(),
-            channel: Channel::new(self.key.as_ref()),
+            channel: Channel::new(&self.secrets),
             json: Scan::default(),
             held: String::new(),
             kept: String::new(),

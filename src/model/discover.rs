@@ -1,14 +1,16 @@
 //! From the settings to one model that can be asked.
 
+mod choose;
+
 use std::time::Duration;
 
+use choose::pick;
 use futures_util::future::join_all;
 use reqwest::{Client, Url};
 
-use super::probe::{self, Found, Offer, USUAL};
-use super::{
-    Attempt, Endpoint, Error, Fault, FaultKind, LimitsOrigin, Secret, address, client, native,
-};
+use super::patience::Wait;
+use super::probe::{self, Caller, Found, Offer, USUAL};
+use super::{Attempt, Credentials, Endpoint, Error, Fault, FaultKind, Patience, address, client};
 use crate::config::{self, Source};
 
 /// How long the usual ports may take to answer; they are on this machine.
@@ -17,14 +19,17 @@ const PROBE: Duration = Duration::from_secs(1);
 const NAMED: Duration = Duration::from_secs(5);
 /// How long such a server may take to accept a connection.
 const NAMED_CONNECT: Duration = Duration::from_millis(1500);
-/// Assumed where neither server nor settings tell.
-const USUAL_CONTEXT: u64 = 32_768;
-/// Below this there is no room for work beside an agent's own prompt of 10 to 15 thousand tokens.
-const SMALL_CONTEXT: u64 = 16_384;
+/// How long a list may be waited for that is not needed, because the model is named.
+const UNNEEDED: Duration = Duration::from_secs(20);
 
 /// Finds the model server and the model that the settings describe. `model` is over the
-/// configured one. Answers within two seconds when there is no server.
-pub async fn discover(config: &config::Model, model: Option<&str>) -> Result<Endpoint, Error> {
+/// configured one. Answers within two seconds when there is no server, and waits for one that
+/// loads its model as long as `patience` says.
+pub async fn discover(
+    config: &config::Model,
+    model: Option<&str>,
+    patience: Patience<'_>,
+) -> Result<Endpoint, Error> {
     let asked = model.or(config.model.as_deref()).map(str::trim).filter(|id| !id.is_empty());
     let url = config.url.as_deref().map(str::trim).filter(|url| !url.is_empty());
     if config.source == Source::Rehearsal
@@ -32,12 +37,15 @@ pub async fn discover(config: &config::Model, model: Option<&str>) -> Result<End
     {
         return rehearsal(model);
     }
-    let key = read_key(&config.api_key_env)?;
-    let search = Search { config, asked, key };
-    match url {
-        Some(url) => search.named(address::normalise(url)?).await,
-        None => search.usual(&USUAL).await,
-    }
+    let mut warnings = Vec::new();
+    let credentials = Credentials::read(config, &mut warnings)?;
+    let search = Search { config, asked, credentials, patience };
+    let mut endpoint = match url {
+        Some(url) => search.named(&address::candidates(url)?).await?,
+        None => search.usual(&USUAL).await?,
+    };
+    warnings.append(&mut endpoint.warnings);
+    Ok(Endpoint { warnings, ..endpoint })
 }
 
 /// A model named for this very run must exist; one that stands in the settings was meant for
@@ -54,56 +62,153 @@ fn rehearsal(model: Option<&str>) -> Result<Endpoint, Error> {
     }
 }
 
-fn read_key(variable: &str) -> Result<Option<Secret>, Error> {
-    match std::env::var(variable) {
-        Ok(value) if value.trim().is_empty() => Ok(None),
-        Ok(value) => Secret::new(&value)
-            .map(Some)
-            .ok_or_else(|| Error::BadKey { variable: variable.to_owned() }),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(Error::BadKey { variable: variable.to_owned() })
-        }
-    }
-}
-
 struct Search<'a> {
     config: &'a config::Model,
     asked: Option<&'a str>,
-    key: Option<Secret>,
+    credentials: Credentials,
+    patience: Patience<'a>,
 }
 
 impl Search<'_> {
-    /// A server whose address the user gave.
-    async fn named(&self, base: Url) -> Result<Endpoint, Error> {
-        let client = client::build(&base, NAMED_CONNECT)?;
+    /// A server whose address the user gave; its API is at one of `bases`.
+    async fn named(&self, bases: &[Url]) -> Result<Endpoint, Error> {
+        let [first, ..] = bases else { return Err(Error::NoneFound { tried: Vec::new() }) };
+        let client = client::build(first, NAMED_CONNECT, self.config.ca_bundle.as_deref())?;
+        let caller = Caller::new(client, self.credentials.clone())?;
         let mut warnings = Vec::new();
-        let offers = match probe::offers(&client, &base, self.key.as_ref(), NAMED).await {
-            Ok(offers) => offers,
-            // Some gateways have no list; then the user's word for the model is enough.
-            Err(Fault { status: Some(404 | 405), .. }) if self.asked.is_some() => {
-                warnings
-                    .push(format!("{base} has no list of models, so the model is taken on trust"));
-                self.asked.map(Offer::named).into_iter().collect()
+        let (base, offers) = match self.survey(&caller, bases).await {
+            Ok((base, offers)) => (base, offers),
+            Err((base, fault)) => {
+                self.on_trust(&caller, bases, (base, fault), &mut warnings).await?
             }
-            Err(fault) => return Err(Error::Unusable { url: base.into(), fault }),
         };
-        if self.key.is_some() && base.scheme() == "http" && !address::is_loopback(&base) {
+        if !self.credentials.is_empty() && base.scheme() == "http" && !address::is_loopback(&base) {
             warnings.push(format!("the API key travels unencrypted to {base}; use https there"));
         }
         let recognised = probe::recognise(&base, &offers);
         let source =
             if self.config.source == Source::Auto { recognised } else { self.config.source };
-        let found = Found { base, source, offers, key: self.key.clone() };
+        let mut found = Found { base, source, offers, caller };
         let tried = vec![Attempt {
             server: probe::name(source).into(),
             url: found.base.to_string(),
             outcome: offered(&found.offers),
         }];
         if found.offers.is_empty() {
-            return Err(Error::NoModels { url: found.base.into(), remedy: supply(source).into() });
+            let Some(asked) = self.asked else {
+                let remedy = supply(source).into();
+                return Err(Error::NoModels { url: found.base.into(), remedy });
+            };
+            warnings.push(format!("{} lists no model, so `{asked}` is taken on trust", found.base));
+            found.offers.push(Offer::named(asked));
         }
-        self.settle(&client, found, tried, warnings).await
+        self.settle(found, tried, warnings).await
+    }
+
+    /// The first of `bases` with a list of models, once the server is awake; else what speaks most
+    /// against them.
+    async fn survey(
+        &self,
+        caller: &Caller,
+        bases: &[Url],
+    ) -> Result<(Url, Vec<Offer>), (Url, Fault)> {
+        let mut patience = self.patience;
+        if self.asked.is_some() {
+            patience.limit = patience.limit.min(UNNEEDED);
+        }
+        // A list can be done without, a server that loads cannot.
+        let (mut lists, mut loads) = (Wait::new(patience), Wait::new(self.patience));
+        loop {
+            let limit = lists.bound(NAMED);
+            let (base, fault) = match self.look(caller, bases, limit).await {
+                Ok(found) => return Ok(found),
+                Err(failed) => failed,
+            };
+            let wait = if fault.kind == FaultKind::Loading { &mut loads } else { &mut lists };
+            if !wait.again(base.as_str(), &fault).await {
+                return Err((base, fault));
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        caller: &Caller,
+        bases: &[Url],
+        limit: Duration,
+    ) -> Result<(Url, Vec<Offer>), (Url, Fault)> {
+        let mut other = None;
+        let mut failed: Option<(Url, Fault)> = None;
+        for base in bases {
+            match probe::list(caller, base, limit).await {
+                Ok(list) if list.is_common => return Ok((base.clone(), list.offers)),
+                Ok(list) => other = other.or(Some((base.clone(), list.offers))),
+                // It is the same server at each of them.
+                Err(fault) if fault.is_unreachable() || fault.kind == FaultKind::Loading => {
+                    return Err((base.clone(), fault));
+                }
+                Err(fault) => {
+                    let telling = |fault: &Fault| !is_absent(fault);
+                    if failed.as_ref().is_none_or(|(_, kept)| telling(&fault) && !telling(kept)) {
+                        failed = Some((base.clone(), fault));
+                    }
+                }
+            }
+        }
+        match (other, failed) {
+            (Some(found), _) => Ok(found),
+            (None, Some(failed)) => Err(failed),
+            (None, None) => {
+                let nothing = Fault::new(FaultKind::NotJson, "answers, but not as a model server");
+                Err((bases[0].clone(), nothing))
+            }
+        }
+    }
+
+    /// Without a list, the user's word for the model is enough, where the server chats at all.
+    async fn on_trust(
+        &self,
+        caller: &Caller,
+        bases: &[Url],
+        (base, fault): (Url, Fault),
+        warnings: &mut Vec<String>,
+    ) -> Result<(Url, Vec<Offer>), Error> {
+        let unusable = |url: &Url, fault: Fault| {
+            let fault = client::through(url, fault);
+            Err(Error::Unusable { url: url.to_string(), fault })
+        };
+        let Some(asked) = self.asked else { return unusable(&base, fault) };
+        if fault.kind != FaultKind::FirstByteTimeout
+            && (fault.is_unreachable() || fault.kind == FaultKind::Loading)
+        {
+            return unusable(&base, fault);
+        }
+        let mut at = None;
+        for base in bases {
+            match caller.chat_refusal(base, NAMED).await {
+                Some(refusal) if is_absent(&refusal) => {}
+                Some(refusal)
+                    if refusal.kind == FaultKind::Unauthorized
+                        || refusal.status.is_some_and(|status| (300..400).contains(&status)) =>
+                {
+                    return unusable(base, refusal);
+                }
+                _ => {
+                    at = Some(base.clone());
+                    break;
+                }
+            }
+        }
+        // Where nothing tells, a path that ends in a version is where the API is.
+        let versioned =
+            |base: &&Url| base.path().rsplit('/').next().is_some_and(address::is_version);
+        let given = bases.last().filter(versioned);
+        let base = at.or(given.cloned()).unwrap_or(base);
+        warnings.push(format!(
+            "{base} gives no list of models ({fault}), so `{asked}` is taken on trust; nothing \
+             has to be done where it answers"
+        ));
+        Ok((base, vec![Offer::named(asked)]))
     }
 
     /// The usual ports of this machine, all at once.
@@ -115,204 +220,137 @@ impl Search<'_> {
         // None of these speaks TLS, so one client without trust store serves all.
         let base = Url::parse("http://127.0.0.1")
             .map_err(|error| Error::Client { why: error.to_string() })?;
-        let client = client::build(&base, PROBE)?;
-        let asked = ports.iter().filter(|(source, _)| wanted == Source::Auto || wanted == *source);
-        let answers =
-            join_all(asked.map(|(source, port)| self.knock(&client, *source, *port))).await;
-        let mut tried = Vec::new();
-        let mut found = Vec::new();
-        for (attempt, answer) in answers {
-            tried.push(attempt);
-            found.extend(answer);
-        }
-        found.retain(|found| !found.offers.is_empty());
-        if found.is_empty() {
-            return Err(Error::NoneFound { tried });
-        }
-        // The first server in order of preference, or the first that has the model.
-        let at = found
+        let client = client::build(&base, PROBE, None)?;
+        let ports: Vec<_> = ports
             .iter()
-            .position(|found| self.asked.is_none_or(|asked| pick(asked, &found.offers).is_some()));
-        let Some(at) = at else {
+            .filter(|(source, _)| wanted == Source::Auto || wanted == *source)
+            .collect();
+        let mut wait = Wait::new(self.patience);
+        loop {
+            let asked = ports.iter().map(|(source, port)| self.knock(&client, *source, *port));
+            let mut tried = Vec::new();
+            let mut found = Vec::new();
+            let mut loading = None;
+            for (attempt, answer) in join_all(asked).await {
+                match answer {
+                    Ok(server) => found.push(server),
+                    Err(fault) if fault.kind == FaultKind::Loading => {
+                        loading = loading.or(Some((attempt.url.clone(), fault)));
+                    }
+                    Err(_) => {}
+                }
+                tried.push(attempt);
+            }
+            found.retain(|found| !found.offers.is_empty());
+            // The first server in order of preference, or the first that has the model.
+            let at = found.iter().position(|found| {
+                self.asked.is_none_or(|asked| pick(asked, &found.offers).is_some())
+            });
+            if let Some(at) = at {
+                let found = self.unlock(&client, found.swap_remove(at)).await?;
+                return self.settle(found, tried, Vec::new()).await;
+            }
+            if let Some((url, fault)) = loading {
+                if wait.again(&url, &fault).await {
+                    continue;
+                }
+                return Err(Error::Unusable { url, fault });
+            }
+            if found.is_empty() {
+                return Err(Error::NoneFound { tried });
+            }
+            let urls: Vec<_> = found.iter().map(|found| found.base.as_str()).collect();
             return Err(Error::UnknownModel {
                 asked: self.asked.unwrap_or_default().to_owned(),
-                url: found
-                    .iter()
-                    .map(|found| found.base.as_str())
-                    .collect::<Vec<_>>()
-                    .join(" and "),
+                url: urls.join(" and "),
                 known: found
                     .into_iter()
                     .flat_map(|found| found.offers)
                     .map(|offer| offer.id)
                     .collect(),
             });
-        };
-        self.settle(&client, found.swap_remove(at), tried, Vec::new()).await
+        }
     }
 
     /// One port, by IPv4 and then by IPv6: several servers listen on one of them only.
-    async fn knock(&self, client: &Client, usual: Source, port: u16) -> (Attempt, Option<Found>) {
+    async fn knock(
+        &self,
+        client: &Client,
+        usual: Source,
+        port: u16,
+    ) -> (Attempt, Result<Found, Fault>) {
         let mut attempt = Attempt {
             server: probe::name(usual).into(),
             url: format!("http://127.0.0.1:{port}/v1"),
             outcome: String::new(),
         };
+        let mut said = Fault::new(FaultKind::ConnectionRefused, "nobody listens");
         for host in ["127.0.0.1", "[::1]"] {
             let Ok(base) = Url::parse(&format!("http://{host}:{port}/v1")) else { continue };
-            let mut key = None;
-            let mut answer = probe::offers(client, &base, None, PROBE).await;
-            // The key goes only to a server that asks for one, since anything may listen here.
-            if matches!(&answer, Err(fault) if fault.kind == FaultKind::Unauthorized) {
-                key.clone_from(&self.key);
-                if key.is_some() {
-                    answer = probe::offers(client, &base, key.as_ref(), PROBE).await;
-                }
-            }
-            match answer {
-                Ok(offers) => {
+            match self.visit(client, &base).await {
+                Ok((offers, caller)) => {
                     attempt.url = base.to_string();
                     attempt.outcome = offered(&offers);
                     let source = probe::recognise(&base, &offers);
                     if offers.is_empty() {
                         attempt.outcome = format!("{}; {}", attempt.outcome, supply(source));
                     }
-                    return (attempt, Some(Found { base, source, offers, key }));
+                    return (attempt, Ok(Found { base, source, offers, caller }));
                 }
                 // What IPv4 said is what matters, unless nothing was there at all.
                 Err(fault) if attempt.outcome.is_empty() => {
                     attempt.outcome.clone_from(&fault.message);
-                    if fault.kind != FaultKind::ConnectionRefused {
+                    let nobody = fault.kind == FaultKind::ConnectionRefused;
+                    said = fault;
+                    if !nobody {
                         break;
                     }
                 }
                 Err(fault) if fault.is_unreachable() => {}
                 Err(fault) => {
                     attempt.url = base.to_string();
-                    attempt.outcome = fault.message;
+                    attempt.outcome.clone_from(&fault.message);
+                    said = fault;
                 }
             }
         }
-        (attempt, None)
+        (attempt, Err(said))
     }
 
-    /// The model on the server, and its limits.
-    async fn settle(
-        &self,
-        client: &Client,
-        found: Found,
-        tried: Vec<Attempt>,
-        mut warnings: Vec<String>,
-    ) -> Result<Endpoint, Error> {
-        let state = native::state(client, &found).await;
-        let models: Vec<String> = found.offers.iter().map(|offer| offer.id.clone()).collect();
-        let offer = match self.asked {
-            Some(asked) => pick(asked, &found.offers).ok_or_else(|| Error::UnknownModel {
-                asked: asked.to_owned(),
-                url: found.base.to_string(),
-                known: models.clone(),
-            })?,
-            // What is in memory answers at once; else the first that can chat.
-            None => state
-                .loaded
-                .iter()
-                .find_map(|(id, _)| pick(id, &found.offers))
-                .or_else(|| found.offers.iter().find(|offer| can_chat(offer, &state.unsuited)))
-                .ok_or_else(|| Error::NoModels {
-                    url: found.base.to_string(),
-                    remedy: supply(found.source).into(),
-                })?,
+    /// The list of whoever listens here. The key goes only to a server that asks for one, since
+    /// anything may listen on a port.
+    async fn visit(&self, client: &Client, base: &Url) -> Result<(Vec<Offer>, Caller), Fault> {
+        let common = |list: probe::List| match list.is_common {
+            true => Ok(list.offers),
+            false => Err(Fault::new(FaultKind::NotJson, "answers, but not as a model server")),
         };
-        let loaded = state.loaded.iter().find(|(id, _)| *id == offer.id);
-        let mut stated = loaded.and_then(|(_, context)| *context).or(offer.context);
-        let (shown, warning) = native::context(client, &found, &offer.id).await;
-        stated = stated.or(shown);
-        warnings.extend(warning);
-        if state.tells && loaded.is_none() {
-            warnings.push(format!(
-                "`{}` is not in memory yet: the first answer waits until {} has loaded it",
-                offer.id,
-                probe::name(found.source)
-            ));
+        let unfit = |error: Error| Fault::new(FaultKind::Unauthorized, &error.to_string());
+        let stranger = Caller::new(client.clone(), self.credentials.withheld()).map_err(unfit)?;
+        match probe::list(&stranger, base, PROBE).await {
+            Err(fault) if fault.kind == FaultKind::Unauthorized && !self.credentials.is_empty() => {
+                let known = Caller::new(client.clone(), self.credentials.clone()).map_err(unfit)?;
+                let list = probe::list(&known, base, PROBE).await?;
+                Ok((common(list)?, known))
+            }
+            list => Ok((common(list?)?, stranger)),
         }
-        let (context, output, limits) = self.limits(&offer.id, found.source, stated, &mut warnings);
-        Ok(Endpoint {
-            source: found.source,
-            base_url: found.base.to_string(),
-            model: offer.id.clone(),
-            context,
-            output,
-            limits,
-            api_key: found.key.clone(),
-            models,
-            warnings,
-            tried,
-        })
     }
 
-    fn limits(
-        &self,
-        model: &str,
-        source: Source,
-        stated: Option<u64>,
-        warnings: &mut Vec<String>,
-    ) -> (u64, u64, LimitsOrigin) {
-        let (context, origin) = match (self.config.context.filter(|set| *set > 0), stated) {
-            (Some(set), Some(stated)) if set > stated => {
-                warnings.push(format!(
-                    "`model.context` is {set}, but `{model}` was loaded with {stated}, which is used"
-                ));
-                (stated, LimitsOrigin::Server)
-            }
-            (Some(set), _) => (set, LimitsOrigin::Configuration),
-            (None, Some(stated)) => (stated, LimitsOrigin::Server),
-            (None, None) => {
-                warnings.push(format!(
-                    "{} does not tell the context length of `{model}`; {USUAL_CONTEXT} is assumed \
-                     (its default may be as small as 4096): set `model.context`",
-                    probe::name(source)
-                ));
-                (USUAL_CONTEXT, LimitsOrigin::Assumed)
-            }
-        };
-        let context = context.max(2);
-        if context < SMALL_CONTEXT {
-            warnings.push(format!(
-                "`{model}` has a context of {context} tokens, and the agent's own prompt needs 10 to \
-                 15 thousand; {}",
-                enlarge(source)
-            ));
+    /// Some servers list their models to everybody and want the key for all else.
+    async fn unlock(&self, client: &Client, found: Found) -> Result<Found, Error> {
+        let withheld = found.caller.credentials.is_empty() && !self.credentials.is_empty();
+        if !withheld || !found.caller.is_locked_out(&found.base, PROBE).await {
+            return Ok(found);
         }
-        // vLLM refuses a request whose prompt and output together pass the context, so the output
-        // must leave most of it to the prompt.
-        let output = match self.config.output.filter(|set| *set > 0) {
-            Some(set) if set >= context => {
-                warnings.push(format!(
-                    "`model.output` is {set}, but the context is {context}; {} is used",
-                    context / 2
-                ));
-                context / 2
-            }
-            Some(set) => set,
-            None => (context / 4).clamp(1, 16_384),
-        };
-        (context, output, origin)
+        let caller = Caller::new(client.clone(), self.credentials.clone())?;
+        Ok(Found { caller, ..found })
     }
 }
 
-/// The offer that `asked` names; Ollama's tag `latest` may be left out.
-fn pick<'a>(asked: &str, offers: &'a [Offer]) -> Option<&'a Offer> {
-    let latest = format!("{asked}:latest");
-    offers
-        .iter()
-        .find(|offer| offer.id == asked)
-        .or_else(|| offers.iter().find(|offer| offer.id == latest))
-}
-
-fn can_chat(offer: &Offer, unsuited: &[String]) -> bool {
-    let id = offer.id.to_lowercase();
-    !unsuited.contains(&offer.id)
-        && !["embed", "rerank", "whisper"].iter().any(|word| id.contains(word))
+/// Nothing is at this address, by whatever words.
+fn is_absent(fault: &Fault) -> bool {
+    matches!(fault.status, Some(404 | 405))
+        || fault.message.to_lowercase().contains("unexpected endpoint")
 }
 
 fn offered(offers: &[Offer]) -> String {
@@ -333,17 +371,7 @@ fn supply(source: Source) -> &'static str {
     }
 }
 
-/// How to give a model more context.
-fn enlarge(source: Source) -> &'static str {
-    match source {
-        Source::Vllm => "restart vLLM with a larger `--max-model-len`",
-        Source::LmStudio => "reload it (`lms load <model> --context-length 32768`)",
-        Source::Ollama => "restart Ollama with OLLAMA_CONTEXT_LENGTH=32768",
-        Source::FastFlowLm => "restart it with `flm serve <model> --ctx-len 32768`",
-        Source::LlamaCpp => "restart llama-server with `-c 32768`",
-        _ => "load it with 32768 or more",
-    }
-}
-
+#[cfg(test)]
+mod more_tests;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,14 @@
 //! A model on a server, ready to be asked.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
+use super::credentials::Credentials;
 use super::error::Attempt;
+use super::fault::Fault;
+use super::redact::Secrets;
 use crate::config::Source;
 
 /// The base address that stands for the model inside this program.
@@ -15,7 +19,7 @@ pub const REHEARSAL_URL: &str = "rehearsal://built-in/v1";
 pub struct Endpoint {
     /// The kind of server that answered; never `auto`.
     pub source: Source,
-    /// Ends in `/v1`.
+    /// What the paths of its API stand behind; ends in `/v1` with most.
     pub base_url: String,
     pub model: String,
     /// Tokens of prompt and answer together.
@@ -24,6 +28,16 @@ pub struct Endpoint {
     pub output: u64,
     pub limits: LimitsOrigin,
     pub api_key: Option<Secret>,
+    /// The variable that the key is read from.
+    pub key_variable: String,
+    /// Headers that the server is sent besides, by their names.
+    pub headers: Vec<(String, Secret)>,
+    /// Further certificate authorities (PEM) that its certificate may be by.
+    pub ca_bundle: Option<PathBuf>,
+    /// Whether the model can see pictures.
+    pub vision: bool,
+    /// How many requests the server works on at once, where it says so. They may share the context.
+    pub slots: Option<u64>,
     /// Every model that the server offers.
     pub models: Vec<String>,
     /// What a person should know before they rely on this endpoint.
@@ -43,6 +57,11 @@ impl Endpoint {
             output: 8192,
             limits: LimitsOrigin::Server,
             api_key: None,
+            key_variable: String::new(),
+            headers: Vec::new(),
+            ca_bundle: None,
+            vision: false,
+            slots: None,
             models: vec![super::rehearsal::MODEL.into()],
             warnings: vec![
                 "this is the rehearsal model: it follows a script and knows nothing".into(),
@@ -53,6 +72,25 @@ impl Endpoint {
 
     pub fn is_rehearsal(&self) -> bool {
         self.source == Source::Rehearsal
+    }
+
+    /// All that the server is shown so that it answers.
+    pub fn credentials(&self) -> Credentials {
+        Credentials {
+            variable: self.key_variable.clone(),
+            key: self.api_key.clone(),
+            headers: self.headers.clone(),
+        }
+    }
+
+    /// Returns what must not be said of it.
+    pub fn secrets(&self) -> Secrets {
+        self.credentials().secrets()
+    }
+
+    /// A fault of this server without its secrets, and with the remedy that fits its settings.
+    pub fn explain(&self, fault: Fault) -> Fault {
+        self.credentials().explain(fault)
     }
 }
 
@@ -68,8 +106,11 @@ pub enum LimitsOrigin {
     Assumed,
 }
 
-/// An API key. Its value reaches an `Authorization` header and nothing else: it cannot be printed,
-/// formatted or serialised.
+/// Fewer characters are no secret that could be told from other words.
+const RECOGNISABLE: usize = 12;
+
+/// An API key, or another header's value. It reaches the headers of requests and nothing else: it
+/// cannot be printed, formatted or serialised.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -81,24 +122,27 @@ impl Secret {
         fit.then(|| Self(value.to_owned()))
     }
 
+    /// A header's whole value, which may be of several words, such as `Basic …`.
+    pub fn of_header(value: &str) -> Option<Self> {
+        let value = value.trim();
+        let fit = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        (!value.is_empty() && value.bytes().all(fit)).then(|| Self(value.to_owned()))
+    }
+
     /// The value, for the one place that sends it.
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
 
-    /// `text` without this secret, for words that a server says back.
-    pub fn redact(&self, text: &str) -> String {
-        let mut redactor = super::Redactor::new(Some(self));
-        let mut out = redactor.pass(text.to_owned().into()).to_vec();
-        out.extend_from_slice(&redactor.rest());
-        // It cuts at ASCII only.
-        String::from_utf8_lossy(&out).into_owned()
+    /// Its words, each of which may be said back by itself.
+    pub(super) fn words(&self) -> impl Iterator<Item = Self> {
+        self.0.split(' ').map(|word| Self(word.to_owned()))
     }
 
     /// Local servers are often given words such as `none` or `lm-studio` for a key. Those are no
     /// secrets, and taking them out of an answer would garble it.
     pub(crate) fn is_recognisable(&self) -> bool {
-        self.0.len() >= 12
+        self.0.len() >= RECOGNISABLE
     }
 }
 
@@ -122,6 +166,7 @@ impl Serialize for Secret {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Secrets;
     use super::*;
 
     #[test]
@@ -137,8 +182,9 @@ mod tests {
         assert!(!shown.contains("sk-hidden-value"), "{shown}");
         let key = endpoint.api_key.expect("fit for a header");
         assert_eq!(key.expose(), "sk-hidden-value");
-        assert_eq!(key.redact("bad key sk-hidden-value!"), "bad key [api key]!");
-        assert_eq!(Secret::new("none").expect("fit").redact("none found"), "none found");
+        assert_eq!(Secrets::new([&key]).redact("bad key sk-hidden-value!"), "bad key [api key]!");
+        let none = Secret::new("none").expect("fit");
+        assert_eq!(Secrets::new([&none]).redact("none found"), "none found");
     }
 
     #[test]

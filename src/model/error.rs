@@ -45,8 +45,12 @@ pub enum Error {
     NoModels { url: String, remedy: String },
     #[error("use model `{asked}`: {url} offers {}; set `--model` or `model.model` to one of these", names(.known))]
     UnknownModel { asked: String, url: String, known: Vec<String> },
-    #[error("use the API key in {variable}: it holds characters that no key has; set it again")]
+    #[error("use the key in {variable}: it holds characters that no key has; set it again")]
     BadKey { variable: String },
+    #[error(
+        "read the certificate authorities in {path}: {why}; `model.ca_bundle` must name a PEM file"
+    )]
+    Authorities { path: String, why: String },
     #[error("set up an HTTP client: {why}; check this machine's certificate store")]
     Client { why: String },
     #[error("use tools with {model}: {why}; {remedy}")]

@@ -32,13 +32,6 @@ impl Fault {
         self.kind.is_unreachable()
     }
 
-    /// The server has no answer yet because it still loads its model.
-    pub fn is_loading(&self) -> bool {
-        let words = self.message.to_lowercase();
-        matches!(self.status, Some(409 | 425 | 500 | 503))
-            && ["loading", "warming up", "is starting"].iter().any(|mark| words.contains(mark))
-    }
-
     /// A reply whose status is not a success.
     pub fn from_status(status: u16, body: &[u8]) -> Self {
         let said = words::from_body(body);
@@ -46,7 +39,7 @@ impl Fault {
         let text = if said.text.is_empty() { "the server said nothing more" } else { &said.text };
         let mut fault = Self::new(kind, &format!("HTTP {status}: {text}"));
         fault.status = Some(status);
-        if let Some(hint) = words::hint(status, &said.text) {
+        if let Some(hint) = words::hint(status, kind, &said.text) {
             fault.hint = Some(hint.to_owned());
         }
         fault
@@ -61,7 +54,7 @@ impl Fault {
         };
         let text = if said.text.is_empty() { "an error without words" } else { &said.text };
         let mut fault = Self::new(kind, text);
-        if let Some(hint) = words::hint(0, &said.text) {
+        if let Some(hint) = words::hint(0, kind, &said.text) {
             fault.hint = Some(hint.to_owned());
         }
         fault

@@ -18,6 +18,8 @@ pub enum FaultKind {
     Stalled,
     StreamCut,
     HttpStatus,
+    /// The server is there, and its model is not in memory yet.
+    Loading,
     /// Neither JSON nor an event stream, or a garbled one.
     NotJson,
     /// The server reported an error in the middle of an answer that began well.
@@ -44,6 +46,7 @@ impl FaultKind {
             Self::Stalled => "stalled",
             Self::StreamCut => "stream_cut",
             Self::HttpStatus => "http_status",
+            Self::Loading => "loading",
             Self::NotJson => "not_json",
             Self::StreamError => "stream_error",
             Self::ContextOverflow => "context_overflow",
@@ -78,8 +81,12 @@ impl FaultKind {
                 "check the host in `model.url` and that this machine can reach it"
             }
             Self::Tls => {
-                "check the server's certificate; a private certificate authority must be in this \
-                 machine's trust store"
+                "check the server's certificate; name the authority that it is by in \
+                 `model.ca_bundle`, or put it into this machine's trust store"
+            }
+            Self::Loading => {
+                "the server is still loading its model; try again when it is ready, or raise \
+                 `model.first_byte_timeout` to wait longer"
             }
             Self::FirstByteTimeout => {
                 "the server may still be loading the model or reading a long prompt; raise \

@@ -3,9 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Secret;
 use super::halves::Halves;
-use super::redact::Redactor;
+use super::redact::{Redactor, Secrets};
 
 /// The next part of an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,39 +65,31 @@ impl Default for Extra {
 }
 
 impl Extra {
-    /// Returns those of `fields` that may pass, without the key.
-    pub fn admit(
-        &mut self,
-        fields: Map<String, Value>,
-        key: Option<&Secret>,
-    ) -> Map<String, Value> {
+    /// Returns those of `fields` that may pass, without secrets.
+    pub fn admit(&mut self, fields: Map<String, Value>, secrets: &Secrets) -> Map<String, Value> {
         let mut admitted = Map::new();
         for (name, mut value) in fields {
             let size = name.len() + value.to_string().len();
             let Some(left) = self.left.checked_sub(size) else { continue };
             self.left = left;
-            if let Some(key) = key {
-                redact(&mut value, key);
-                admitted.insert(key.redact(&name), value);
-            } else {
-                admitted.insert(name, value);
-            }
+            redact(&mut value, secrets);
+            admitted.insert(secrets.redact(&name), value);
         }
         admitted
     }
 }
 
-/// Takes the key out of every text in `value`.
-pub fn redact(value: &mut Value, key: &Secret) {
+/// Takes secrets out of every text in `value`.
+pub fn redact(value: &mut Value, secrets: &Secrets) {
     match value {
-        Value::String(text) => *text = key.redact(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, key)),
+        Value::String(text) => *text = secrets.redact(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, secrets)),
         Value::Object(fields) => {
             *fields = std::mem::take(fields)
                 .into_iter()
                 .map(|(name, mut value)| {
-                    redact(&mut value, key);
-                    (key.redact(&name), value)
+                    redact(&mut value, secrets);
+                    (secrets.redact(&name), value)
                 })
                 .collect();
         }
@@ -106,7 +97,7 @@ pub fn redact(value: &mut Value, key: &Secret) {
     }
 }
 
-/// One text of an answer on its way: whole characters, without the key.
+/// One text of an answer on its way: whole characters, without secrets.
 #[derive(Debug)]
 pub struct Channel {
     halves: Halves,
@@ -114,8 +105,8 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub fn new(key: Option<&Secret>) -> Self {
-        Self { halves: Halves::default(), redactor: Redactor::new(key) }
+    pub fn new(secrets: &Secrets) -> Self {
+        Self { halves: Halves::default(), redactor: Redactor::new(secrets) }
     }
 
     /// Returns what may go on. `torn` says that the piece may hold halves of characters.

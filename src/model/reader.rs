@@ -4,7 +4,8 @@ use super::answer::Answer;
 use super::fault::Fault;
 use super::kind::FaultKind;
 use super::piece::Piece;
-use super::{Secret, sse};
+use super::redact::Secrets;
+use super::sse;
 
 /// Most bytes of one server-sent event. Servers that cannot cut send a long file as one.
 const MAX_EVENT: usize = 4 * 1024 * 1024;
@@ -32,12 +33,12 @@ enum Shape {
 }
 
 impl Reader {
-    /// A reader of an answer that shall not hold `key`.
-    pub fn new(key: Option<&Secret>) -> Self {
+    /// A reader of an answer that shall not hold `secrets`.
+    pub fn new(secrets: &Secrets) -> Self {
         Self {
             shape: Shape::Unknown(Vec::new()),
             decoder: sse::Decoder::new(MAX_EVENT),
-            answer: Answer::new(key),
+            answer: Answer::new(secrets),
         }
     }
 

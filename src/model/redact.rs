@@ -6,12 +6,32 @@ use super::Secret;
 
 const INSTEAD: &[u8] = b"[api key]";
 
-/// Takes the key out of a byte stream, however the bytes are cut, and also where JSON's escapes
-/// stand for a part of it. A piece that ends with the beginning of the key keeps that end back until
+/// What must not be said: the words of keys and headers that are long enough to be told from others.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets(Vec<Secret>);
+
+impl Secrets {
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let words = secrets.into_iter().flat_map(Secret::words);
+        Self(words.filter(Secret::is_recognisable).collect())
+    }
+
+    /// Returns `text` without them.
+    pub fn redact(&self, text: &str) -> String {
+        let mut redactor = Redactor::new(self);
+        let mut out = redactor.pass(text.to_owned().into()).to_vec();
+        out.extend_from_slice(&redactor.rest());
+        // It cuts at ASCII only.
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+/// Takes secrets out of a byte stream, however the bytes are cut, and also where JSON's escapes
+/// stand for a part of them. A piece that ends with the beginning of one keeps that end back until
 /// the next piece shows what it is.
 #[derive(Debug)]
 pub struct Redactor {
-    key: Option<Secret>,
+    secrets: Secrets,
     held: BytesMut,
 }
 
@@ -25,22 +45,20 @@ enum Match {
 }
 
 impl Redactor {
-    pub fn new(key: Option<&Secret>) -> Self {
-        let key = key.filter(|key| key.is_recognisable()).cloned();
-        Self { key, held: BytesMut::new() }
+    pub fn new(secrets: &Secrets) -> Self {
+        Self { secrets: secrets.clone(), held: BytesMut::new() }
     }
 
     /// Returns what of `piece`, and of what was kept back, may go on.
     pub fn pass(&mut self, piece: Bytes) -> Bytes {
-        let Some(key) = self.key.as_ref().map(|key| key.expose().as_bytes()) else { return piece };
-        if self.held.is_empty() && next(&piece, 0, key).is_none() {
+        if self.held.is_empty() && self.next(&piece, 0).is_none() {
             return piece;
         }
         let mut all = std::mem::take(&mut self.held);
         all.extend_from_slice(&piece);
         let mut out = BytesMut::with_capacity(all.len());
         let mut from = 0;
-        while let Some((at, length)) = next(&all, from, key) {
+        while let Some((at, length)) = self.next(&all, from) {
             out.extend_from_slice(&all[from..at]);
             let Some(length) = length else {
                 self.held = all.split_off(at);
@@ -53,23 +71,31 @@ impl Redactor {
         out.freeze()
     }
 
+    /// The next place where a secret is, in so many bytes, or where one could begin.
+    fn next(&self, bytes: &[u8], from: usize) -> Option<(usize, Option<usize>)> {
+        let keys = || self.secrets.0.iter().map(|secret| secret.expose().as_bytes());
+        let may_begin = |byte: &u8| keys().any(|key| *byte == key[0] || *byte == b'\\');
+        let mut at = from;
+        loop {
+            at += bytes[at..].iter().position(may_begin)?;
+            let mut open = false;
+            for key in keys() {
+                match matches(&bytes[at..], key) {
+                    Match::Whole(length) => return Some((at, Some(length))),
+                    Match::Open => open = true,
+                    Match::No => {}
+                }
+            }
+            if open {
+                return Some((at, None));
+            }
+            at += 1;
+        }
+    }
+
     /// Returns what was kept back, at the end.
     pub fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.held).freeze()
-    }
-}
-
-/// The next place where the key is, in so many bytes, or where it could begin.
-fn next(bytes: &[u8], from: usize, key: &[u8]) -> Option<(usize, Option<usize>)> {
-    let may_begin = |byte: &u8| *byte == key[0] || *byte == b'\\';
-    let mut at = from;
-    loop {
-        at += bytes[at..].iter().position(may_begin)?;
-        match matches(&bytes[at..], key) {
-            Match::Whole(length) => return Some((at, Some(length))),
-            Match::Open => return Some((at, None)),
-            Match::No => at += 1,
-        }
     }
 }
 
@@ -113,7 +139,7 @@ mod tests {
         let expected = b"a [api key] sk-ab/babsk- [api key][api key]! \
                          [api key] [api key] \\n sk-ab/babsk";
         for size in 1..=text.len() {
-            let mut redactor = Redactor::new(Secret::new("sk-ab/babsk-x").as_ref());
+            let mut redactor = Redactor::new(&Secrets::new(&Secret::new("sk-ab/babsk-x")));
             let mut out = Vec::new();
             for piece in text.chunks(size) {
                 out.extend_from_slice(&redactor.pass(Bytes::copy_from_slice(piece)));
@@ -127,7 +153,7 @@ mod tests {
     fn nothing_is_kept_back_of_an_ordinary_event() {
         let event = Bytes::from_static(b"data: {\"x\":\"\\n\"}\n\n");
         for key in [Secret::new("sk-abababsk-x"), Secret::new("data"), None] {
-            assert_eq!(Redactor::new(key.as_ref()).pass(event.clone()), event);
+            assert_eq!(Redactor::new(&Secrets::new(&key)).pass(event.clone()), event);
         }
     }
 }

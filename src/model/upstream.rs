@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use reqwest::Url;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 
 use super::{Endpoint, Error, Fault, FaultKind, address, client, rehearsal};
 
@@ -57,14 +59,15 @@ impl Upstream {
         if endpoint.is_rehearsal() {
             return Ok(Self::Rehearsal);
         }
-        let base = address::normalise(&endpoint.base_url)?;
-        let client = client::build(&base, CONNECT_TIMEOUT)?;
+        let base = Url::parse(&endpoint.base_url).map_err(|error| Error::BadUrl {
+            url: endpoint.base_url.clone(),
+            why: error.to_string(),
+        })?;
+        let client = client::build(&base, CONNECT_TIMEOUT, endpoint.ca_bundle.as_deref())?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        if let Some(key) = &endpoint.api_key {
-            headers.insert(AUTHORIZATION, bearer(key)?);
-        }
+        endpoint.credentials().apply(&mut headers)?;
         Ok(Self::Server(Server { client, base, headers }))
     }
 
@@ -83,12 +86,15 @@ impl Upstream {
     }
 }
 
-/// The one header that carries the key; marked so that no log of the client shows it.
-pub(super) fn bearer(key: &super::Secret) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-        .map_err(|_| Error::BadKey { variable: "the environment".into() })?;
-    value.set_sensitive(true);
-    Ok(value)
+/// What an answer came compressed as, though it was asked for as it is, if that cannot be undone.
+pub(super) fn unreadable(headers: &HeaderMap) -> Option<Fault> {
+    let encoding = headers.get(CONTENT_ENCODING)?.to_str().unwrap_or("something unknown").trim();
+    let message = format!(
+        "the server's answer is compressed ({encoding}), although it was asked not to be, and only \
+         gzip and deflate are understood"
+    );
+    let readable = encoding.is_empty() || encoding.eq_ignore_ascii_case("identity");
+    (!readable).then(|| Fault::new(FaultKind::NotJson, &message))
 }
 
 fn receive(response: reqwest::Response) -> Response {
@@ -99,9 +105,15 @@ fn receive(response: reqwest::Response) -> Response {
     let retry_after = header(RETRY_AFTER).and_then(|text| text.trim().parse::<f64>().ok());
     let retry_after = retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let status = response.status().as_u16();
-    let body = response.bytes_stream();
-    let body = body.map(|chunk| chunk.map_err(|error| Fault::from_transport(&error, true)));
-    Response { status, content_type, retry_after, body: Box::pin(body) }
+    // What can be decoded is, piece by piece, and has no such header any more.
+    let body: Chunks = match unreadable(response.headers()) {
+        Some(fault) => stream::once(std::future::ready(Err(fault))).boxed(),
+        None => {
+            let body = response.bytes_stream();
+            body.map(|chunk| chunk.map_err(|error| Fault::from_transport(&error, true))).boxed()
+        }
+    };
+    Response { status, content_type, retry_after, body }
 }
 
 fn rehearse(path: &str, body: &[u8]) -> Response {
@@ -156,3 +168,6 @@ impl Response {
         words
     }
 }
+
+#[cfg(test)]
+mod tests;

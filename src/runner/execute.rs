@@ -146,7 +146,7 @@ async fn execute(mut job: Job) -> Report {
     let report = Report {
         run_id: job.id.clone(),
         status,
-        answer: story.without_key(&verdict::answer(status, &evidence)),
+        answer: story.without_secrets(&verdict::answer(status, &evidence)),
         error,
         verify,
         session,

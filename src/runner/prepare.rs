@@ -6,11 +6,12 @@ use super::story::Story;
 use super::task::Checked;
 use super::{Error, deadlines, isolated, probe, session};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::agent::{Abilities, Request, opencode};
 use crate::engine::{Engine, Facts};
 use crate::ids::{Owner, RunId};
-use crate::model::{self, Endpoint};
+use crate::model::{self, Endpoint, Patience};
 use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
@@ -48,6 +49,7 @@ impl Prepared {
             model: &self.endpoint.model,
             context: self.endpoint.context,
             output: self.endpoint.output,
+            vision: self.endpoint.vision,
             command: task.command.as_deref(),
             model_port: MODEL_PORT,
             instructions: &self.instructions,
@@ -74,14 +76,8 @@ pub async fn prepare(
         story.remark(remark);
     }
     let openings = Openings::find(task, id, story).await?;
-    let discover =
-        async { model::discover(&config.model, task.model.as_deref()).await.map_err(Error::from) };
-    let meet = shared.host.meet(config.engine.host.as_deref());
-    // The engine's trouble comes first: without one, no model server helps.
-    let (host, endpoint) = tokio::join!(meet, discover);
-    let (engine, facts) = host?.clone();
-    let endpoint = endpoint?;
-    story.hide(endpoint.api_key.clone());
+    let ((engine, facts), endpoint) = find(shared, task, story).await?;
+    story.hide(endpoint.secrets());
     openings.check_against(&endpoint)?;
     for warning in &endpoint.warnings {
         story.remark(warning);
@@ -118,7 +114,7 @@ pub async fn prepare(
     mounts.retain(|mount| !masks.iter().any(|(mask, _)| mount.target.starts_with(inside(mask))));
     mounts.extend(openings.mounts.iter().cloned());
     mounts.extend(room.session.iter().map(|held| Policy::session_mount(held.agent_folder())));
-    let labels = deadlines::labels(id, owner.clone(), std::time::Duration::from_secs(60));
+    let labels = deadlines::labels(id, owner.clone(), Duration::from_secs(60));
     let policy = Policy::new(config, user, Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
     let conversation =
@@ -144,6 +140,42 @@ pub async fn prepare(
         conversation,
         owner,
     })
+}
+
+/// The engine and the model server, which are looked for at the same time. A wait for a model that
+/// loads is told as it begins.
+async fn find(
+    shared: &Shared,
+    task: &Checked,
+    story: &mut Story,
+) -> Result<((Engine, Facts), Endpoint), Error> {
+    let config = &task.config;
+    let (words, mut said) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let tell = move |line: &str| {
+        // The receiver outlives the search.
+        let _ = words.send(line.to_owned());
+    };
+    let limit = Duration::from_secs(config.model.first_byte_timeout);
+    let patience = Patience { limit, tell: &tell };
+    let finding = async {
+        // The engine's trouble comes first: without one, no model server helps.
+        let meet = async {
+            let met = shared.host.meet(config.engine.host.as_deref()).await?;
+            Ok::<_, Error>(met.clone())
+        };
+        let search =
+            async { Ok(model::discover(&config.model, task.model.as_deref(), patience).await) };
+        let (met, endpoint) = tokio::try_join!(meet, search)?;
+        Ok((met, endpoint?))
+    };
+    tokio::pin!(finding);
+    loop {
+        tokio::select! {
+            biased;
+            Some(line) = said.recv() => story.notice(&line),
+            found = &mut finding => return found,
+        }
+    }
 }
 
 /// The image, with the lines of its build told as they come.

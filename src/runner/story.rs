@@ -8,7 +8,7 @@ use super::{Event, EventKind, Phase};
 use crate::agent::{AgentEvent, Conversation, opencode};
 use crate::gateway::{Outcome, Traffic};
 use crate::history::Record;
-use crate::model::Secret;
+use crate::model::Secrets;
 use crate::text::{clean, one_line};
 
 /// The run's events, its record, and what they add up to.
@@ -27,8 +27,8 @@ pub struct Story {
     pub session: Option<String>,
     /// What a person should know besides the result.
     pub remarks: Vec<String>,
-    /// The model's key, which a server may say and an agent may find.
-    key: Option<Secret>,
+    /// What the model server is shown, which it may say and an agent may find.
+    secrets: Secrets,
 }
 
 /// Most remarks of one run.
@@ -51,17 +51,17 @@ impl Story {
             last_words: None,
             session: None,
             remarks: Vec::new(),
-            key: None,
+            secrets: Secrets::default(),
         }
     }
 
-    /// From here on nothing is told or written that holds `key`.
-    pub fn hide(&mut self, key: Option<Secret>) {
-        self.key = key;
+    /// From here on nothing is told or written that holds one of `secrets`.
+    pub fn hide(&mut self, secrets: Secrets) {
+        self.secrets = secrets;
     }
 
-    pub fn without_key(&self, text: &str) -> String {
-        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.redact(text))
+    pub fn without_secrets(&self, text: &str) -> String {
+        self.secrets.redact(text)
     }
 
     pub fn tell(&mut self, kind: EventKind) {
@@ -93,7 +93,7 @@ impl Story {
 
     /// A line that the agent printed on its standard output.
     pub fn agent_line(&mut self, line: &str) {
-        let line = &self.without_key(line);
+        let line = &self.without_secrets(line);
         if self.session.is_none() {
             self.session = opencode::session(line);
         }
@@ -126,7 +126,7 @@ impl Story {
 
     /// A line that the agent printed beside its events.
     pub fn agent_words(&mut self, line: &str) {
-        let line = clean(&self.without_key(line));
+        let line = clean(&self.without_secrets(line));
         if line.trim().is_empty() || !self.spend(line.len()) {
             return;
         }

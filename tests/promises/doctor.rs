@@ -312,3 +312,30 @@ async fn an_interrupted_rehearsal_leaves_nothing_behind() {
     assert!(told.stdout.contains("cancelled"), "{}", told.stdout);
     product.check_nothing_left().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_of_the_environment_leads_to_servers_elsewhere_and_headers_reach_them() {
+    // The proxy is the model server itself: who asks it for another host has been told to.
+    let model = Model::start(Script::say("never asked")).await;
+    let product = Product::without_engine()
+        .env("DOCKER_HOST", "unix:///no/such/docker.sock")
+        .env("http_proxy", &format!("http://{}", model.address))
+        .env("HTTP_PROXY", &format!("http://{}", model.address))
+        .env("NO_PROXY", "direct.test")
+        .env("MY_BASIC_AUTH", "Basic bmFtZTpodW50ZXIy")
+        .config("[model.headers]\nAuthorization = \"MY_BASIC_AUTH\"\nX-Team = \"NOT_SET\"\n");
+    let args = |url: &'static str| ["--json", "--model", MODEL, "--model-url", url];
+    let told = doctor(&product, &Workspace::new(), args("http://models.test:8000")).await;
+    let all = findings(&told);
+    assert_eq!(the(&all, "model", "tools")["level"], "ok", "{all:#?}");
+    let asked = model.requests();
+    assert!(asked.iter().all(|one| one.header("host") == Some("models.test:8000")));
+    assert!(asked.iter().all(|one| one.header("authorization") == Some("Basic bmFtZTpodW50ZXIy")));
+    let text = told.stdout + &told.stderr;
+    assert!(!text.contains("bmFtZTpodW50ZXIy") && text.contains("NOT_SET"), "{text}");
+
+    let told = doctor(&product, &Workspace::new(), args("http://direct.test:8000")).await;
+    assert_eq!(the(&findings(&told), "model", "server")["level"], "error");
+    assert_eq!(model.requests().len(), asked.len(), "`NO_PROXY` holds");
+    product.check_nothing_left().await;
+}

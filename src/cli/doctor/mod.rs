@@ -51,11 +51,8 @@ pub async fn run(
     let mut report = Report::new(out, Style::of_standard_output(options.json));
     report.add(Area::Configuration, findings)?;
 
-    let (folders, engine, (model, endpoint)) = tokio::join!(
-        beside("folders", folders::examine),
-        host(&config),
-        model::examine(&config.model),
-    );
+    let (folders, engine, (model, endpoint)) =
+        tokio::join!(beside("folders", folders::examine), host(&config), model::examine(&config),);
     let Host { mut findings, met, image, built } = engine;
     let rootless = met.as_ref().is_some_and(|(_, facts)| facts.rootless);
     let root = met.as_ref().and_then(|(_, facts)| facts.root_dir.clone());
@@ -73,7 +70,7 @@ pub async fn run(
     report.add(Area::Clients, beside("clients", look).await)?;
     report.add(Area::Model, model)?;
     if let Some(endpoint) = endpoint {
-        report.add(Area::Model, model::try_tools(&endpoint).await)?;
+        report.add(Area::Model, model::try_tools(&endpoint, &config).await)?;
     }
     if options.deep {
         let findings = match met {

@@ -3,26 +3,41 @@
 use std::time::Duration;
 
 use super::finding::{Finding, Level};
-use crate::config::{self, Source};
-use crate::model::preflight::{RoundTrip, tool_round_trip};
-use crate::model::{Attempt, Endpoint, Error, LimitsOrigin, discover};
+use crate::config::{self, Config, Source};
+use crate::model::preflight::{Reading, RoundTrip, reading, tool_round_trip};
+use crate::model::{Attempt, Endpoint, Error, FaultKind, LimitsOrigin, Patience, discover};
 
 /// Longer than a search by its own bounds takes.
-const SEARCH: Duration = Duration::from_secs(20);
+const SEARCH: Duration = Duration::from_secs(40);
+/// How long a server that loads its model is waited for; a run waits longer.
+const LOADING: Duration = Duration::from_secs(10);
 /// A large model may first have to be read into memory.
 const ROUND_TRIP: Duration = Duration::from_secs(150);
 
 /// What to say of the server and its model, and the model where there is one.
-pub async fn examine(config: &config::Model) -> (Vec<Finding>, Option<Endpoint>) {
+pub async fn examine(settings: &Config) -> (Vec<Finding>, Option<Endpoint>) {
+    let config = &settings.model;
     let mut findings = Vec::new();
     let rehearsal = config.source == Source::Rehearsal;
     if !rehearsal {
         findings.push(key(&config.api_key_env));
     }
-    match tokio::time::timeout(SEARCH, discover(config, None)).await {
+    let search = discover(config, None, Patience::silent(LOADING));
+    match tokio::time::timeout(SEARCH, search).await {
         Ok(Ok(endpoint)) => {
             findings.extend(describe(&endpoint, config));
+            findings.extend(slots(&endpoint, settings));
             (findings, Some(endpoint))
+        }
+        Ok(Err(Error::Unusable { url, fault })) if fault.kind == FaultKind::Loading => {
+            let message = format!("the server at {url} is not ready yet: {fault}");
+            let remedy = format!(
+                "a run waits for it up to {} s (`model.first_byte_timeout`); run `doctor` again \
+                 when it is ready",
+                config.first_byte_timeout
+            );
+            findings.push(Finding::warning("server", message, remedy));
+            (findings, None)
         }
         Ok(Err(error)) => {
             findings.push(failed("server", &error));
@@ -37,9 +52,13 @@ pub async fn examine(config: &config::Model) -> (Vec<Finding>, Option<Endpoint>)
 }
 
 /// One real round trip with a tool, which is all that an agent does.
-pub async fn try_tools(endpoint: &Endpoint) -> Vec<Finding> {
+pub async fn try_tools(endpoint: &Endpoint, config: &Config) -> Vec<Finding> {
     match tokio::time::timeout(ROUND_TRIP, tool_round_trip(endpoint)).await {
-        Ok(Ok(trip)) => went_well(&trip),
+        Ok(Ok(trip)) => {
+            let mut findings = went_well(&trip);
+            findings.extend(speed(endpoint, config, trip.reading).await);
+            findings
+        }
         Ok(Err(error)) => vec![failed("tools", &error)],
         Err(_) => vec![Finding::error(
             "tools",
@@ -47,6 +66,61 @@ pub async fn try_tools(endpoint: &Endpoint) -> Vec<Finding> {
             "look at the server's log, or use a smaller model",
         )],
     }
+}
+
+/// Tokens of the agent's first request.
+const AGENT_PROMPT: u32 = 11_000;
+/// Tokens that a run needs to do any work.
+const RUN: u64 = 16_384;
+
+/// Whether a run can begin in time: a slow machine reads the agent's prompt for minutes.
+async fn speed(endpoint: &Endpoint, config: &Config, first: Option<Reading>) -> Option<Finding> {
+    let first_byte = config.model.first_byte_timeout;
+    let bound = Duration::from_secs(first_byte.min(config.limits.timeout));
+    let is_slow = |reading: &Reading| reading.of(AGENT_PROMPT) > bound.mul_f64(0.6);
+    let first = first.filter(is_slow)?;
+    // The first request may have waited for the model to be loaded. Where this one fails, the
+    // round trip still went well, and its own measure is what there is.
+    let again = tokio::time::timeout(ROUND_TRIP, reading(endpoint)).await;
+    let again = again.ok().and_then(Result::ok).flatten().unwrap_or(first);
+    let reading = if again.of(1) < first.of(1) { again } else { first };
+    is_slow(&reading).then(|| {
+        let rate = 1.0 / reading.of(1).as_secs_f64();
+        let message = format!(
+            "the server is slow: it reads {rate:.0} tokens a second, so the agent's first request \
+             of about {AGENT_PROMPT} takes some {} s before the first word; allowed are {first_byte} s, \
+             and a whole run has {} s",
+            reading.of(AGENT_PROMPT).as_secs(),
+            config.limits.timeout
+        );
+        let remedy = "raise `model.first_byte_timeout` and `limits.timeout`, use a smaller model, or \
+                      let the graphics processor work";
+        Finding::warning("speed", message, remedy)
+    })
+}
+
+/// How many runs fit where several requests share one context.
+fn slots(endpoint: &Endpoint, config: &Config) -> Option<Finding> {
+    let slots = endpoint.slots.filter(|slots| *slots > 1)?;
+    let fit = (endpoint.context / RUN).clamp(1, slots);
+    let runs = config
+        .limits
+        .concurrency
+        .or_else(|| std::thread::available_parallelism().ok().map(std::num::NonZeroUsize::get));
+    let message = format!(
+        "the server works on {slots} requests at once; unless each has a context of its own \
+         (`--no-kv-unified`), they share {} tokens: {fit} run{} at a time",
+        endpoint.context,
+        if fit == 1 { " fits" } else { "s fit" },
+    );
+    if runs.is_none_or(|runs| runs as u64 <= fit) {
+        return Some(Finding::ok("slots", message));
+    }
+    let remedy = format!(
+        "set `limits.concurrency = {fit}`, since more runs end each other, or restart the server \
+         with a longer context (`-c`)"
+    );
+    Some(Finding::warning("slots", message, remedy))
 }
 
 /// Whether there is a key; never which.
@@ -118,6 +192,13 @@ fn went_well(trip: &RoundTrip) -> Vec<Finding> {
             "use a model that was trained for tools, or check the server's chat template",
         ));
     }
+    if trip.as_thoughts {
+        findings.push(Finding::warning(
+            "tools",
+            format!("the closing words came as reasoning, not as an answer: {}", trip.answer),
+            "start the server without its reasoning parser, or with that of the model's own family",
+        ));
+    }
     if !trip.counts_tokens {
         findings.push(Finding::warning(
             "usage",
@@ -153,7 +234,8 @@ fn failed(check: &'static str, error: &Error) -> Finding {
         Error::NoTools { model, why, remedy } => {
             (format!("{model} cannot use tools: {why}"), Some(remedy.clone()))
         }
-        Error::BadUrl { .. }
+        Error::Authorities { .. }
+        | Error::BadUrl { .. }
         | Error::NeedsUrl { .. }
         | Error::UnknownModel { .. }
         | Error::BadKey { .. }
@@ -180,7 +262,23 @@ fn attempts(tried: &[Attempt]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Fault, FaultKind};
+    use crate::model::Fault;
+
+    #[test]
+    fn runs_that_would_end_each_other_are_counted() {
+        let mut config = Config::default();
+        config.limits.concurrency = Some(2);
+        let of = |number, context| {
+            slots(&Endpoint { slots: number, context, ..Endpoint::rehearsal() }, &config)
+        };
+        let shared = of(Some(4), 20_000).expect("a finding");
+        assert_eq!(shared.level, Level::Warning);
+        assert!(shared.message.contains("1 run fits"), "{}", shared.message);
+        assert!(shared.remedy.is_some_and(|remedy| remedy.contains("concurrency = 1")));
+        assert_eq!(of(Some(4), 65_536).map(|found| found.level), Some(Level::Ok));
+        assert_eq!(of(Some(1), 20_000), None);
+        assert_eq!(of(None, 20_000), None);
+    }
 
     #[test]
     fn what_was_asked_is_said_once_for_each_address() {
@@ -215,7 +313,9 @@ mod tests {
             total_ms: 9,
             answer: "hello".into(),
             used_result: false,
+            as_thoughts: false,
             counts_tokens: false,
+            reading: None,
         };
         let levels: Vec<_> = went_well(&trip).iter().map(|finding| finding.level).collect();
         assert_eq!(levels, [Level::Ok, Level::Warning, Level::Warning]);

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::config::Name;
 use crate::gateway::Error;
-use crate::model::{Redactor, Secret};
+use crate::model::{Redactor, Secret, Secrets};
 
 /// A header that every request to one host gets, over TLS on port 443. The host is allowed for
 /// that without being in [`super::Egress::allow`].
@@ -53,7 +53,7 @@ impl Credential {
     }
 
     pub(super) fn redactor(&self) -> Redactor {
-        Redactor::new(Some(&self.secret))
+        Redactor::new(&Secrets::new([&self.secret]))
     }
 }
 

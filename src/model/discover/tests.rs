@@ -4,16 +4,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::choose::USUAL_CONTEXT;
 use super::*;
 use crate::model::testing::{Server, closed_port};
+use crate::model::{LimitsOrigin, Secret};
 
-fn list(ids: &[&str], owner: &str) -> Value {
+pub(super) fn list(ids: &[&str], owner: &str) -> Value {
     let data: Vec<_> =
         ids.iter().map(|id| json!({"id": id, "object": "model", "owned_by": owner})).collect();
     json!({"object": "list", "data": data})
 }
 
-fn settings(url: &str) -> config::Model {
+pub(super) fn settings(url: &str) -> config::Model {
     config::Model {
         url: Some(url.into()),
         // A name that no environment has.
@@ -22,15 +24,28 @@ fn settings(url: &str) -> config::Model {
     }
 }
 
-async fn usual(
+pub(super) async fn usual(
     config: &config::Model,
     asked: Option<&str>,
     ports: &[(Source, u16)],
 ) -> Result<Endpoint, Error> {
-    Search { config, asked, key: Secret::new("sk-1") }.usual(ports).await
+    let credentials = Credentials {
+        variable: "THE_KEY".into(),
+        key: Secret::new("sk-1"),
+        ..Credentials::default()
+    };
+    let patience = Patience::silent(Duration::ZERO);
+    Search { config, asked, credentials, patience }.usual(ports).await
 }
 
-fn warned(endpoint: &Endpoint, words: &str) -> bool {
+pub(super) async fn discover(
+    config: &config::Model,
+    model: Option<&str>,
+) -> Result<Endpoint, Error> {
+    super::discover(config, model, Patience::silent(Duration::from_secs(30))).await
+}
+
+pub(super) fn warned(endpoint: &Endpoint, words: &str) -> bool {
     endpoint.warnings.iter().any(|warning| warning.contains(words))
 }
 

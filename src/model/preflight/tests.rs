@@ -97,3 +97,89 @@ async fn each_way_of_failing_is_named() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn words_that_a_parser_took_are_counted() {
+    let thought = |text: &str| json!({"choices": [{"index": 0, "delta": {"reasoning": text}}]});
+    let failing = |events: Vec<Value>| async move {
+        let error = trip(Source::Vllm, move |_, _, mut line| {
+            let events = events.clone();
+            async move { line.answer(&events).await }
+        })
+        .await;
+        error.expect_err("a failure").to_string()
+    };
+    let counted = json!({"choices": [], "usage": {"prompt_tokens": 235, "completion_tokens": 27,
+        "completion_tokens_details": {"reasoning_tokens": 2}}});
+    // Both gone, and then the call alone.
+    let said = failing(vec![thought("I make"), finish("stop"), counted.clone()]).await;
+    assert!(said.contains("27 tokens (2 of them reasoning)"), "{said}");
+    assert!(said.contains("neither words nor a tool call"), "{said}");
+    assert!(said.contains("--reasoning-parser"), "{said}");
+    let said = failing(vec![text("I make the note, "), finish("stop"), counted.clone()]).await;
+    assert!(said.contains("no tool call and only the words: I make the note,"), "{said}");
+    // Words that account for what was counted are what the model wanted to say.
+    let long = text("I am afraid that I cannot do this for you, whatever you say.");
+    let said = failing(vec![long, finish("stop"), counted]).await;
+    assert!(said.contains("called no tool, and said"), "{said}");
+
+    // Closing words that come as thoughts are the answer.
+    let done = trip(Source::Vllm, move |number, _, mut line| async move {
+        let events = match number {
+            0 => [tool_call(0, TOOL, "{\"name\":\"harbour\"}"), finish("tool_calls")],
+            _ => [thought("It is Cormorant."), finish("stop")],
+        };
+        line.answer(&events).await;
+    })
+    .await
+    .expect("works");
+    assert!(done.as_thoughts && done.used_result);
+    assert_eq!(done.answer, "It is Cormorant.");
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_measured_and_a_loading_one_waited_for() {
+    let done = trip(Source::LlamaCpp, |number, _, mut line| async move {
+        match number {
+            0 => {
+                line.json(
+                    503,
+                    &json!({"error": {"message": "Loading model", "type": "unavailable_error"}}),
+                )
+                .await
+            }
+            1 => {
+                line.begin_stream().await;
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                line.event(&tool_call(0, TOOL, "{}")).await;
+                line.event(&finish("tool_calls")).await;
+                line.event(&usage(40, 5)).await;
+                line.chunk(b"data: [DONE]\n\n").await;
+                line.end_stream().await;
+            }
+            _ => line.answer(&[text("cormorant"), finish("stop"), usage(50, 5)]).await,
+        }
+    })
+    .await
+    .expect("works");
+    let reading = done.reading.expect("counted");
+    assert_eq!(reading.tokens, 40);
+    let whole = reading.of(11_000);
+    assert!(whole >= Duration::from_secs(110) && whole < Duration::from_secs(900), "{whole:?}");
+}
+
+#[tokio::test]
+async fn a_refused_key_is_named() {
+    let server = Server::start(|_, _, mut line| async move {
+        line.json(401, &json!({"error": "no: sk-0123456789abcdef"})).await;
+    })
+    .await;
+    let endpoint = Endpoint {
+        api_key: crate::model::Secret::new("sk-0123456789abcdef"),
+        key_variable: "THE_KEY".into(),
+        ..endpoint(&server, Source::Vllm)
+    };
+    let said = tool_round_trip(&endpoint).await.expect_err("locked").to_string();
+    assert!(said.contains("refused the key in THE_KEY"), "{said}");
+    assert!(!said.contains("sk-0123"), "{said}");
+}

@@ -9,7 +9,7 @@ use super::*;
 
 /// Everything of one answer: its pieces, and the reader or why it failed.
 fn bytes(bytes: &[u8]) -> (Vec<Piece>, Reader, Result<(), Fault>) {
-    let mut reader = Reader::new(None);
+    let mut reader = Reader::new(&Secrets::default());
     let mut pieces = Vec::new();
     let outcome = reader.push(bytes, &mut pieces).and_then(|()| reader.finish(&mut pieces));
     (pieces, reader, outcome)
@@ -300,7 +300,7 @@ fn the_shape_is_told_from_the_bytes() {
         ("events with names", format!("event: message\r\nid: 1\r\ndata: {whole}\r\n\r\n")),
     ] {
         for size in [1, 3, body.len()] {
-            let mut reader = Reader::new(None);
+            let mut reader = Reader::new(&Secrets::default());
             let mut pieces = Vec::new();
             for piece in body.as_bytes().chunks(size) {
                 reader.push(piece, &mut pieces).expect(shape);

@@ -116,7 +116,7 @@ fn stream(reply: &Reply, usage: &Value) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Ending, Piece, Reader};
+    use crate::model::{Ending, Piece, Reader, Secrets};
 
     #[test]
     fn both_shapes_say_the_same() {
@@ -126,7 +126,7 @@ mod tests {
         let (_, kind, body) = respond("/chat/completions", request.to_string().as_bytes());
         assert_eq!((kind, body.len()), ("application/json", 1));
         let read = |body: &[Bytes]| {
-            let mut reader = Reader::new(None);
+            let mut reader = Reader::new(&Secrets::default());
             let mut pieces = Vec::new();
             for bytes in body {
                 reader.push(bytes, &mut pieces).expect("well formed");
