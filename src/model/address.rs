@@ -85,8 +85,11 @@ pub fn join(base: &Url, path: &str) -> Url {
 pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
+    // `0.0.0.0` is where a server listens that is then asked by the same name.
+    let is_own = |address: std::net::IpAddr| address.is_loopback() || address.is_unspecified();
     host == "localhost"
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host.ends_with(".localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(is_own)
 }
 
 /// A refused address is shown in messages, and what stands before its `@` may be a password.

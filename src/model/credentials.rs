@@ -42,6 +42,7 @@ impl Credentials {
     }
 
     /// The same without any secret, for a server that did not ask.
+    #[must_use]
     pub fn withheld(&self) -> Self {
         Self { variable: self.variable.clone(), ..Self::default() }
     }

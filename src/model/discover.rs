@@ -320,9 +320,9 @@ impl Search<'_> {
     /// The list of whoever listens here. The key goes only to a server that asks for one, since
     /// anything may listen on a port.
     async fn visit(&self, client: &Client, base: &Url) -> Result<(Vec<Offer>, Caller), Fault> {
-        let common = |list: probe::List| match list.is_common {
-            true => Ok(list.offers),
-            false => Err(Fault::new(FaultKind::NotJson, "answers, but not as a model server")),
+        let common = |list: probe::List| {
+            let strange = Fault::new(FaultKind::NotJson, "answers, but not as a model server");
+            if list.is_common { Ok(list.offers) } else { Err(strange) }
         };
         let unfit = |error: Error| Fault::new(FaultKind::Unauthorized, &error.to_string());
         let stranger = Caller::new(client.clone(), self.credentials.withheld()).map_err(unfit)?;

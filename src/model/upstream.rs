@@ -106,12 +106,11 @@ fn receive(response: reqwest::Response) -> Response {
     let retry_after = retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let status = response.status().as_u16();
     // What can be decoded is, piece by piece, and has no such header any more.
-    let body: Chunks = match unreadable(response.headers()) {
-        Some(fault) => stream::once(std::future::ready(Err(fault))).boxed(),
-        None => {
-            let body = response.bytes_stream();
-            body.map(|chunk| chunk.map_err(|error| Fault::from_transport(&error, true))).boxed()
-        }
+    let body: Chunks = if let Some(fault) = unreadable(response.headers()) {
+        stream::once(std::future::ready(Err(fault))).boxed()
+    } else {
+        let body = response.bytes_stream();
+        body.map(|chunk| chunk.map_err(|error| Fault::from_transport(&error, true))).boxed()
     };
     Response { status, content_type, retry_after, body }
 }

@@ -139,6 +139,13 @@ impl Error {
                 | model::Error::UnknownModel { .. }
                 | model::Error::Unusable { .. },
             ) => "`sandbox-mcp doctor` shows what the server says of itself",
+            Self::Domain(_)
+            | Self::Material(_)
+            | Self::Model(
+                model::Error::BadUrl { .. }
+                | model::Error::BadKey { .. }
+                | model::Error::Authorities { .. },
+            ) => "`sandbox-mcp config` shows where the setting comes from",
             Self::Model(_) => {
                 "start the model server or name it with --model-url; `sandbox-mcp doctor` shows what was tried"
             }
@@ -153,9 +160,6 @@ impl Error {
             Self::NoOverlay => "set `workspace.isolation` to auto or copy, or rename the folder",
             Self::Hook { .. } => {
                 "run the lines by hand in your home folder, and mend or remove them"
-            }
-            Self::Domain(_) | Self::Material(_) => {
-                "`sandbox-mcp config` shows where the setting comes from"
             }
             _ => "`sandbox-mcp doctor` checks engine, image and model server",
         }

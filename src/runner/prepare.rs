@@ -159,14 +159,14 @@ async fn find(
     let patience = Patience { limit, tell: &tell };
     let finding = async {
         // The engine's trouble comes first: without one, no model server helps.
-        let meet = async {
+        let engine = async {
             let met = shared.host.meet(config.engine.host.as_deref()).await?;
             Ok::<_, Error>(met.clone())
         };
         let search =
             async { Ok(model::discover(&config.model, task.model.as_deref(), patience).await) };
-        let (met, endpoint) = tokio::try_join!(meet, search)?;
-        Ok((met, endpoint?))
+        let (engine, endpoint) = tokio::try_join!(engine, search)?;
+        Ok((engine, endpoint?))
     };
     tokio::pin!(finding);
     loop {

@@ -21,33 +21,27 @@ impl Search<'_> {
         let state = native::state(&found).await;
         let models: Vec<String> = found.offers.iter().map(|offer| offer.id.clone()).collect();
         let of_pattern;
-        let offer = match self.asked {
-            Some(asked) => match pick(asked, &found.offers) {
-                Some(offer) => offer,
-                None if found.offers.iter().any(|offer| is_pattern_of(&offer.id, asked)) => {
-                    of_pattern = Offer::named(asked);
-                    &of_pattern
-                }
-                None => {
-                    return Err(Error::UnknownModel {
-                        asked: asked.to_owned(),
-                        url: found.base.to_string(),
-                        known: models,
-                    });
-                }
-            },
-            // What is in memory answers at once; else the first that can chat.
-            None => {
-                let loaded = state.loaded.iter().filter_map(|(id, _)| pick(id, &found.offers));
-                let offers: Vec<_> = loaded
-                    .chain(&found.offers)
-                    .filter(|offer| can_chat(offer, &state.unsuited))
-                    .collect();
-                native::choose(&found, &offers).await.ok_or_else(|| Error::NoModels {
+        let offer = if let Some(asked) = self.asked {
+            of_pattern = Offer::named(asked);
+            let is_one = || found.offers.iter().any(|offer| is_pattern_of(&offer.id, asked));
+            pick(asked, &found.offers).or_else(|| is_one().then_some(&of_pattern)).ok_or_else(
+                || Error::UnknownModel {
+                    asked: asked.to_owned(),
                     url: found.base.to_string(),
-                    remedy: supply(found.source).into(),
-                })?
-            }
+                    known: models.clone(),
+                },
+            )?
+        } else {
+            // What is in memory answers at once; else the first that can chat.
+            let loaded = state.loaded.iter().filter_map(|(id, _)| pick(id, &found.offers));
+            let offers: Vec<_> = loaded
+                .chain(&found.offers)
+                .filter(|offer| can_chat(offer, &state.unsuited))
+                .collect();
+            native::choose(&found, &offers).await.ok_or_else(|| Error::NoModels {
+                url: found.base.to_string(),
+                remedy: supply(found.source).into(),
+            })?
         };
         let (model, server) = (&offer.id, probe::name(found.source));
         let loaded = state.loaded.iter().find(|(id, _)| id == model);

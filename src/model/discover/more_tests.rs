@@ -25,9 +25,9 @@ where
 async fn an_api_is_found_where_it_is() {
     for path in ["/v3", "/api", "/serve/a"] {
         let models = format!("{path}/models");
-        let there = server(move |seen| match seen.path() == models {
-            true => (200, list(&["m"], "somebody")),
-            false => (404, json!({"detail": "Not Found"})),
+        let there = server(move |seen| {
+            let there = seen.path() == models;
+            if there { (200, list(&["m"], "somebody")) } else { (404, json!({"detail": "no"})) }
         })
         .await;
         for given in [path.to_owned(), format!("{path}/"), format!("{path}/chat/completions")] {
@@ -59,9 +59,9 @@ async fn a_model_that_is_named_needs_no_list() {
     ] {
         let named = body == json!([{"id": "other"}]);
         let kept = body.clone();
-        let there = server(move |seen| match seen.path().ends_with("/models") {
-            true => (status, body.clone()),
-            false => (400, json!({"error": "no messages"})),
+        let there = server(move |seen| {
+            let listing = seen.path().ends_with("/models");
+            if listing { (status, body.clone()) } else { (400, json!({"error": "no messages"})) }
         })
         .await;
         let asked = if named { "other" } else { "m" };

@@ -142,11 +142,9 @@ async fn a_slow_reader_is_measured_and_a_loading_one_waited_for() {
     let done = trip(Source::LlamaCpp, |number, _, mut line| async move {
         match number {
             0 => {
-                line.json(
-                    503,
-                    &json!({"error": {"message": "Loading model", "type": "unavailable_error"}}),
-                )
-                .await
+                let said =
+                    json!({"error": {"message": "Loading model", "type": "unavailable_error"}});
+                line.json(503, &said).await;
             }
             1 => {
                 line.begin_stream().await;
