@@ -19,6 +19,7 @@ mod folder;
 mod gate;
 mod ledger;
 mod listener;
+mod pattern;
 mod pump;
 mod relay;
 mod request;

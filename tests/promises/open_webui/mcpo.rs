@@ -1,5 +1,7 @@
 //! The stdio server through mcpo, as an `OpenAPI` tool server.
 
+use std::process::Command;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;

@@ -1,5 +1,7 @@
 //! The tool for the Tools page, loaded by `Open WebUI`'s own loader.
 
+use std::process::Command;
+
 use super::*;
 
 struct Chat {
