@@ -73,6 +73,7 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
     row("/workspace", "in mode isolated a view, copied on write (else a copy), read-write".into());
     row("runtime", policy.runtime.clone().unwrap_or_else(|| "the engine's default".into()));
     row("host", "no port, device, engine socket or environment of the host".into());
+    row("control groups", format!("a {} namespace", policy.cgroup_namespace));
     row("engine's logs", policy.log_driver.into());
     row(
         "end",

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -14,12 +14,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::io::InspectReader;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::respond::Body;
+use super::route::FirstLine;
 
-/// Serves HTTP until `stop`.
+/// Serves HTTP until `stop`. One request a connection, whose [`Target`](super::route::Target) is
+/// among the request's extensions.
 pub async fn serve<H, F>(listener: UnixListener, limits: Limits, stop: CancellationToken, handle: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -27,14 +30,28 @@ where
 {
     let connection = move |stream| {
         let handle = handle.clone();
+        let line = Arc::new(Mutex::new(FirstLine::default()));
+        let noted = line.clone();
+        let note = move |bytes: &[u8]| {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        };
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let target = line.lock().unwrap_or_else(PoisonError::into_inner).target();
+            if let Some(target) = target {
+                request.extensions_mut().insert(target);
+            }
+            handle(request)
+        });
         async move {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
+                // The first line read is the request's, and nothing can stand behind its body.
+                .keep_alive(false)
                 .header_read_timeout(limits.header_time)
                 .max_headers(limits.max_headers)
                 .max_header_size(limits.max_header_bytes)
                 .max_buf_size(limits.max_header_bytes.max(64 * 1024))
-                .serve_connection(TokioIo::new(stream), service_fn(handle))
+                .serve_connection(TokioIo::new(InspectReader::new(stream, note)), service)
                 .await;
             if let Err(error) = served {
                 tracing::debug!(%error, "connection from the sandbox ended");

@@ -22,6 +22,7 @@ mod folder;
 mod gate;
 mod ledger;
 mod listener;
+mod pattern;
 mod pump;
 mod relay;
 mod request;

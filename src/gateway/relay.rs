@@ -65,15 +65,14 @@ impl Relay {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let (head, body) = request.into_parts();
-        let route = route::route(&head.method, &head.uri, head.version, &head.headers);
-        Ok(match route {
+        Ok(match route::route(&head) {
             Some(Route::Forward(path)) => match self.clone().forward(path, body).await {
                 Ok(response) | Err(response) => response,
             },
             Some(Route::Models) => respond::models(&self.parties.endpoint),
             Some(Route::Model(id)) => respond::model(&self.parties.endpoint, id),
             None => {
-                let asked = format!("{} {}", head.method, head.uri);
+                let asked = format!("{} {}", head.method, route::target(&head).unwrap_or("?"));
                 let asked = crate::text::one_line(crate::text::prefix(&asked, 200), 100);
                 tracing::debug!(asked, "refused");
                 let message = format!("`{asked}` does not pass; what passes is {}", route::ALLOWED);

@@ -4,7 +4,8 @@
 //! here: no second `model`, no parameter that makes the server act elsewhere. Three such doors are
 //! known and shut: media given as an address is fetched by the server from *its* network (vLLM,
 //! llama.cpp), tools other than functions make it call out, and parameters such as
-//! `kv_transfer_params`, `chat_template` or `prompt_embeds` reach into its inside.
+//! `kv_transfer_params`, `chat_template` or `prompt_embeds` reach into its inside, as parts of
+//! messages such as `image_embeds` do. The patterns of schemas are bounded ([`pattern`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,6 +16,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
+use super::pattern::{self, Budget};
 
 /// The parameters that pass; others are left out without a word, since agents send many that
 /// servers ignore anyway. `model` and `stream_options` are written by us.
@@ -82,6 +84,7 @@ pub fn rebuild(body: &[u8], model: &str, dialect: &Dialect) -> Result<Rebuilt, S
         max_tokens: None,
         parameters: Vec::new(),
     };
+    let patterns = Budget::default();
     for (key, value) in parameters {
         let key = dialect.name(&key);
         if dialect.leaves_out(key) || rebuilt.parameters.iter().any(|known| known == key) {
@@ -101,14 +104,23 @@ pub fn rebuild(body: &[u8], model: &str, dialect: &Dialect) -> Result<Rebuilt, S
                 text =
                     messages.map_err(|error| format!("`messages` are not understood: {error}"))?;
             }
-            "tools" => rebuilt.tools = only_functions(&text)?,
+            "tools" => {
+                role = Key::Schema;
+                rebuilt.tools = only_types("tools", &text, &["function"])?;
+            }
+            "response_format" => {
+                role = Key::Schema;
+                only_types("response_format", &text, &["text", "json_object", "json_schema"])?;
+            }
             "max_tokens" | "max_completion_tokens" => {
                 rebuilt.max_tokens = serde_json::from_str(&text).ok();
             }
             // Tokens or texts; either way no addresses.
             _ => {}
         }
-        walk(&text, role).map_err(|error| format!("`{key}` cannot be passed on: {error}"))?;
+        Walk(role, &patterns)
+            .deserialize(&mut serde_json::Deserializer::from_str(&text))
+            .map_err(|error| format!("`{key}` cannot be passed on: {error}"))?;
         out.push_str(",\"");
         out.push_str(key);
         out.push_str("\":");
@@ -162,10 +174,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
     }
 }
 
-/// The names of the tools, all of which must be functions.
-fn only_functions(tools: &str) -> Result<Vec<String>, String> {
+/// The names of the functions in a parameter, one thing or a list, all of which must be of these
+/// types.
+fn only_types(parameter: &str, text: &str, known: &[&str]) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
-    struct Tool<'a> {
+    struct Typed<'a> {
         #[serde(rename = "type", borrow)]
         kind: Cow<'a, str>,
         function: Option<Function>,
@@ -174,27 +187,28 @@ fn only_functions(tools: &str) -> Result<Vec<String>, String> {
     struct Function {
         name: Option<String>,
     }
-    let tools: Option<Vec<Tool<'_>>> = serde_json::from_str(tools)
-        .map_err(|error| format!("`tools` is not understood: {error}"))?;
-    let tools = tools.unwrap_or_default();
-    match tools.iter().find(|tool| tool.kind != "function") {
-        None => Ok(tools.into_iter().filter_map(|tool| tool.function?.name).collect()),
-        Some(tool) => {
-            let kind = crate::text::one_line(&tool.kind, 40);
-            Err(format!("only tools of type `function` are passed on, not `{kind}`"))
+    let text = text.trim_start();
+    let parsed = if text.starts_with('{') {
+        serde_json::from_str(text).map(|one: Typed<'_>| vec![one])
+    } else {
+        serde_json::from_str::<Option<Vec<Typed<'_>>>>(text).map(Option::unwrap_or_default)
+    };
+    let found = parsed.map_err(|error| format!("`{parameter}` is not understood: {error}"))?;
+    match found.iter().find(|one| !known.contains(&&*one.kind)) {
+        None => Ok(found.into_iter().filter_map(|one| one.function?.name).collect()),
+        Some(one) => {
+            let kind = crate::text::one_line(&one.kind, 40);
+            let known = known.join("`, `");
+            Err(format!("in `{parameter}` only the type `{known}` is passed on, not `{kind}`"))
         }
     }
 }
 
-fn walk(text: &str, role: Key) -> Result<(), serde_json::Error> {
-    Walk(role).deserialize(&mut serde_json::Deserializer::from_str(text))
-}
-
-/// Reads a value without keeping it, and fails at media given as an address. It also fails at what
-/// was only skipped until then and no parser takes, a number beyond every measure or nesting without
-/// end: what one server refuses, another may read in a way of its own.
+/// Reads a value without keeping it, and fails at media given as an address and at what reaches into
+/// the server. It also fails at what was only skipped until then and no parser takes, a number beyond
+/// every measure or nesting without end: what one server refuses, another may read in a way of its own.
 #[derive(Clone, Copy)]
-struct Walk(Key);
+struct Walk<'a>(Key, &'a Budget);
 
 /// What the key above a text says about it.
 #[derive(Clone, Copy, PartialEq)]
@@ -204,15 +218,25 @@ enum Key {
     Address,
     /// Such as `image`: may be base64, must not have another scheme.
     Media,
+    /// Of a part of a message: says what the part is.
+    Type,
     /// Nothing in it is an address, whatever its keys are.
     Words,
+    /// A JSON schema, or what has one in it.
+    Schema,
+    /// `pattern` of a schema: a regular expression.
+    Pattern,
+    /// `patternProperties` of a schema: its keys are.
+    Patterns,
 }
 
 impl Key {
     fn of(key: &str) -> Self {
         let key = key.to_ascii_lowercase();
         let any = |words: &[&str]| words.iter().any(|word| key.contains(word));
-        if any(&["url", "uri", "path"]) {
+        if key == "type" {
+            Self::Type
+        } else if any(&["url", "uri", "path"]) {
             Self::Address
         } else if any(&["image", "audio", "video", "file"]) {
             Self::Media
@@ -221,18 +245,44 @@ impl Key {
         }
     }
 
-    fn allows(self, text: &str) -> bool {
+    /// What is wrong with a text below this key.
+    fn objection(self, text: &str, patterns: &Budget) -> Option<&'static str> {
         let scheme = text.trim_start().split_once(':').map(|(scheme, _)| scheme);
         let embedded = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("data"));
         match self {
-            Self::Plain | Self::Words => true,
-            Self::Address => embedded,
-            Self::Media => embedded || scheme.is_none(),
+            Self::Address if !embedded => Some(ADDRESS),
+            Self::Media if !embedded && scheme.is_some() => Some(ADDRESS),
+            Self::Type if is_embedding(text) => Some(EMBEDDING),
+            Self::Pattern => pattern::objection(text, patterns),
+            _ => None,
+        }
+    }
+
+    /// What a value below `key` is, if this is above.
+    fn below(self, key: &str) -> Self {
+        match self {
+            Self::Words => Self::Words,
+            Self::Schema | Self::Pattern if key == "pattern" => Self::Pattern,
+            Self::Schema | Self::Pattern if key == "patternProperties" => Self::Patterns,
+            Self::Schema | Self::Pattern | Self::Patterns => Self::Schema,
+            // Arguments of past calls are the model's own.
+            _ if matches!(key, "tool_calls" | "function_call") => Self::Words,
+            _ => Self::of(key),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk {
+const ADDRESS: &str =
+    "media must be embedded (`data:…`), because an address would be fetched outside the sandbox";
+const EMBEDDING: &str = "embeddings reach into the server; give the text or the media itself";
+
+/// Whether this names something that is put into the model behind its tokens, such as
+/// `image_embeds`.
+fn is_embedding(name: &str) -> bool {
+    name.to_ascii_lowercase().contains("embed")
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -240,7 +290,7 @@ impl<'de> DeserializeSeed<'de> for Walk {
     }
 }
 
-impl<'de> Visitor<'de> for Walk {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -248,12 +298,7 @@ impl<'de> Visitor<'de> for Walk {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        if self.0.allows(text) {
-            return Ok(());
-        }
-        Err(E::custom(
-            "media must be embedded (`data:…`), because an address would be fetched outside the sandbox",
-        ))
+        self.0.objection(text, self.1).map_or(Ok(()), |why| Err(E::custom(why)))
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
@@ -283,9 +328,18 @@ impl<'de> Visitor<'de> for Walk {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            // Arguments of past calls are the model's own.
-            let words = self.0 == Key::Words || matches!(&*key, "tool_calls" | "function_call");
-            map.next_value_seed(Self(if words { Key::Words } else { Key::of(&key) }))?;
+            let below = self.0.below(&key);
+            let why = match self.0 {
+                Key::Patterns => pattern::objection(&key, self.1),
+                _ if matches!(below, Key::Plain | Key::Media | Key::Address) => {
+                    is_embedding(&key).then_some(EMBEDDING)
+                }
+                _ => None,
+            };
+            if let Some(why) = why {
+                return Err(de::Error::custom(why));
+            }
+            map.next_value_seed(Self(below, self.1))?;
         }
         Ok(())
     }
@@ -377,6 +431,58 @@ mod tests {
         }
         let tools = json!({"tools": [{"type": "mcp", "server_url": "http://x"}]}).to_string();
         assert!(rebuilt(&tools).expect_err("refused").contains("`mcp`"));
+    }
+
+    #[test]
+    fn embeddings_are_not_passed_on_wherever_they_stand() {
+        for part in [
+            json!({"type": "image_embeds", "image_embeds": "AAAA"}),
+            json!({"type": "image_embeds"}),
+            json!({"image_embeds": {"image_grid_thw": "AAAA"}}),
+            json!({"type": "text", "text": "x", "prompt_embeds": ["AAAA"]}),
+            json!({"type": "audio_embeds", "audio_embeds": null}),
+            json!({"video": {"Video_Embeds": "AAAA"}}),
+        ] {
+            for message in [
+                json!({"role": "user", "content": [part]}),
+                json!({"role": "tool", "content": part}),
+                json!({"role": "user", "content": "x", "more": [part]}),
+            ] {
+                let request = json!({"messages": [message]}).to_string();
+                let error = rebuilt(&request).expect_err(&request);
+                assert!(error.contains("embeddings reach into the server"), "{error}");
+            }
+        }
+        let out = rebuilt(r#"{"prompt":"x","image_embeds":"A","prompt_embeds":["A"]}"#);
+        assert_eq!(out.expect("passes").as_object().map(serde_json::Map::len), Some(2));
+        let words = json!({"messages": [{"role": "user", "content": "image_embeds"},
+            {"role": "assistant", "tool_calls": [{"function": {"arguments": {"type": "embeds"}}}]}]});
+        assert!(rebuilt(&words.to_string()).is_ok(), "words and arguments of calls are no parts");
+    }
+
+    #[test]
+    fn patterns_of_schemas_are_bounded_wherever_they_stand() {
+        let tool = |schema: Value| json!({"tools": [{"type": "function", "function": {"name": "x", "parameters": schema}}]});
+        let bad = "(a{1000}){1000}";
+        for request in [
+            tool(json!({"properties": {"x": {"pattern": bad}}})),
+            tool(json!({"$defs": {"x": {"anyOf": [{"items": {"patternProperties": {bad: {}}}}]}}})),
+            tool(json!({"patternProperties": {"a": {"pattern": bad}}})),
+            json!({"response_format": {"type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"propertyNames": {"pattern": bad}}}}}),
+            json!({"response_format": {"type": "json_object", "schema": {"pattern": bad}}}),
+        ] {
+            let error = rebuilt(&request.to_string()).expect_err("refused");
+            assert!(error.contains("pattern"), "{error}");
+        }
+        let many: Vec<_> = (0..50).map(|_| json!({"pattern": "a{1,9000}"})).collect();
+        assert!(rebuilt(&tool(json!({"anyOf": many})).to_string()).is_err(), "all count together");
+        let fine = json!({"properties": {
+            "pattern": {"type": "string", "pattern": "^[a-z0-9]+(?:-[a-z0-9]+)*$"},
+            "glob": {"type": "string", "default": "(((("}}, "patternProperties": {"^x-": {}}});
+        assert!(rebuilt(&tool(fine).to_string()).is_ok());
+        let other = json!({"response_format": {"type": "regex", "value": bad}}).to_string();
+        assert!(rebuilt(&other).expect_err("refused").contains("`regex`"));
     }
 
     #[test]

@@ -4,7 +4,44 @@
 //! deletes models under `/api`, LM Studio loads them, vLLM can be put to sleep. `/v1/responses`
 //! is left out on purpose: its tools make the *server* call addresses that the request names.
 
-use http::{HeaderMap, Method, Uri, Version, header};
+use http::request::Parts;
+use http::{Method, Version, header};
+
+/// Longer than the first line of any request that passes.
+const LONGEST_LINE: usize = 1024;
+
+/// The target of a request as it stood on the wire. The parser of requests drops a fragment (`#x`)
+/// before anybody could compare it.
+#[derive(Clone, Debug)]
+pub struct Target(String);
+
+/// The first line of a connection, as far as it has come.
+#[derive(Debug, Default)]
+pub struct FirstLine {
+    bytes: Vec<u8>,
+    whole: bool,
+}
+
+impl FirstLine {
+    pub fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                _ if self.whole || self.bytes.len() > LONGEST_LINE => return,
+                // Parsers skip empty lines in front of a request.
+                b'\r' | b'\n' if self.bytes.is_empty() => {}
+                b'\n' => self.whole = true,
+                byte => self.bytes.push(*byte),
+            }
+        }
+    }
+
+    /// The target; nothing where the line is too long or has not three parts.
+    pub fn target(&self) -> Option<Target> {
+        let line = std::str::from_utf8(&self.bytes).ok().filter(|_| self.whole)?;
+        let [_method, target, _version] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        Some(Target(target.to_owned()))
+    }
+}
 
 /// What a request may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,38 +57,46 @@ pub enum Route<'a> {
 /// What passes, for the message to those that do not.
 pub const ALLOWED: &str = "POST /v1/chat/completions, POST /v1/completions and GET /v1/models";
 
-/// The bytes of the path must be those of a route: no decoding and no normalising is done, so there
-/// is nothing that we and the server could understand differently.
-pub fn route<'a>(
-    method: &Method,
-    uri: &'a Uri,
-    version: Version,
-    headers: &HeaderMap,
-) -> Option<Route<'a>> {
-    // A proxy's request (`GET http://host/…`, `CONNECT host:port`) carries a scheme or authority.
-    if uri.scheme().is_some() || uri.authority().is_some() || uri.query().is_some() {
+/// The bytes of the target must be those of a route: no decoding and no normalising is done, so
+/// there is nothing that we and the server could understand differently.
+pub fn route(head: &Parts) -> Option<Route<'_>> {
+    if head.headers.contains_key(header::UPGRADE) || head.version > Version::HTTP_11 {
         return None;
     }
-    if headers.contains_key(header::UPGRADE) || version > Version::HTTP_11 {
-        return None;
-    }
-    match (method, uri.path()) {
+    match (&head.method, target(head)?) {
         (&Method::POST, "/v1/chat/completions") => Some(Route::Forward("/chat/completions")),
         (&Method::POST, "/v1/completions") => Some(Route::Forward("/completions")),
         (&Method::GET, "/v1/models") => Some(Route::Models),
-        (&Method::GET, path) => path.strip_prefix("/v1/models/").map(Route::Model),
+        (&Method::GET, target) => {
+            let id = target.strip_prefix("/v1/models/")?;
+            (!id.contains(['?', '#'])).then_some(Route::Model(id))
+        }
         _ => None,
     }
+}
+
+/// What was asked for, as it stood on the wire.
+pub fn target(head: &Parts) -> Option<&str> {
+    head.extensions.get().map(|Target(target)| target.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn passes(method: &str, uri: &str) -> bool {
-        let method = method.parse().expect("a method");
-        let Ok(uri) = uri.parse::<Uri>() else { return false };
-        route(&method, &uri, Version::HTTP_11, &HeaderMap::new()).is_some()
+    /// The head as the parser of requests leaves it, with what stood on the wire.
+    fn head(method: &str, target: &str) -> Option<Parts> {
+        let mut line = FirstLine::default();
+        for byte in format!("\r\n{method} {target} HTTP/1.1\r\nHost: x#y\r\n").bytes() {
+            line.push(&[byte]);
+        }
+        let mut request = http::Request::builder().method(method).uri(target).body(()).ok()?;
+        request.extensions_mut().insert(line.target()?);
+        Some(request.into_parts().0)
+    }
+
+    fn passes(method: &str, target: &str) -> bool {
+        head(method, target).is_some_and(|head| route(&head).is_some())
     }
 
     #[test]
@@ -80,6 +125,9 @@ mod tests {
             "/v1//chat/completions",
             "/v1/chat/completions?x=1",
             "/v1/chat/completions?",
+            "/v1/chat/completions#",
+            "/v1/chat/completions#x",
+            "/v1/chat/completions#/../../api/pull",
             "/v1/chat%2Fcompletions",
             "/%76%31/chat/completions",
             "/v1/chat/completions%00",
@@ -103,14 +151,21 @@ mod tests {
         for method in ["POST", "DELETE", "HEAD", "PUT"] {
             assert!(!passes(method, "/v1/models"), "{method}");
         }
+        for target in ["/v1/models#x", "/v1/models/org/name#x", "/v1/models/org/name?x"] {
+            assert!(!passes("GET", target), "{target}");
+        }
+        let long = format!("/v1/models/{}", "x".repeat(LONGEST_LINE));
+        assert!(!passes("GET", &long));
     }
 
     #[test]
     fn upgrades_and_other_protocols_do_not_pass() {
-        let uri = Uri::from_static("/v1/chat/completions");
-        let mut headers = HeaderMap::new();
-        assert!(route(&Method::POST, &uri, Version::HTTP_2, &headers).is_none());
-        headers.insert(header::UPGRADE, http::HeaderValue::from_static("websocket"));
-        assert!(route(&Method::POST, &uri, Version::HTTP_11, &headers).is_none());
+        let head = || head("POST", "/v1/chat/completions").expect("a head");
+        let mut other = head();
+        other.version = Version::HTTP_2;
+        assert!(route(&other).is_none());
+        let mut upgrade = head();
+        upgrade.headers.insert(header::UPGRADE, http::HeaderValue::from_static("websocket"));
+        assert!(route(&upgrade).is_none());
     }
 }

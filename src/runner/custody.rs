@@ -22,7 +22,7 @@ use crate::workspace::{
 #[derive(Debug)]
 pub struct Turn {
     pub lock: WriterLock,
-    _writer: Writer,
+    _writer: Option<Writer>,
 }
 
 /// Waits until nobody else writes to the workspace. A run that only reads needs no lock.
@@ -43,9 +43,11 @@ pub async fn lock(
     }
     let mut settling = 3;
     let locks = shared.host.locks();
-    let broken =
-        |source| End::Broken(Error::Io { what: "stand in line for the workspace", source });
-    let mut writer = shared.queue.write(&task.workspace).await.map_err(broken)?;
+    let mut writer = shared.queue.write(&task.workspace).await;
+    if let Err(error) = &writer {
+        // The lock alone keeps writers apart, in no order.
+        story.remark(&format!("this run stood in no line for its workspace: {error}"));
+    }
     let mut told = None;
     let mut attempts = 3;
     loop {
@@ -56,7 +58,10 @@ pub async fn lock(
             let engine = shared.config.engine.host.as_deref();
             shared.host.look_again(engine).await;
         }
-        let ahead = writer.ahead().await.map_err(broken)?;
+        let ahead = match &mut writer {
+            Ok(writer) => writer.ahead().await.unwrap_or_default(),
+            Err(_) => 0,
+        };
         let lock = match ahead {
             0 => WriterLock::try_lock(&locks, &task.workspace),
             _ => Ok(None),
@@ -73,7 +78,7 @@ pub async fn lock(
                 settle(shared, task, story).await;
                 continue;
             }
-            Ok(Some(lock)) => return Ok(Some(Turn { lock, _writer: writer })),
+            Ok(Some(lock)) => return Ok(Some(Turn { lock, _writer: writer.ok() })),
             Ok(None) => {}
             Err(error) => return Err(End::Broken(error.into())),
         }

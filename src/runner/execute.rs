@@ -88,7 +88,7 @@ async fn execute(mut job: Job) -> Report {
         story.remark(&told);
     }
     let place = match &lock {
-        Ok(_) => wait(&job, &mut story).await.map(Some),
+        Ok(_) => wait(&job, &mut story).await,
         Err(_) => Ok(None),
     };
     found.timing.queued_ms = found.lap.next();
@@ -175,16 +175,20 @@ async fn execute(mut job: Job) -> Report {
     report
 }
 
-async fn wait(job: &Job, story: &mut Story) -> Result<Place, End> {
-    tokio::select! {
+async fn wait(job: &Job, story: &mut Story) -> Result<Option<Place>, End> {
+    let entered = tokio::select! {
         biased;
-        reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
+        reason = job.canceller.cancelled() => return Err(End::Cancelled(reason)),
         place = job.shared.queue.enter(|ahead| {
             story.tell(EventKind::Queued { ahead, workspace: false });
-        }) => place.map_err(|source| {
-            End::Broken(Error::Io { what: "stand in line for a place", source })
-        }),
-    }
+        }) => place,
+    };
+    // A full disk is no reason to refuse work.
+    Ok(entered
+        .inspect_err(|error| {
+            story.remark(&format!("this run waited for no place among the others: {error}"));
+        })
+        .ok())
 }
 
 /// From having a place to the end of the work. Leaves the undoing to its caller.

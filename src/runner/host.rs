@@ -78,9 +78,10 @@ impl Host {
         std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Where the locks of all runs of this user are.
+    /// Where the locks of all runs of this user are: not in the runtime folder, which a shell, a
+    /// desktop and a service each may name otherwise.
     pub fn locks(&self) -> PathBuf {
-        self.runtime.join("locks")
+        self.state.join("locks")
     }
 
     /// What cannot be removed now is somebody's to see, but no reason to refuse work.

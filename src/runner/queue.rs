@@ -22,8 +22,8 @@ pub struct Place {
 
 impl Queue {
     /// Each process has its own opinion on the number of `places`, as its settings say.
-    pub fn new(runtime: &Path, places: usize) -> Self {
-        let lines = runtime.join("lines");
+    pub fn new(state: &Path, places: usize) -> Self {
+        let lines = state.join("lines");
         Self {
             line: Line::new(lines.join("places")),
             places,
@@ -100,9 +100,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_first_goes_first_and_knows_its_place() {
-        let runtime = tempfile::tempdir().expect("temp");
+        let state = tempfile::tempdir().expect("temp");
         // Each as if in a process of its own.
-        let queue = || Queue::new(runtime.path(), 1);
+        let queue = || Queue::new(state.path(), 1);
         let first = queue().enter(|_| panic!("there is a place")).await.expect("a place");
         let told = Arc::new(Mutex::new(Vec::new()));
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -132,8 +132,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_who_leaves_the_line_makes_room() {
-        let runtime = tempfile::tempdir().expect("temp");
-        let queue = Queue::new(runtime.path(), 1);
+        let state = tempfile::tempdir().expect("temp");
+        let queue = Queue::new(state.path(), 1);
         let first = queue.enter(|_| ()).await.expect("a place");
         let gone = tokio::time::timeout(Duration::from_millis(50), queue.enter(|_| ()));
         assert!(gone.await.is_err());
@@ -143,8 +143,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_goes_by_its_own_number_of_places() {
-        let runtime = tempfile::tempdir().expect("temp");
-        let (one, two) = (Queue::new(runtime.path(), 1), Queue::new(runtime.path(), 2));
+        let state = tempfile::tempdir().expect("temp");
+        let (one, two) = (Queue::new(state.path(), 1), Queue::new(state.path(), 2));
         let _first = one.enter(|_| panic!("there is a place")).await.expect("a place");
         let second = two.enter(|_| panic!("there are two places")).await.expect("a place");
         let refused = tokio::time::timeout(Duration::from_millis(50), one.enter(|_| ()));
@@ -154,10 +154,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_was_removed_is_stood_in_again() {
-        let runtime = tempfile::tempdir().expect("temp");
-        let queue = Queue::new(runtime.path(), 1);
+        let state = tempfile::tempdir().expect("temp");
+        let queue = Queue::new(state.path(), 1);
         let first = queue.enter(|_| ()).await.expect("a place");
-        let lines = runtime.path().join("lines");
+        let lines = state.path().join("lines");
         let waiting = queue.enter(|_| std::fs::remove_dir_all(&lines).expect("removed"));
         let place = tokio::time::timeout(Duration::from_secs(5), waiting);
         let place = place.await.expect("in time").expect("a place");
@@ -168,12 +168,12 @@ mod tests {
 
     #[tokio::test]
     async fn writers_wait_for_those_above_and_below_and_for_no_others() {
-        let runtime = tempfile::tempdir().expect("temp");
+        let state = tempfile::tempdir().expect("temp");
         let keep = tempfile::tempdir().expect("temp");
         let root = keep.path().canonicalize().expect("real");
         std::fs::create_dir_all(root.join("a/b")).expect("made");
         std::fs::create_dir_all(root.join("ab")).expect("made");
-        let queue = Queue::new(runtime.path(), 1);
+        let queue = Queue::new(state.path(), 1);
         let stand = async |path: &str| {
             let path = WorkspacePath::check(Some(&root.join(path)), &root, &[]).expect("checked");
             queue.write(&path).await.expect("in line")

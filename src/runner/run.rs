@@ -67,7 +67,7 @@ impl Runner {
             shared: Arc::new(Shared {
                 trust: Trust::new(&state),
                 host: Host::new(&runtime, &state),
-                queue: Queue::new(&runtime, places),
+                queue: Queue::new(&state, places),
                 runtime,
                 state,
                 options,

@@ -11,8 +11,8 @@ use super::{
     AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt, SOCKETS, WORKSPACE,
 };
 use crate::engine::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as EngineMount, MountType,
-    MountVolumeOptions, ResourcesUlimits,
+    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+    Mount as EngineMount, MountType, MountVolumeOptions, ResourcesUlimits,
 };
 use crate::engine::{Engine, Exit};
 use crate::text::one_line;
@@ -278,6 +278,8 @@ fn host_config(policy: &Policy) -> HostConfig {
         mounts: Some(policy.mounts.iter().map(engine_mount).collect()),
         log_config: Some(HostConfigLogConfig { typ: Some(policy.log_driver.into()), config: None }),
         ipc_mode: Some("private".into()),
+        // Engines on cgroup v1 give the host's unless they are asked.
+        cgroupns_mode: policy.cgroup_namespace.parse::<HostConfigCgroupnsModeEnum>().ok(),
         // PID 1 is our own guest, which reaps and ends by itself; a second init would only stand
         // between it and its signals.
         init: Some(false),

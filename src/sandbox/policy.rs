@@ -144,6 +144,8 @@ pub struct Policy {
     /// Always false: no published port, no device, no engine socket, no host environment.
     pub host_access: bool,
     pub log_driver: &'static str,
+    /// Always `private`: what is around the sandbox's own control group has no name inside.
+    pub cgroup_namespace: &'static str,
     pub hostname: &'static str,
 }
 
@@ -231,6 +233,7 @@ impl Policy {
             mounts,
             host_access: false,
             log_driver: "none",
+            cgroup_namespace: "private",
             hostname: "sandbox",
         }
     }

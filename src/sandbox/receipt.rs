@@ -30,6 +30,10 @@ pub struct Receipt {
     #[schemars(skip)]
     pub workspace_mounts: Vec<MountSeen>,
     pub hostname: String,
+    /// The control groups that the sandbox sees itself in, as the kernel names them: `/` in a
+    /// namespace of its own.
+    #[serde(default)]
+    pub cgroups: Vec<String>,
     /// The kernel inside is gVisor's own, which shows less of itself.
     #[serde(default)]
     pub gvisor: bool,
@@ -135,6 +139,10 @@ impl Receipt {
             self.core_limit.map_or(unseen, |limit| limit == 0),
             format!("core dump limit is {:?}", self.core_limit),
         );
+        hold(
+            unseen || (!self.cgroups.is_empty() && self.cgroups.iter().all(|name| name == "/")),
+            format!("control groups {:?} instead of a namespace of its own", self.cgroups),
+        );
         for path in &self.writable_mounts {
             let allowed = ["/dev/shm", "/dev/mqueue", "/dev", "/dev/pts"].contains(&path.as_str())
                 || policy.tmpfs.iter().any(|tmpfs| tmpfs.path == path)
@@ -204,6 +212,7 @@ pub(super) mod tests {
             writable_mounts: vec!["/tmp".into(), "/home/agent".into(), "/dev/shm".into()],
             workspace_mounts: Vec::new(),
             hostname: "sandbox".into(),
+            cgroups: vec!["/".into()],
             gvisor: false,
         }
     }
@@ -252,6 +261,7 @@ pub(super) mod tests {
             ("swap", |r| r.limits.memory_swap = Some(u64::MAX)),
             ("processor", |r| r.limits.cpu = None),
             ("core dump", |r| r.core_limit = None),
+            ("control groups", |r| r.cgroups.push("/docker/x".into())),
             ("/etc", |r| r.writable_mounts.push("/etc".into())),
             ("/tmp", |r| r.tmpfs[0].size_kb = None),
         ];

@@ -5,27 +5,67 @@
 //! and shares the keys of all folders above. A container can outlive its owner for a moment, so
 //! what a crashed run left is to be reaped before a lock is relied upon.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
 use super::{GuardError, WorkspacePath};
-use crate::files::open_locked;
+use crate::files::{lockable, open_locked, try_lock};
 
 /// The right to write to a workspace; dropping it gives it back.
 #[derive(Debug)]
 pub struct WriterLock {
     identity: (u64, u64),
-    /// Held open: closing them is the unlocking.
-    _keys: Vec<File>,
+    _keys: Keys,
+}
+
+/// Held open: closing them is the unlocking.
+#[derive(Debug)]
+struct Keys {
+    folder: PathBuf,
+    files: Vec<File>,
+}
+
+impl Drop for Keys {
+    /// Gives the keys back and removes all files of the folder that nobody holds.
+    fn drop(&mut self) {
+        let turn = turn(&self.folder);
+        self.files.clear();
+        if let Err(error) = turn.and_then(|_turn| tidy(&self.folder)) {
+            tracing::debug!("locks stay in {}: {error}", self.folder.display());
+        }
+    }
+}
+
+/// Waits for the turn at making and removing files of locks, a matter of microseconds: a file is
+/// never removed between another one's opening and locking it.
+fn turn(folder: &Path) -> io::Result<File> {
+    let turn = File::open(folder)?;
+    rustix::fs::flock(&turn, FlockOperation::LockExclusive)?;
+    Ok(turn)
+}
+
+fn tidy(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        // What cannot be opened is no file of ours.
+        if path.extension().is_some_and(|ending| ending == "lock")
+            && let Ok(file) = lockable().open(&path)
+            && try_lock(&file, FlockOperation::NonBlockingLockExclusive)?
+        {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 impl WriterLock {
     /// Takes the lock, or nothing when another run writes to the workspace, to a folder above or
     /// to one below. `folder` must be the same for all processes that are to see each other; its
-    /// files are empty, one for each folder that was ever locked, and stay.
+    /// files are empty, one for each folder that is locked.
     pub fn try_lock(folder: &Path, workspace: &WorkspacePath) -> Result<Option<Self>, GuardError> {
         let lock = Self::try_folder(folder, workspace.path(), workspace.identity())?;
         // What was locked must be what is there now.
@@ -43,7 +83,10 @@ impl WriterLock {
             .mode(0o700)
             .create(folder)
             .map_err(|source| GuardError::io("make the folder of locks", folder, source))?;
-        let mut keys = Vec::new();
+        let mut keys = Keys { folder: folder.to_owned(), files: Vec::new() };
+        // Ends before the keys do, which wait for it.
+        let _turn = turn(folder)
+            .map_err(|source| GuardError::io("wait for the folder of locks", folder, source))?;
         // Nobody waits for a key while holding another, so no order could end in a deadlock.
         for above in path.ancestors().skip(1) {
             let found = above
@@ -51,15 +94,15 @@ impl WriterLock {
                 .map_err(|source| GuardError::io("look at the folder", above, source))?;
             let key = (found.dev(), found.ino());
             match hold(folder, key, FlockOperation::NonBlockingLockShared)? {
-                Some(file) => keys.push(file),
+                Some(file) => keys.files.push(file),
                 None => return Ok(None),
             }
         }
-        let own = hold(folder, identity, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(own.map(|file| {
-            keys.push(file);
-            Self { identity, _keys: keys }
-        }))
+        match hold(folder, identity, FlockOperation::NonBlockingLockExclusive)? {
+            Some(file) => keys.files.push(file),
+            None => return Ok(None),
+        }
+        Ok(Some(Self { identity, _keys: keys }))
     }
 
     pub(super) fn is_of(&self, workspace: &WorkspacePath) -> bool {
@@ -153,20 +196,51 @@ mod tests {
     }
 
     #[test]
-    fn locks_are_as_many_as_folders_and_never_links() {
+    fn files_of_locks_go_with_the_last_who_holds_them_and_are_never_links() {
         let ground = Ground::new();
-        for _ in 0..20 {
-            assert!(ground.lock("a").is_some());
-        }
         let locks = ground.locks.path().join("new");
-        let names: Vec<_> = fs::read_dir(&locks).expect("list").flatten().collect();
-        assert_eq!(names.len(), ground.root.join("a").ancestors().count());
-        for entry in names {
-            fs::remove_file(entry.path()).expect("remove");
-            std::os::unix::fs::symlink("/dev/null", entry.path()).expect("link");
-        }
+        let files = || fs::read_dir(&locks).expect("list").count();
+        let above = ground.root.join("a").ancestors().count();
+        let held = ground.lock("a/b").expect("free");
+        assert_eq!(files(), above + 1);
+        // What a killed process left, and an attempt that got nowhere.
+        fs::write(locks.join("1-2.lock"), "").expect("write");
+        assert!(ground.lock("a/b/c").is_none() && ground.lock("a").is_none());
+        assert_eq!(files(), above + 1);
+        let sibling = ground.lock("a/other").expect("siblings are apart");
+        drop(held);
+        assert_eq!(files(), above + 1);
+        drop(sibling);
+        assert_eq!(files(), 0);
+
+        let identity = ground.workspace("a").identity();
+        let link = locks.join(format!("{:x}-{:x}.lock", identity.0, identity.1));
+        std::os::unix::fs::symlink("/dev/null", link).expect("link");
         let refused = WriterLock::try_lock(&locks, &ground.workspace("a")).expect_err("a link");
         assert!(refused.to_string().starts_with("take the lock `"), "{refused}");
+    }
+
+    #[test]
+    fn two_never_hold_a_lock_at_once_while_its_file_comes_and_goes() {
+        let ground = Ground::new();
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        let taken = std::sync::atomic::AtomicUsize::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        if let Some(_held) = ground.lock("a") {
+                            assert_eq!(inside.fetch_add(1, order), 0, "two at once");
+                            taken.fetch_add(1, order);
+                            std::thread::yield_now();
+                            inside.fetch_sub(1, order);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.load(order) > 0);
     }
 
     #[test]

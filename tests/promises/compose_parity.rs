@@ -167,6 +167,7 @@ fn settings(container: &str) -> Value {
         "User": config["User"],
         "Hostname": config["Hostname"],
     });
+    // `CgroupnsMode` is left out: ours is always private, and Compose 1 has no word for it.
     for key in [
         "Privileged",
         "ReadonlyRootfs",
@@ -175,7 +176,6 @@ fn settings(container: &str) -> Value {
         "IpcMode",
         "UTSMode",
         "UsernsMode",
-        "CgroupnsMode",
         "Memory",
         "MemorySwap",
         "NanoCpus",

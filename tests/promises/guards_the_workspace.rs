@@ -1,6 +1,7 @@
 //! What a tool on the host would run or trust cannot be planted, whether it was there or not, and
 //! the workspace is left without a trace of ours.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::process::Command;
 
 use serde_json::Value;
@@ -121,6 +122,75 @@ async fn one_run_at_a_time_writes_to_a_workspace_and_readers_do_not_wait() {
     product.check_nothing_left().await;
 }
 
+/// A shell, a desktop and a service each name a runtime folder of their own.
+#[tokio::test]
+async fn writers_and_places_are_seen_from_other_runtime_folders() {
+    let gate = Gate::default();
+    let held = Answer::new([Part::Text("First.".into())]).behind(&gate);
+    let model = Model::start(Script::bash("echo one >>log").then(held)).await;
+    let product = Product::with_model(&model).await.config("[limits]\nconcurrency = 1\n");
+    let workspace = Workspace::new();
+    let first = product.start_run(&workspace, ["--json", "go"]);
+    model.step(2).await;
+
+    let elsewhere = product.folder("elsewhere");
+    std::fs::DirBuilder::new().mode(0o700).create(&elsewhere).expect("a folder");
+    let quick = Model::start(Script::say("Second.")).await;
+    let start = |mode: &str| {
+        let mut command = product.command(["run", "--events", "--mode", mode, "go"]);
+        command.args(["--model-url", &quick.url()]).current_dir(workspace.path());
+        command.env("XDG_RUNTIME_DIR", &elsewhere);
+        product.start(command)
+    };
+    let writer = start("direct");
+    writer.stdout.says("waiting for another run").await;
+    let reader = start("read-only");
+    reader.stdout.says("queued").await;
+    assert!(quick.steps().is_empty(), "neither has begun");
+    gate.open();
+    for run in [first, writer, reader] {
+        run.wait().await.assert_code(0);
+    }
+    let locks = product.folder("state/locks").read_dir().expect("a folder").count();
+    assert_eq!(locks, 0, "the locks' files are tidied");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_rebase_that_an_agent_left_unfinished_is_not_gone_on_with() {
+    let workspace = Workspace::new();
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "safe.directory=*", "-c", "user.name=a", "-c", "user.email=a@b"]);
+        command.args(args).current_dir(workspace.path()).output().expect("git on the host")
+    };
+    for args in [&["init", "-q"][..], &["commit", "-q", "--allow-empty", "-m", "one"]] {
+        assert!(git(args).status.success());
+    }
+    workspace.hand_over();
+    let script = "
+        git init -q new
+        for repository in . new; do
+            cd $repository
+            for message in two three; do git commit -q --allow-empty -m $message; done
+            git -c sequence.editor=\"printf 'break\\nexec touch /tmp/pwned pwned\\n' >\" rebase -qi HEAD~1
+            test -f .git/rebase-merge/git-rebase-todo && echo stopped
+            cd /workspace
+        done
+    ";
+    let (seen, report) = run(&workspace, script).await;
+    assert_eq!(seen.matches("stopped").count(), 2, "{seen}");
+    let moved = report["workspace"]["swept"]["moved"].to_string();
+    for repository in ["", "new/"] {
+        let state = format!("{repository}.git/rebase-merge");
+        assert!(moved.contains(&state) && !workspace.has(&state), "{moved}");
+        let folder = workspace.at(repository);
+        let told = git(&["-C", &folder.display().to_string(), "rebase", "--continue"]);
+        assert!(!told.status.success(), "{told:?}");
+        assert!(!folder.join("pwned").exists());
+    }
+}
+
 #[tokio::test]
 async fn what_a_killed_server_left_in_a_workspace_goes_with_the_next_start() {
     let gate = Gate::default();
@@ -154,10 +224,7 @@ async fn a_run_ends_when_the_host_takes_a_protection_away() {
     };
     git(&["init", "-q", "."]);
     git(&["config", "credential.helper", "mine"]);
-    let (uid, gid) = crate::common::workspace::person();
-    crate::common::workspace::walk(workspace.path(), &mut |path| {
-        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).expect("chown");
-    });
+    workspace.hand_over();
     let script =
         "for i in $(seq 1 600); do git config core.fsmonitor evil 2>/dev/null; sleep 0.1; done";
     let model = Model::start(Script::bash(script).then(Reply::say("Never."))).await;

@@ -24,6 +24,7 @@ const LOOK: &str = r#"
     echo tmp_bytes $(stat -f -c '%b %S' /tmp | awk '{ print $1 * $2 }')
     echo home_bytes $(stat -f -c '%b %S' "$HOME" | awk '{ print $1 * $2 }')
     echo hostname $(cat /proc/sys/kernel/hostname)
+    echo cgroups $(cut -d: -f3 /proc/self/cgroup | sort -u)
     echo engine_sockets $(find / -xdev \( -name docker.sock -o -name podman.sock \) 2>/dev/null | wc -l)
     echo setuid $(find / -xdev -perm /6000 -type f 2>/dev/null | wc -l)
     echo devices $(find /dev -xdev \( -type b -o -type c \) | sort | tr '\n' ' ')
@@ -158,10 +159,12 @@ fn there_is_no_way_out(seen: &Seen) {
         ("PidMode", &[""][..]),
         ("UTSMode", &[""]),
         ("IpcMode", &["private", "none"]),
-        ("CgroupnsMode", &["", "private", "host"]),
+        ("CgroupnsMode", &["private"]),
     ] {
         assert!(allowed.iter().any(|mode| host[key] == *mode), "{key}: {}", host[key]);
     }
+    assert_eq!(policy["cgroup_namespace"], "private");
+    assert_eq!(seen.inside("cgroups"), "/", "no name of what is around it");
     assert!(!config["Env"].to_string().contains("host-value"), "{}", config["Env"]);
 
     assert!(!seen.outside.to_string().contains("docker.sock"), "{:#}", seen.outside);
@@ -287,6 +290,7 @@ fn the_receipt_says_the_same(seen: &Seen) {
     assert_eq!(receipt["seccomp"], 2);
     assert_eq!(receipt["root_read_only"], true);
     assert_eq!(receipt["interfaces"], json!(["lo"]));
+    assert_eq!(receipt["cgroups"], json!(["/"]));
     assert_eq!(receipt["capabilities"]["effective"], "0000000000000000");
 }
 

@@ -32,6 +32,8 @@ async fn other_paths_methods_and_proxying_are_refused_on_the_wire() {
         "POST /v1/%2e%2e/api/pull HTTP/1.1\r\nHost: x\r\n",
         "POST //v1/chat/completions HTTP/1.1\r\nHost: x\r\n",
         "POST /v1/chat/completions?x=1 HTTP/1.1\r\nHost: x\r\n",
+        "POST /v1/chat/completions#x HTTP/1.1\r\nHost: x\r\n",
+        "\r\n\nPOST /v1/chat/completions#/api/pull HTTP/1.1\r\nHost: x\r\n",
         "POST /v1/responses HTTP/1.1\r\nHost: x\r\n",
         "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n",
         "POST http://127.0.0.1/v1/chat/completions HTTP/1.1\r\nHost: x\r\n",

@@ -25,6 +25,8 @@ pub(super) enum Role {
     Common,
     /// In the folder of hooks of a git directory.
     Hook,
+    /// Of a rebase, merge or the like that is to be continued in a git directory.
+    Unfinished,
     /// Deeper than anybody looks, where anything of the above can be. A link leads there in one
     /// step.
     Deep,
@@ -201,8 +203,6 @@ impl<'a> Look<'a> {
         let what = match kind {
             FileType::RegularFile if stat.st_mode & 0o4000 != 0 => "setuid",
             FileType::RegularFile if stat.st_mode & 0o2000 != 0 => "setgid",
-            // Its commands run when a person continues it.
-            FileType::RegularFile if entry.name == "git-rebase-todo" => "unfinished rebase",
             FileType::RegularFile => return,
             FileType::Fifo => "fifo",
             FileType::Socket => "socket",
@@ -223,6 +223,22 @@ impl<'a> Look<'a> {
         !self.extra.is_empty()
             && fold_path(&folder.join(entry.name)).is_some_and(|path| self.extra.contains(&path))
     }
+}
+
+/// Whether this is state of git's that `--continue` goes by. A rebase's may name commands.
+fn is_unfinished(folded: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "cherry_pick_head",
+        "merge_autostash",
+        "merge_head",
+        "merge_mode",
+        "rebase-apply",
+        "rebase-merge",
+        "rebase_head",
+        "revert_head",
+        "sequencer",
+    ];
+    NAMES.contains(&folded) || folded.starts_with("bisect_")
 }
 
 impl Visitor for Look<'_> {
@@ -273,6 +289,7 @@ impl Visitor for Look<'_> {
                 "hooks" | "modules" | "worktrees" if kind != FileType::Directory => {
                     Some(Role::GitLink)
                 }
+                name if is_unfinished(name) => Some(Role::Unfinished),
                 _ => None,
             };
             if let Some(role) = part

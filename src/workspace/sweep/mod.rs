@@ -5,10 +5,11 @@
 //! any more, everything is looked at once more, and what is of that kind and new goes into the
 //! run's record. A repository that the run made stays one, without whatever would run programs.
 //!
-//! Not swept are: `.gitmodules` and `.gitattributes`, which do nothing by themselves (git takes no
-//! commands from the first, and the second only names filters that must be in the settings),
-//! and a rebase that was left unfinished, whose commands run when a person continues it; that one
-//! is told as odd.
+//! A rebase, merge or the like that the run left unfinished goes too: its commands would run when a
+//! person continues it.
+//!
+//! Not swept are `.gitmodules` and `.gitattributes`, which do nothing by themselves: git takes no
+//! commands from the first, and the second only names filters that must be in the settings.
 
 mod find;
 pub(super) mod harmless;
@@ -95,8 +96,7 @@ pub struct SweptItem {
 pub struct Odd {
     /// Relative to the workspace.
     pub path: String,
-    /// `setuid`, `setgid`, `fifo`, `socket`, `device`, `unfinished rebase`, `closed folder` or
-    /// `unknown`.
+    /// `setuid`, `setgid`, `fifo`, `socket`, `device`, `closed folder` or `unknown`.
     pub what: String,
 }
 
@@ -276,6 +276,7 @@ impl Sweep<'_> {
             Role::Settings => "git on the host would do what it says",
             Role::Common => "it leads git to other settings",
             Role::Hook => "git on the host would run it",
+            Role::Unfinished => "git on the host would go on with it",
             Role::Deep => "it lies too deep to be looked into",
         };
         self.swept.moved.push(SweptItem {

@@ -280,7 +280,6 @@ fn odd_things_are_told_and_left() {
     let swept = ground.after(|ground| {
         setuid("new", 0o4755);
         setuid("d/group", 0o2755);
-        ground.write("r/.git/rebase-merge/git-rebase-todo", "exec x\n");
         let fifo = ground.at("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, rustix::fs::Mode::RWXU, 0)
             .expect("fifo");
@@ -294,13 +293,7 @@ fn odd_things_are_told_and_left() {
     odd.sort_unstable();
     assert_eq!(
         odd,
-        [
-            ("d/group", "setgid"),
-            ("new", "setuid"),
-            ("pipe", "fifo"),
-            ("r/.git/rebase-merge/git-rebase-todo", "unfinished rebase"),
-            ("socket", "socket"),
-        ]
+        [("d/group", "setgid"), ("new", "setuid"), ("pipe", "fifo"), ("socket", "socket"),]
     );
     assert!(swept.moved.is_empty() && ground.at("pipe").exists());
 }
@@ -343,4 +336,51 @@ fn what_the_user_had_set_outlives_a_change_of_the_file() {
     let note = swept.moved[0].note.as_deref().expect("a note");
     assert!(note.starts_with("written anew, nothing dropped"), "{note}");
     assert!(ground.kept(".git/config.swept").exists(), "its comments are in the record");
+}
+
+#[test]
+fn what_git_would_go_on_with_goes_unless_it_was_there_before() {
+    let ground = Ground::new();
+    let stop = |repository: &str, todo: &str| {
+        let editor = format!("sequence.editor=printf '{todo}' >");
+        ground.git(repository, &["-c", &editor, "rebase", "-qi", "HEAD~1"]);
+    };
+    for repository in ["mine", "changed", "rebased", "merged", "searched"] {
+        ground.git("", &["init", "-q", "-b", "main", repository]);
+        for message in ["one", "two"] {
+            ground.git(repository, &["commit", "-q", "--allow-empty", "-m", message]);
+        }
+        ground.git(repository, &["branch", "other", "HEAD~1"]);
+    }
+    stop("mine", "break\n");
+    stop("changed", "break\n");
+    let swept = ground.after(|ground| {
+        ground.write("changed/.git/rebase-merge/git-rebase-todo", "exec touch ../witness\n");
+        stop("rebased", "break\\nexec touch ../witness\\n");
+        ground.git("merged", &["switch", "-q", "other"]);
+        ground.git("merged", &["commit", "-q", "--allow-empty", "-m", "three"]);
+        ground.git("merged", &["merge", "-q", "--no-commit", "--no-ff", "main"]);
+        ground.git("searched", &["bisect", "start"]);
+        // No state of git's: nothing there is a repository.
+        ground.write("notes/rebase-merge/git-rebase-todo", "exec x\n");
+    });
+    let mut found = paths(&swept);
+    found.retain(|path| !path.contains("/.git/BISECT_"));
+    assert_eq!(
+        found,
+        [
+            "changed/.git/rebase-merge/git-rebase-todo",
+            "merged/.git/MERGE_HEAD",
+            "merged/.git/MERGE_MODE",
+            "rebased/.git/rebase-merge/",
+        ]
+    );
+    assert!(swept.moved.iter().all(|item| item.why == "git on the host would go on with it"));
+    let todo = ground.kept("rebased/.git/rebase-merge/git-rebase-todo.swept");
+    assert!(fs::read_to_string(todo).expect("kept").contains("exec touch"));
+    ground.git("mine", &["rebase", "--continue"]);
+    for repository in ["rebased", "merged", "searched"] {
+        let told = ground.git(repository, &["status"]);
+        assert!(!told.contains("rebas") && !told.contains("merg") && !told.contains("bisect"));
+    }
 }

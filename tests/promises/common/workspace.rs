@@ -1,6 +1,6 @@
 //! A folder to work in, owned by a person who is not root.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -48,6 +48,12 @@ impl Workspace {
 
     pub fn has(&self, name: &str) -> bool {
         self.at(name).symlink_metadata().is_ok()
+    }
+
+    /// Makes everything inside the owner's, such as what the tester's own git has made.
+    pub fn hand_over(&self) {
+        let (uid, gid) = self.owner();
+        walk(self.path(), &mut |path| lchown(path, Some(uid), Some(gid)).expect("chown"));
     }
 
     /// Names of everything inside, sorted.

@@ -1,5 +1,6 @@
 //! The tool for the Tools page, loaded by `Open WebUI`'s own loader.
 
+
 use super::*;
 
 struct Chat {
