@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::common::webui::Python;
 use crate::common::{
