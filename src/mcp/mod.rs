@@ -30,6 +30,7 @@ mod prompts;
 mod questions;
 mod resources;
 mod result;
+mod roots;
 mod serve;
 mod server;
 mod session;

@@ -45,7 +45,7 @@ pub fn start(
         .arg0(env!("CARGO_PKG_NAME"))
         .args(verbosity())
         .arg("own")
-        .current_dir(&shared.folder)
+        .current_dir(shared.folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
