@@ -21,6 +21,7 @@ mod complete;
 mod elicit;
 mod ending;
 mod http;
+mod incoming;
 mod logs;
 mod many;
 mod next;

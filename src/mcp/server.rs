@@ -154,7 +154,7 @@ impl ServerHandler for Server {
         // Who asked for the background wants the run's id and no task.
         let as_task = request.name == tools::RUN
             && tasks::are_known(&context)
-            && arguments.get("background").is_none_or(|background| background != true);
+            && !tools::is_yes(arguments.get("background"));
         let call = tools::call(&request.name, self.session.at(&context), arguments, context)?;
         // rmcp forgets a handler that panics, and the host would wait for ever.
         let call = AssertUnwindSafe(call).catch_unwind();

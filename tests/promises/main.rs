@@ -54,3 +54,4 @@ mod takes_a_one_mebibyte_task;
 mod times_out;
 mod two_at_once;
 mod verifies;
+mod what_hosts_send;
