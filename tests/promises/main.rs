@@ -27,6 +27,7 @@ mod hostile_task_text;
 mod http_door;
 mod http_lives;
 mod http_metrics;
+mod http_odd_clients;
 mod http_protocol;
 mod install;
 mod install_clients;
