@@ -26,13 +26,11 @@ pub fn agent_line(bytes: &[u8]) {
     harmless(&text::clean(&line));
 }
 
-/// Nothing that steers a terminal or turns text around.
+/// Nothing that steers a terminal, turns text around or is not seen.
 fn harmless(text: &str) {
-    let bad = text.chars().find(|c| {
-        (c.is_control() && !['\n', '\t'].contains(c))
-            || ('\u{202a}'..='\u{202e}').contains(c)
-            || ('\u{2066}'..='\u{2069}').contains(c)
-    });
+    let bad = text
+        .chars()
+        .find(|c| (c.is_control() && !['\n', '\t'].contains(c)) || text::is_invisible(*c));
     assert_eq!(bad, None, "{text:?}");
 }
 

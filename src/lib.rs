@@ -35,8 +35,8 @@
 //! | [`engine`] | the Docker Engine API | policy |
 //! | [`config`] | every setting, its default and its source | what a setting does |
 //!
-//! Imports run one way, top to bottom of this table. `ids`, `text` and `files` are the ground that all
-//! rooms stand on.
+//! Imports run one way, top to bottom of this table. `ids`, `text`, `files` and `stderr` are the ground
+//! that all rooms stand on.
 
 pub mod agent;
 pub mod cli;
@@ -53,5 +53,6 @@ pub mod model;
 pub mod runner;
 pub mod sandbox;
 pub mod session;
+mod stderr;
 pub mod text;
 pub mod workspace;

@@ -145,12 +145,20 @@ fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     }
 }
 
-/// Bidirectional controls, zero-width marks, line separators, tags: nothing a reader sees, much
-/// that can hide or reorder what they read.
-fn is_invisible(c: char) -> bool {
+/// Returns true for a character that shows nothing. Such characters can hide or reorder what a reader
+/// sees, and carry words past them. Everything that Unicode calls "default ignorable" is here (variation selectors,
+/// joiners, fillers, soft hyphens, tags), and what shows nothing besides: line separators, marks of
+/// interlinear text, blanks of Braille and music.
+///
+/// It is also what forgiving file systems leave out of names.
+pub fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{061c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1107f}' | '\u{13430}'..='\u{13440}'
+        | '\u{16fe4}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d159}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -165,6 +173,17 @@ mod tests {
         assert_eq!(clean("a\u{9b}31mb"), "a31mb");
         assert_eq!(clean("a\0\u{8}b\u{202e}c\u{2066}"), "abc");
         assert_eq!(clean("one\r\ntwo\rthree\tfour"), "one\ntwo\nthree\tfour");
+    }
+
+    #[test]
+    fn nothing_is_left_that_shows_nothing() {
+        let hidden = "\u{fe00}\u{fe0f}\u{e0100}\u{e01ef}\u{e0041}\u{200b}\u{200c}\u{200d}\u{ad}\u{34f}\
+                      \u{115f}\u{1160}\u{3164}\u{ffa0}\u{2800}\u{17b4}\u{180b}\u{180e}\u{2063}\u{fff9}\
+                      \u{1d159}\u{1d173}\u{1bca0}";
+        assert_eq!(clean(&format!("a{hidden}b")), "ab");
+        assert_eq!(visible(&format!("a{hidden}b")).1, hidden.chars().count());
+        let shown = "é e\u{301} 你好 हिन्दी \u{a0}👍 \u{fffd}";
+        assert_eq!(clean(shown), shown);
     }
 
     #[test]

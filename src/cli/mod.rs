@@ -18,7 +18,7 @@ mod token;
 mod trust;
 mod view;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Effective, LoadOptions, Override, Trust, load, load_at, state_dir};
 use crate::runner::OwnerLog;
+use crate::stderr;
 
 /// Hand a coding task to a local agent in a fresh hardened container.
 ///
@@ -211,7 +212,7 @@ pub fn main() -> ExitCode {
             own::run(&log)
         })
     } else {
-        logging(cli.verbose, cli.quiet, std::io::stderr);
+        logging(cli.verbose, cli.quiet, || stderr::Writer);
         dispatch(&cli)
     };
     let code = match done {
@@ -221,6 +222,7 @@ pub fn main() -> ExitCode {
             if error.is::<Usage>() { USAGE } else { 1 }
         }
     };
+    stderr::flush();
     // Not by returning: the runtime may hold a thread that blocks on standard input for ever.
     std::process::exit(code.into())
 }
@@ -365,5 +367,5 @@ where
 
 /// Says something to the person at the terminal. A closed standard error is nobody's loss.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    stderr::write(format!("{text}\n").as_bytes());
 }

@@ -8,6 +8,7 @@ use super::{block_on, complain};
 use crate::config::{Config, LoadOptions};
 use crate::mcp::{Listen, serve_http, serve_stdio};
 use crate::runner::Runner;
+use crate::stderr;
 
 #[derive(Debug, Default, Args)]
 pub struct ServeArgs {
@@ -26,6 +27,9 @@ pub fn run(
     args: &ServeArgs,
     quiet: bool,
 ) -> anyhow::Result<u8> {
+    // A host may never read it, and has closed it perhaps; what breaks down is for the log too.
+    stderr::detach();
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let runner = Runner::new(config, options)?.detached();
     match args.http {
         Some(address) => {

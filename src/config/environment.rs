@@ -98,6 +98,11 @@ pub fn state_dir() -> Result<PathBuf, Error> {
     Environment::default().state_dir()
 }
 
+/// The project that a host works in, as Claude Code tells it to the programs that it starts.
+pub fn project_of_host() -> Option<PathBuf> {
+    Environment::default().folder("CLAUDE_PROJECT_DIR")
+}
+
 /// Where the sockets of running sandboxes live, made (mode 0700) if need be: below
 /// `XDG_RUNTIME_DIR` when that is a folder of ours, else in /tmp.
 pub fn runtime_dir() -> Result<PathBuf, Error> {

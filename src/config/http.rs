@@ -33,7 +33,8 @@ pub struct Http {
     pub sessions: usize,
     /// Seconds after which a session without a call and without a connection is forgotten.
     pub session_idle: u64,
-    /// Most connections at once; others wait to be accepted.
+    /// Most connections of clients at once; others wait. Without the token a connection has no part
+    /// in them.
     pub connections: usize,
     /// Seconds between two signs of life on an open stream.
     pub ping: u64,

@@ -17,7 +17,7 @@ mod units;
 mod validate;
 
 pub use domain::{Domain, Name, NotADomain, NotAName};
-pub use environment::{Environment, runtime_dir, state_dir};
+pub use environment::{Environment, project_of_host, runtime_dir, state_dir};
 pub use error::Error;
 pub use http::{Disconnect, Http};
 pub use keys::{Key, Kind, keys};

@@ -28,8 +28,10 @@ const OPEN_FOR: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Yes,
+    /// The person sent the form without the yes.
     No,
-    /// The person closed the question.
+    /// The question was declined or closed. Some hosts do so by themselves, so that it is no word of
+    /// a person's.
     Nothing,
     /// Nobody answered in time.
     TooLate,
@@ -47,7 +49,9 @@ impl Said {
         Some(match self {
             Self::Yes => return None,
             Self::No => ("declined", "the person said no".to_owned()),
-            Self::Nothing => ("not_answered", "the person closed the question".to_owned()),
+            Self::Nothing => {
+                ("not_answered", "the question was closed or declined without an answer".to_owned())
+            }
             Self::TooLate => ("not_answered", "the person did not answer in time".to_owned()),
             Self::NotAsked(why) => ("not_asked", format!("no person could be asked: {why}")),
             Self::Lost => {
@@ -84,8 +88,7 @@ pub(super) fn said(answer: &ElicitResult) -> Said {
                 _ => Said::NotAsked(format!("the host's answer has no `{ALLOW}`, true or false")),
             }
         }
-        ElicitationAction::Decline => Said::No,
-        ElicitationAction::Cancel => Said::Nothing,
+        ElicitationAction::Decline | ElicitationAction::Cancel => Said::Nothing,
         _ => Said::NotAsked("the host's answer is of a kind that is not known".to_owned()),
     }
 }
@@ -181,7 +184,8 @@ mod tests {
         assert_eq!(of(json!({"action": "accept", "content": {"allow": true}})), Said::Yes);
         for (answer, kind) in [
             (json!({"action": "accept", "content": {"allow": false}}), "declined"),
-            (json!({"action": "decline", "content": {"allow": true}}), "declined"),
+            (json!({"action": "decline", "content": {"allow": true}}), "not_answered"),
+            (json!({"action": "decline", "content": {"allow": false}}), "not_answered"),
             (json!({"action": "cancel", "content": {"allow": true}}), "not_answered"),
             (json!({"action": "accept"}), "not_asked"),
             (json!({"action": "accept", "content": {}}), "not_asked"),

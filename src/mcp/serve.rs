@@ -46,6 +46,8 @@ pub async fn serve_stdio(runner: Runner) -> Result<(), Error> {
              to run a task by hand: sandbox-mcp run \"task\""
         );
     }
+    // What the environment says of the project holds until the host says more.
+    runner.adopt([]);
     let (reader, writer) = rmcp::transport::io::stdio_pipes();
     let result = session(runner, reader, writer, stop).await;
     watcher.abort();

@@ -10,18 +10,19 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
     CompleteResult, CustomRequest, CustomResult, DiscoverResult, ErrorCode, ErrorData,
     GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Implementation,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
-    ServerConfig, SetLevelRequestMethod, SetLevelRequestParams, Tool, UpdateTaskParams,
+    InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, SetLevelRequestMethod,
+    SetLevelRequestParams, Tool, UpdateTaskParams,
 };
-use rmcp::service::RequestContext;
+use rmcp::service::{NotificationContext, RequestContext};
 use rmcp::{RoleServer, ServerHandler};
 
 use super::questions::Retry;
 use super::session::{Session, is_stateless};
 use super::tools;
 use super::transport::{self, Ends};
-use super::{complete, prompts, resources, result, tasks};
+use super::{complete, prompts, resources, result, roots, tasks};
 use crate::runner::Runner;
 
 /// Read by the host's model in every conversation: each word costs context.
@@ -79,6 +80,16 @@ impl ServerHandler for Server {
         ServerConfig::new(capabilities).with_server_info(name).with_instructions(INSTRUCTIONS)
     }
 
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        roots::learn_soon(&self.session, &context);
+        self.negotiate_initialize(&request)
+    }
+
     async fn discover(
         &self,
         _context: RequestContext<RoleServer>,
@@ -107,8 +118,9 @@ impl ServerHandler for Server {
     async fn list_resources(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
+        roots::learn(&self.session, &context).await;
         resources::list(&self.session.runner).await
     }
 
@@ -123,8 +135,9 @@ impl ServerHandler for Server {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
+        roots::learn(&self.session, &context).await;
         resources::read(&self.session.runner, request.uri).await.map(Into::into)
     }
 
@@ -137,10 +150,11 @@ impl ServerHandler for Server {
             context.extensions.insert(retry);
         }
         let arguments = request.arguments.unwrap_or_default();
+        roots::learn(&self.session, &context).await;
         // Who asked for the background wants the run's id and no task.
         let as_task = request.name == tools::RUN
             && tasks::are_known(&context)
-            && arguments.get("background").is_none_or(|background| background != true);
+            && !tools::is_yes(arguments.get("background"));
         let call = tools::call(&request.name, self.session.at(&context), arguments, context)?;
         // rmcp forgets a handler that panics, and the host would wait for ever.
         let call = AssertUnwindSafe(call).catch_unwind();
@@ -198,8 +212,9 @@ impl ServerHandler for Server {
     async fn complete(
         &self,
         request: CompleteRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
+        roots::learn(&self.session, &context).await;
         complete::of(&self.session.runner, request).await
     }
 
@@ -238,6 +253,10 @@ impl ServerHandler for Server {
             }
             _ => Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None)),
         }
+    }
+
+    async fn on_roots_list_changed(&self, _context: NotificationContext<RoleServer>) {
+        self.session.roots.have_changed().await;
     }
 
     async fn set_level(

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::asked::{About, Asked};
 use super::http::visit::Visit;
 use super::questions::Questions;
+use super::roots::Roots;
 use super::transport::Ends;
 use crate::runner::{CancelReason, Runner};
 
@@ -44,6 +45,8 @@ pub(super) struct Session {
     pub questions: Questions<About>,
     /// What persons were asked lately, in whatever way.
     pub asked: Asked,
+    /// The state of the question for the host's folders.
+    pub roots: Roots,
 }
 
 impl Session {
@@ -59,6 +62,7 @@ impl Session {
             looking: Arc::new(Semaphore::new(LOOKING)),
             questions: Questions::default(),
             asked: Asked::default(),
+            roots: Roots::default(),
         }
     }
 

@@ -1,34 +1,34 @@
 //! JSON-RPC messages, one on each line, between the host's pipe and rmcp.
 //!
 //! rmcp brings a line transport of its own. This one exists for what that one leaves open: the end
-//! of input is known at once, even while the service is busy or the host does not read; frames
-//! leave in the order in which they were sent; and a request that rmcp cannot understand is
-//! answered under its own id, so that no host waits for ever.
+//! of input is known at once, even while the service is busy; frames leave in the order in which
+//! they were sent; a request that rmcp cannot understand is answered under its own id, so that no
+//! host waits for ever; and a host that does not read its answers is held back.
+
+mod outgoing;
 
 use std::io;
 use std::sync::Arc;
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ErrorCode, ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage,
+    ClientJsonRpcMessage, ClientNotification, ErrorCode, ErrorData, JsonRpcMessage, RequestId,
+    ServerJsonRpcMessage,
 };
 use rmcp::transport::Transport;
 use serde_json::Value;
-use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::outgoing::{Backlog, Outgoing, broken, write_all};
+use super::incoming;
 use crate::text;
 
 /// Messages that may wait for the service; it takes them as fast as it can spawn handlers.
 const INCOMING: usize = 64;
-
-/// Refusals of bad lines that may wait for a host that does not read.
-const REFUSALS: usize = 64;
 
 /// A buffer that a huge message has grown beyond this is given back.
 const KEEP_BUFFER: usize = 1 << 20;
@@ -67,11 +67,11 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (frames, queue) = mpsc::unbounded_channel();
-    let outgoing = Outgoing { frames, refusals: Arc::new(Semaphore::new(REFUSALS)) };
+    let backlog = Arc::new(Backlog::default());
+    let (outgoing, queue) = Outgoing::new(backlog.clone());
     let (messages, incoming) = mpsc::channel(INCOMING);
     let read = read_all(BufReader::new(reader), longest, messages, outgoing.clone());
-    let write = write_all(writer, queue);
+    let write = write_all(writer, queue, backlog);
     // The guards speak up whatever the reason for the end, a panic included.
     let (read_guard, write_guard) =
         (ends.client_gone.clone().drop_guard(), ends.client_gone.clone().drop_guard());
@@ -101,6 +101,7 @@ impl Transport<RoleServer> for Lines {
         &mut self,
         item: ServerJsonRpcMessage,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        self.outgoing.backlog.answered(&item);
         let written = self.wanted(&item).then(|| self.outgoing.queue(&item, None));
         async move {
             match written {
@@ -131,8 +132,7 @@ impl Transport<RoleServer> for Lines {
             reader.abort();
             let _ = reader.await;
         }
-        let (nowhere, _) = mpsc::unbounded_channel();
-        self.outgoing.frames = nowhere;
+        self.outgoing.hang_up();
         match self.writer.take() {
             Some(writer) => writer.await.map_err(io::Error::other),
             None => Ok(()),
@@ -147,63 +147,6 @@ impl Lines {
             JsonRpcMessage::Notification(_) => !self.ends.client_gone.is_cancelled(),
             JsonRpcMessage::Error(answer) => answer.error.code != NO_ANSWER,
             _ => true,
-        }
-    }
-}
-
-fn broken() -> io::Error {
-    io::ErrorKind::BrokenPipe.into()
-}
-
-/// The way to the writer. Never waits, so that a host that does not read stops nothing but itself.
-#[derive(Clone, Debug)]
-struct Outgoing {
-    frames: mpsc::UnboundedSender<Frame>,
-    refusals: Arc<Semaphore>,
-}
-
-struct Frame {
-    line: Vec<u8>,
-    written: oneshot::Sender<io::Result<()>>,
-    /// Given back when the frame is written; bounds what a flood of bad lines can pile up.
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Outgoing {
-    fn queue(
-        &self,
-        message: &ServerJsonRpcMessage,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
-        let mut line = serde_json::to_vec(message)?;
-        line.push(b'\n');
-        let (written, receipt) = oneshot::channel();
-        self.frames.send(Frame { line, written, _permit: permit }).map_err(|_| broken())?;
-        Ok(receipt)
-    }
-
-    fn refuse(&self, error: ErrorData, id: Option<RequestId>) {
-        tracing::debug!(?id, message = %error.message, "refused a message");
-        let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
-        // Nobody waits for this frame; a broken pipe is noticed by the writer.
-        let _ = self.queue(&ServerJsonRpcMessage::error(error, id), Some(permit));
-    }
-}
-
-async fn write_all<W>(mut writer: W, mut queue: mpsc::UnboundedReceiver<Frame>)
-where
-    W: AsyncWrite + Unpin,
-{
-    while let Some(frame) = queue.recv().await {
-        let result = match writer.write_all(&frame.line).await {
-            Ok(()) => writer.flush().await,
-            Err(error) => Err(error),
-        };
-        let broken = result.as_ref().err().map(ToString::to_string);
-        let _ = frame.written.send(result);
-        if let Some(error) = broken {
-            tracing::warn!(%error, "the host no longer reads");
-            return;
         }
     }
 }
@@ -223,7 +166,7 @@ async fn read_all<R>(
             Ok(Line::Whole) => {}
             Ok(Line::TooLong) => {
                 let message = format!("a message may have at most {longest} bytes");
-                outgoing.refuse(ErrorData::invalid_request(message, None), None);
+                outgoing.refuse(ErrorData::invalid_request(message, None), None).await;
                 continue;
             }
             Ok(Line::End) => return,
@@ -232,7 +175,28 @@ async fn read_all<R>(
                 return;
             }
         }
-        for message in understand(&line, &outgoing) {
+        for understood in understand(&line) {
+            let mut message = match understood {
+                Ok(message) => message,
+                Err(Refusal { error, id }) => {
+                    outgoing.refuse(error, id).await;
+                    continue;
+                }
+            };
+            match &mut message {
+                JsonRpcMessage::Request(request) => {
+                    outgoing.has_room().await;
+                    outgoing.backlog.open.enter(&request.id);
+                }
+                JsonRpcMessage::Notification(notification) => {
+                    if let ClientNotification::CancelledNotification(cancelled) =
+                        &mut notification.notification
+                    {
+                        outgoing.backlog.cancelled(&mut cancelled.params);
+                    }
+                }
+                _ => {}
+            }
             // rmcp ends the session over anything but a request at its beginning; some clients
             // send notifications of their own first.
             greeted |= matches!(message, JsonRpcMessage::Request(_));
@@ -280,21 +244,21 @@ where
     }
 }
 
+/// A message that is answered here, under its id where it has one.
+struct Refusal {
+    error: ErrorData,
+    id: Option<RequestId>,
+}
+
 /// The messages on a line: one, or several for the batches of protocol 2025-03-26.
-fn understand(line: &[u8], outgoing: &Outgoing) -> Vec<ClientJsonRpcMessage> {
+fn understand(line: &[u8]) -> Vec<Result<ClientJsonRpcMessage, Refusal>> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).trim_ascii();
     if line.is_empty() {
         return Vec::new();
     }
-    if line[0] != b'['
-        && let Ok(message) = serde_json::from_slice(line)
-    {
-        return vec![message];
-    }
-    // Only what failed is parsed a second time.
-    let parts = match serde_json::from_slice(line) {
-        Ok(Value::Array(batch)) => batch,
-        Ok(other) => vec![other],
+    let parts = match incoming::read(line) {
+        Ok((Value::Array(batch), _)) => batch,
+        Ok((other, _)) => vec![other],
         Err(error) => {
             // No answer, as in the other SDKs: the line has no id, and a peer that echoes would
             // start a storm.
@@ -303,37 +267,35 @@ fn understand(line: &[u8], outgoing: &Outgoing) -> Vec<ClientJsonRpcMessage> {
             return Vec::new();
         }
     };
-    let mut messages = Vec::with_capacity(parts.len());
-    for part in parts {
-        let (id, method) = (part.get("id").cloned(), method_of(&part));
-        match serde_json::from_value(part) {
-            Ok(message) => messages.push(message),
-            Err(_) => refuse(id, method.as_deref(), outgoing),
-        }
+    parts.into_iter().filter_map(understand_one).collect()
+}
+
+/// Nothing where there is nobody to be answered.
+fn understand_one(mut part: Value) -> Option<Result<ClientJsonRpcMessage, Refusal>> {
+    incoming::mend(&mut part);
+    let id = part.get("id").cloned();
+    let method =
+        part.get("method").and_then(Value::as_str).map(|method| text::one_line(method, 80));
+    if let Ok(message) = serde_json::from_value(part) {
+        return Some(Ok(message));
     }
-    messages
-}
-
-fn method_of(message: &Value) -> Option<String> {
-    message.get("method").and_then(Value::as_str).map(|method| text::one_line(method, 80))
-}
-
-/// Answers a message of the wrong shape, under its id where it has one.
-fn refuse(id: Option<Value>, method: Option<&str>, outgoing: &Outgoing) {
-    match (id, method) {
+    let (error, id) = match (id, method) {
         (Some(id), Some(method)) => {
             let message = format!("the params of `{method}` do not have its shape");
-            let id = serde_json::from_value(id).ok();
-            outgoing.refuse(ErrorData::invalid_params(message, None), id);
+            (ErrorData::invalid_params(message, None), serde_json::from_value(id).ok())
         }
         // Notifications have no answer, and an odd answer of the host's is its own affair.
-        (None, Some(method)) => tracing::debug!(method, "ignored a notification"),
-        (Some(_), None) => tracing::debug!("ignored an answer to nothing"),
-        (None, None) => {
-            let message = "this is not a JSON-RPC message";
-            outgoing.refuse(ErrorData::invalid_request(message, None), None);
+        (None, Some(method)) => {
+            tracing::debug!(method, "ignored a notification");
+            return None;
         }
-    }
+        (Some(_), None) => {
+            tracing::debug!("ignored an answer to nothing");
+            return None;
+        }
+        (None, None) => (ErrorData::invalid_request("this is not a JSON-RPC message", None), None),
+    };
+    Some(Err(Refusal { error, id }))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The handles that faces hold.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use super::{Event, Report, Task, TaskError, execute, owner, task};
 use crate::config::{self, Config, LoadOptions, Trust};
 use crate::history::Record;
 use crate::ids::RunId;
-use crate::workspace::WorkspacePath;
+use crate::workspace::{self, WorkspacePath};
 
 /// Starts runs and waits for their ends. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
@@ -71,7 +71,8 @@ impl Runner {
                 runtime,
                 state,
                 options,
-                folder: std::env::current_dir().map_err(StartError::Folder)?,
+                started_in: std::env::current_dir().map_err(StartError::Folder)?,
+                told: RwLock::default(),
                 config: Arc::new(config),
             }),
             live: Arc::default(),
@@ -108,7 +109,23 @@ impl Runner {
         &self,
         requested: Option<&Path>,
     ) -> Result<WorkspacePath, crate::workspace::Error> {
-        WorkspacePath::check(requested, &self.shared.folder, &self.shared.config.workspace.roots)
+        WorkspacePath::check(requested, &self.shared.folder(), &self.shared.roots())
+    }
+
+    /// Returns true if the program was started in a folder that can be a workspace.
+    pub fn has_project(&self) -> bool {
+        workspace::is_project(&self.shared.started_in)
+    }
+
+    /// Takes the folders that the host works in for its own, where the program was started in no
+    /// project: the first is the one that is meant where none is named.
+    pub fn adopt(&self, folders: impl IntoIterator<Item = PathBuf>) {
+        if self.has_project() {
+            return;
+        }
+        let folders = folders.into_iter().chain(config::project_of_host());
+        let usable = folders.filter(|folder| folder.is_absolute() && folder.is_dir()).collect();
+        *self.shared.told.write().unwrap_or_else(PoisonError::into_inner) = usable;
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -135,8 +152,7 @@ impl Runner {
 
     /// The folders that a task may work in, and in what is below them; they are as they really are.
     pub fn roots(&self) -> Vec<PathBuf> {
-        let roots = &self.shared.config.workspace.roots;
-        let roots = std::iter::once(&self.shared.folder).chain(roots);
+        let roots = std::iter::once(self.shared.folder()).chain(self.shared.roots());
         let real = roots.filter_map(|root| root.canonicalize().ok());
         real.filter(|root| root.parent().is_some()).collect()
     }

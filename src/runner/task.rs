@@ -110,11 +110,8 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
             return Err(TaskError::Command { asked: asked.clone(), known });
         }
     }
-    let workspace = WorkspacePath::check(
-        task.workspace.as_deref(),
-        &shared.folder,
-        &shared.config.workspace.roots,
-    )?;
+    let workspace =
+        WorkspacePath::check(task.workspace.as_deref(), &shared.folder(), &shared.roots())?;
     let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
     let (config, remark) = match project {
         Some(effective) => (Arc::new(effective.config), effective.remark),

@@ -37,6 +37,7 @@ mod sockets;
 mod sweep;
 mod walk;
 mod watch;
+mod written;
 
 pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
 pub use guard::GuardError;
@@ -44,7 +45,7 @@ pub use layer::{LayerError, View};
 pub use lock::WriterLock;
 pub use material::{MaterialError, check_material};
 pub use mode::{Mode, NotAMode};
-pub use path::{Error, Owner, WorkspacePath};
+pub use path::{Error, Owner, WorkspacePath, is_project};
 pub use place::{Kind, Obstacle, Protected};
 pub use placeholders::{Leftover, Placeholders, Reaped};
 pub use protect::{Protection, existing, protected};
@@ -53,6 +54,7 @@ pub use sweep::killed::{Killed, sweep_killed};
 pub use sweep::{Before, Odd, SweepLimits, Swept, SweptItem};
 pub use walk::Limits;
 pub use watch::{Bounds, Exceeded, Watch, What};
+pub use written::of_uri;
 
 /// For fuzzing. Not an interface.
 #[doc(hidden)]

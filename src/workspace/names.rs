@@ -6,6 +6,8 @@
 use std::ffi::OsStr;
 use std::path::{Component, Path};
 
+use crate::text::is_invisible;
+
 /// Read, opened or executed by tools on the host in any folder that somebody works in.
 pub(super) const TRUSTED: &[&str] = &[
     ".claude",
@@ -39,7 +41,7 @@ pub(super) fn fold(name: &OsStr) -> String {
         lossy.to_ascii_lowercase()
     } else {
         // Up and down again, because some letters meet only there.
-        let visible = lossy.chars().filter(|letter| !is_ignorable(*letter));
+        let visible = lossy.chars().filter(|letter| !is_invisible(*letter));
         visible.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
     };
     if let Some(stream) = folded.find(':') {
@@ -47,16 +49,6 @@ pub(super) fn fold(name: &OsStr) -> String {
     }
     folded.truncate(folded.trim_end_matches(['.', ' ']).len());
     if folded == "git~1" { ".git".to_owned() } else { folded }
-}
-
-/// Whether a file system that ignores characters (HFS+, or ext4 with case folding) ignores this.
-fn is_ignorable(letter: char) -> bool {
-    matches!(letter,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 pub(super) fn is_trusted(folded: &str) -> bool {

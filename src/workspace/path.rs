@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 use super::refuse::{Ours, refusal};
+use super::written::meant;
 use crate::text::one_line;
 
 /// A folder that was checked: it exists, is named without symbolic links, lies where workspaces
@@ -81,7 +82,8 @@ impl WorkspacePath {
         // Models like to fill in every argument, and an empty text is how they say "none".
         let requested = requested.filter(|path| !path.as_os_str().is_empty()).unwrap_or(cwd);
         let given = shown(requested);
-        let path = cwd.join(requested).canonicalize().map_err(|source| unusable(&given, source))?;
+        let meant = meant(requested, ours.home.as_deref());
+        let path = cwd.join(meant).canonicalize().map_err(|source| unusable(&given, source))?;
         if path.to_str().is_none() {
             return Err(Error::NotUnicode { given });
         }
@@ -148,6 +150,11 @@ impl WorkspacePath {
                 .is_ok_and(|now| now.is_dir() && (now.dev(), now.ino()) == self.identity);
         if same { Ok(()) } else { Err(Error::Replaced { given: shown(&self.path) }) }
     }
+}
+
+/// Returns true for a folder that can be a workspace itself. Desktops start their programs in others.
+pub fn is_project(folder: &Path) -> bool {
+    folder.canonicalize().is_ok_and(|folder| refusal(&folder, &folder, &Ours::here()).is_none())
 }
 
 /// The roots that exist, canonicalised. Everything lies below `/`, so it allows nothing: it is

@@ -34,6 +34,29 @@ fn the_current_folder_and_what_is_below_are_allowed() {
 }
 
 #[test]
+fn hosts_write_folders_in_their_own_ways() {
+    let (_keep, ground) = ground();
+    let project = ground.join("project");
+    fs::create_dir(project.join("a #1 ü")).expect("make");
+    let ours = Ours { home: Some(ground.clone()), private: Vec::new() };
+    for requested in [
+        format!("file://{}/a%20%231%20%C3%BC", project.display()),
+        format!("file://localhost{}/a #1 ü/", project.display()),
+        "~/project/a #1 ü".to_owned(),
+    ] {
+        let found = WorkspacePath::check_for(Some(Path::new(&requested)), &project, &[], &ours);
+        assert_eq!(found.expect(&requested).path(), project.join("a #1 ü"));
+    }
+    // It is the same door: neither leads out.
+    for requested in [format!("file://{}", ground.display()), "file:///etc".into(), "~".into()] {
+        let refused = WorkspacePath::check_for(Some(Path::new(&requested)), &project, &[], &ours);
+        let refused = refused.expect_err(&requested).to_string();
+        assert!(refused.contains(&format!("`workspace` is `{requested}`")), "{refused}");
+    }
+    assert!(is_project(&project) && !is_project(Path::new("/")) && !is_project(Path::new("/tmp")));
+}
+
+#[test]
 fn outside_is_refused_until_a_root_allows_it() {
     let (_keep, ground) = ground();
     let (_other, outside) = self::ground();

@@ -40,6 +40,10 @@ pub(crate) fn yes() -> Value {
     json!({"action": "accept", "content": {"allow": true}})
 }
 
+pub(crate) fn no() -> Value {
+    json!({"action": "accept", "content": {"allow": false}})
+}
+
 pub(crate) async fn assert_untouched(result: &Result) {
     assert_eq!(result.workspace.names(), ["a.txt"]);
     assert_eq!(result.workspace.read("a.txt"), "old");
@@ -84,8 +88,8 @@ async fn a_person_is_asked_and_their_yes_carries_it_over() {
 async fn whatever_is_not_a_yes_changes_nothing() {
     let result = trusted();
     for (said, kind) in [
-        (json!({"action": "decline"}), "declined"),
-        (json!({"action": "decline", "content": {"allow": true}}), "declined"),
+        (json!({"action": "decline"}), "not_answered"),
+        (json!({"action": "decline", "content": {"allow": true}}), "not_answered"),
         (json!({"action": "accept", "content": {"allow": false}}), "declined"),
         (json!({"action": "cancel"}), "not_answered"),
         (json!({"action": "accept"}), "not_asked"),
@@ -124,9 +128,13 @@ async fn whatever_is_not_a_yes_changes_nothing() {
 async fn a_no_stands_and_nobody_is_asked_until_they_are_tired() {
     let result = trusted();
     let mut client = client(&result, "2025-11-25").await;
-    for at in 0..3 {
-        let answer = answered(&mut client, at, json!({"action": "cancel"})).await;
+    // Some hosts decline by themselves: that is nobody's no, and the user can do it by hand.
+    for (at, action) in ["cancel", "decline", "decline"].into_iter().enumerate() {
+        let answer = answered(&mut client, at, json!({ "action": action })).await;
         assert_refused(&result, &answer, "not_answered").await;
+        let next = answer["structuredContent"]["next"].as_str().expect("what to do next");
+        assert!(next.contains(&format!("`sandbox-mcp apply {RUN} --allow-protected`")), "{next}");
+        assert!(!answer.to_string().contains("said no\""), "{answer:#}");
     }
     let answer = client.tool("apply_changes", json!({"run_id": RUN})).await;
     assert_refused(&result, &answer, "not_asked").await;
@@ -136,10 +144,10 @@ async fn a_no_stands_and_nobody_is_asked_until_they_are_tired() {
         let mut client = self::client(&result, version).await;
         let answer = if version == "2026-07-28" {
             let (state, _) = question(&mut client).await;
-            let no = json!({"allow": {"action": "decline"}});
+            let no = json!({"allow": no()});
             again(&mut client, &state, no, json!({"run_id": RUN})).await
         } else {
-            answered(&mut client, 0, json!({"action": "decline"})).await
+            answered(&mut client, 0, no()).await
         };
         assert_refused(&result, &answer, "declined").await;
         for (run, only) in [(RUN, json!([])), (" 20260101-000000-aaaa\n", json!([".envrc"]))] {
@@ -284,7 +292,8 @@ async fn from_2026_on_the_question_is_the_answer_and_good_for_one() {
     let all = |said: Value| json!({"allow": said});
 
     for (said, kind) in [
-        (all(json!({"action": "decline"})), "declined"),
+        (all(json!({"action": "decline"})), "not_answered"),
+        (all(no()), "declined"),
         (all(json!({"action": "cancel"})), "not_answered"),
         (all(json!({"action": "accept"})), "not_asked"),
         (all(json!({"action": "maybe", "content": {"allow": true}})), "not_asked"),

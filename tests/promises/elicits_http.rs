@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::common::Web;
 use crate::common::web::Client;
-use crate::elicits::{ELICIT, arguments, assert_refused, assert_untouched, trusted, yes};
+use crate::elicits::{ELICIT, arguments, assert_refused, assert_untouched, no, trusted, yes};
 use crate::outcome::{RUN, Result};
 
 async fn house() -> (Result, Web) {
@@ -56,7 +56,8 @@ async fn a_no_changes_nothing_and_stands_in_every_session() {
     let client = with_session(&web, "2025-11-25").await;
     for (said, kind) in [
         (json!({"action": "cancel"}), "not_answered"),
-        (json!({"action": "decline", "content": {"allow": true}}), "declined"),
+        (json!({"action": "decline", "content": {"allow": true}}), "not_answered"),
+        (no(), "declined"),
     ] {
         let (_, mut stream) = client.post("tools/call", arguments()).await;
         let (question, _) = stream.asked(ELICIT).await;
@@ -108,7 +109,7 @@ async fn another_session_answers_no_question_of_this_one() {
     host(&web).modern().tell(&body).await;
     assert_untouched(&result).await;
 
-    client.reply(&question, json!({"action": "decline"})).await;
+    client.reply(&question, no()).await;
     assert_refused(&result, &stream.result().await, "declined").await;
     close(result, web).await;
 }
@@ -180,7 +181,7 @@ async fn without_sessions_the_question_is_the_answer_and_good_for_one() {
     let (result, web) = house().await;
     let client = host(&web).modern();
     let state = question(&client).await;
-    let answer = again(&client, &state, json!({"action": "decline"})).await;
+    let answer = again(&client, &state, no()).await;
     assert_refused(&result, &answer, "declined").await;
     let answer = again(&client, &state, yes()).await;
     assert!(answer.to_string().contains("no open question"), "{answer:#}");

@@ -315,7 +315,7 @@ async fn a_port_in_use_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_paths_and_methods_say_where_things_are() {
     let (product, _workspace, web) = house("").await;
-    for path in ["/", "/sse", "/mcp/", "/.well-known/oauth-protected-resource"] {
+    for path in ["/", "/sse", "/mcp/x", "/.well-known/oauth-protected-resource"] {
         let answer = web.get(path).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
         assert!(answer.text().await.contains("/mcp"));

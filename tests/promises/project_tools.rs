@@ -162,7 +162,7 @@ async fn nothing_outside_of_the_allowed_folders_is_shown() {
         assert!(text.contains("outside of the allowed folders"), "{text}");
     }
     let id = client
-        .request("tools/call", json!({"name": "search_project", "arguments": "{\"pattern\":1}"}))
+        .request("tools/call", json!({"name": "search_project", "arguments": "pattern: x"}))
         .await;
     let text = client.result(id).await["content"][0]["text"].to_string();
     assert!(text.contains("must be a JSON object such as"), "{text}");

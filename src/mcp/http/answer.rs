@@ -4,24 +4,25 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONNECTION, CONTENT_LENGTH, ORIGIN,
-    VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, CONNECTION, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 use rmcp::transport::streamable_http_server::StreamableHttpService;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::accept::{Takes, one_piece};
+use super::bodies::Bodies;
 use super::door::Door;
 use super::early;
 use super::metrics::Metrics;
+use super::places::Place;
 use super::refusal::{Body, Refusal, whole};
 use super::sessions::{Kind, Sessions};
 use super::visit::{Visit, Watched};
@@ -37,9 +38,6 @@ const VERSION: &str = "mcp-protocol-version";
 
 /// The version from which on there are no sessions.
 const WITHOUT_SESSIONS: &str = "2026-07-28";
-
-/// How long a body may pause.
-const BODY_PAUSE: Duration = Duration::from_secs(30);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const EXPOSITION: HeaderValue =
@@ -67,8 +65,10 @@ pub(super) struct Answers {
     pub metrics: Arc<Metrics>,
     /// Between two signs of life on a stream.
     pub ping: Duration,
-    /// Longest body.
-    pub longest: usize,
+    pub bodies: Bodies,
+    /// Most answers that one session may wait for at once, and all clients without one together.
+    pub each: usize,
+    pub sessionless: Arc<Semaphore>,
     /// Cancelled when the server takes no more.
     pub closing: CancellationToken,
     /// The answers that are on their way.
@@ -76,12 +76,16 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    pub async fn answer(
+        self,
+        request: Request<Incoming>,
+        place: Arc<Place>,
+    ) -> Result<Response<Body>, Infallible> {
         let asked = request.headers().clone();
         let mut response = match self.door.check_host(request.uri(), &asked) {
             Ok(()) => match self.door.check_origin(&asked) {
                 Ok(origin) => {
-                    let mut response = self.route(request, origin.is_some()).await;
+                    let mut response = self.route(request, origin.is_some(), &place).await;
                     if let Some(origin) = origin {
                         open_to(origin, response.headers_mut());
                     }
@@ -98,8 +102,15 @@ impl Answers {
         Ok(response)
     }
 
-    async fn route(&self, request: Request<Incoming>, from_a_page: bool) -> Response<Body> {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        from_a_page: bool,
+        place: &Place,
+    ) -> Response<Body> {
         let (path, method) = (request.uri().path(), request.method());
+        // Several clients put a slash behind whatever they are given.
+        let path = if path.strip_suffix('/') == Some(MCP) { MCP } else { path };
         let read = [Method::GET, Method::HEAD].contains(method);
         let known = [MCP, HEALTH, METRICS].contains(&path);
         if known && from_a_page && *method == Method::OPTIONS {
@@ -112,10 +123,13 @@ impl Answers {
             let hint = "MCP is at /mcp; there are /healthz and /metrics besides";
             return Refusal::new(StatusCode::NOT_FOUND, "there is nothing here", hint).response();
         }
-        if path != HEALTH
-            && let Err(refusal) = self.door.check_token(request.headers())
-        {
-            return refusal.response();
+        if path != HEALTH {
+            if let Err(refusal) = self.door.check_token(request.headers()) {
+                return refusal.response();
+            }
+            if let Err(refusal) = place.is_a_clients().await {
+                return refusal.response();
+            }
         }
         match path {
             MCP => self.mcp(request).await.unwrap_or_else(Refusal::response),
@@ -148,17 +162,34 @@ impl Answers {
         let visit = Arc::new(Visit::new(known.and_then(|id| self.sessions.find(id)), kind));
         // Before anything is started: the client may leave at any time.
         let lost = visit.lost.clone().drop_guard();
-        let body = self.read(&head.headers, body).await?;
+        let body = self.bodies.read(&head.headers, body).await?;
+        if body.is_greeting && session.is_some() {
+            // A client that begins anew may still carry what it had before a restart of ours.
+            head.headers.remove(SESSION);
+            head.headers.remove(VERSION);
+        }
+        let takes = Takes::of(&head.headers);
+        takes.settle(&mut head.headers, kind == Kind::Listens);
+        if body.is_request && visit.session().is_some_and(|held| held.calls() > self.each) {
+            return Err(too_many());
+        }
+        let share = if body.is_request && is_sessionless {
+            Some(self.sessionless.clone().try_acquire_owned().map_err(|_| too_many())?)
+        } else {
+            None
+        };
         let ends = head.method == Method::DELETE;
-        let opens = head.method == Method::POST && session.is_none();
+        let opens = head.method == Method::POST && (session.is_none() || body.is_greeting);
         let answer = (head.method == Method::POST).then(|| self.open.token());
         // Ending a session must not count as a use of it.
         if !ends {
             head.extensions.insert(visit.clone());
         }
-        let request = Request::from_parts(head, Full::new(body));
+        let request = Request::from_parts(head, Full::new(body.bytes));
         let (service, ping) = (self.mcp.clone(), self.ping);
-        let mut response = if is_sessionless {
+        let mut response = if takes.wants_one_piece() {
+            one_piece(service.handle(request).await).await?
+        } else if is_sessionless {
             early::answered(async move { service.handle(request).await }, ping).await
         } else {
             service.handle(request).await
@@ -180,48 +211,39 @@ impl Answers {
             let hint = "end one, wait, or raise `[http] sessions`";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, &message, hint));
         }
-        Ok(response.map(|body| BodyExt::boxed(Watched::new(body, visit, answer, lost))))
+        let replaced = session
+            .filter(|_| kind == Kind::Listens && response.status() == StatusCode::OK)
+            .map(|id| self.sessions.listens(&id));
+        if replaced.is_some() {
+            // Its end is to give back the place of its connection.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.map(|body| {
+            let body = match replaced {
+                Some(replaced) => until(replaced, body),
+                None => body,
+            };
+            BodyExt::boxed(Watched::new(body, visit, (answer, share), lost))
+        }))
     }
+}
 
-    /// The whole body, within its bounds.
-    async fn read(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
-        let too_long = || {
-            Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &format!("a message may have at most {} bytes", self.longest),
-                "the longest task is `limits.task`",
-            )
-        };
-        let told =
-            headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if told.is_some_and(|told: usize| told > self.longest) {
-            return Err(too_long());
-        }
-        if body.is_end_stream() {
-            return Ok(Bytes::new());
-        }
-        let mut read = BytesMut::new();
-        loop {
-            let frame = timeout(BODY_PAUSE, body.frame()).await.map_err(|_| {
-                let message = "the body did not come";
-                Refusal::new(StatusCode::REQUEST_TIMEOUT, message, "send it without long pauses")
-            })?;
-            match frame {
-                None => return Ok(read.freeze()),
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    if read.len() + data.len() > self.longest {
-                        return Err(too_long());
-                    }
-                    read.extend_from_slice(&data);
-                }
-                Some(Err(error)) => {
-                    let message = format!("the body broke off: {error}");
-                    return Err(Refusal::new(StatusCode::BAD_REQUEST, &message, "send it again"));
-                }
-            }
-        }
-    }
+/// A stream that also ends when another one has taken its place.
+fn until(replaced: CancellationToken, body: Body) -> Body {
+    let ended = replaced.clone().drop_guard();
+    let frames = BodyStream::new(body).take_until(replaced.cancelled_owned());
+    BodyExt::boxed(StreamBody::new(frames.map(move |frame| {
+        let _ = &ended;
+        frame
+    })))
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "this client waits for too many answers at once",
+        "wait for one of them, or raise `[http] connections`",
+    )
 }
 
 /// Lets a page that may use this server read the answer.

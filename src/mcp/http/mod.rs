@@ -8,19 +8,22 @@
 //! A connection is not a client: it may break and come again. What a call started goes on then
 //! (`visit`), and what was said on its stream is there for who comes back (`events`).
 
+mod accept;
 mod answer;
+mod bodies;
 mod door;
 mod early;
 mod events;
 mod listen;
 mod metrics;
+mod places;
 mod refusal;
 mod sessions;
 mod token;
 pub(super) mod visit;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -39,9 +43,11 @@ use super::server::Server;
 use super::session::Session;
 use crate::runner::Runner;
 use answer::Answers;
+use bodies::Bodies;
 use door::Door;
 use events::Events;
 use metrics::Metrics;
+use places::{Place, Places};
 use sessions::Sessions;
 
 pub use listen::{Listen, ListenError};
@@ -62,6 +68,12 @@ pub enum Error {
 
 /// How long the head of a request may take, and how long a connection may wait for the next one.
 const HEAD: Duration = Duration::from_secs(15);
+
+/// Bytes that are thrown away of a client's rest when its last answer is out, so that it gets to read
+/// that answer; and the time for it, in all and at rest.
+const REST: usize = 16 << 20;
+const REST_TIME: Duration = Duration::from_secs(10);
+const REST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How many headers a request may have, and how many bytes they may have together.
 const HEADERS: usize = 64;
@@ -113,9 +125,7 @@ impl House {
         let session = Session::new(runner.clone(), &super::transport::Ends::default());
         let ending = Ending::of(&session);
         let ping = Duration::from_secs(settings.ping);
-        let idle = Duration::from_secs(settings.session_idle);
-        let sessions =
-            Sessions::new(settings.sessions, idle, session.closing.clone(), Events::default());
+        let sessions = Sessions::new(&settings, session.closing.clone(), Events::default());
         let sessions = Arc::new(sessions);
         let streams = CancellationToken::new();
         let longest = longest_line(runner.config().limits.task.bytes());
@@ -135,7 +145,9 @@ impl House {
             sessions,
             metrics: Arc::new(Metrics::new(runner.clone())),
             ping,
-            longest,
+            bodies: Bodies::new(longest),
+            each: (settings.connections / 4).max(3),
+            sessionless: Arc::new(Semaphore::new(settings.connections / 2)),
             closing: ending.closing.clone(),
             open: TaskTracker::new(),
         };
@@ -170,51 +182,87 @@ impl House {
         Ok(left?)
     }
 
-    /// Takes connections for as long as it is polled, so many at a time.
+    /// Takes connections for as long as it is polled.
     async fn accept(&self, listener: &TcpListener) {
-        let places = Arc::new(Semaphore::new(self.runner.config().http.connections));
-        // Never closed.
-        while let Ok(place) = places.clone().acquire_owned().await {
-            let stream = loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => break stream,
-                    Err(error) => {
-                        tracing::warn!("failed to take a connection: {error}");
-                        tokio::time::sleep(BREATH).await;
-                    }
+        let places = Places::new(self.runner.config().http.connections);
+        loop {
+            places.vacancy().await;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!("failed to take a connection: {error}");
+                    tokio::time::sleep(BREATH).await;
+                    continue;
                 }
             };
             let (answers, closing) = (self.answers.clone(), self.ending.closing.clone());
+            let place = places.enter();
             self.connections.spawn(async move {
-                let _place = place;
                 let _counted = answers.metrics.connected();
-                connection(stream, answers, closing).await;
+                let dismissed = place.dismissed.clone();
+                dismissed.run_until_cancelled(connection(stream, answers, place, closing)).await;
             });
         }
     }
 }
 
 /// One connection to its end; from the server's end on it takes no more requests.
-async fn connection(stream: TcpStream, answers: Answers, closing: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    answers: Answers,
+    place: Arc<Place>,
+    closing: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("a connection is slow: {error}");
     }
-    let service = service_fn(move |request| answers.clone().answer(request));
-    let connection = http1::Builder::new()
+    // It is taken until the end, and not only for as long as requests are.
+    let theirs = place.clone();
+    let service =
+        service_fn(move |request| Box::pin(answers.clone().answer(request, theirs.clone())));
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_headers(HEADERS)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = poll_fn(|context| connection.poll_without_shutdown(context)) => ended,
         () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
     };
     if let Err(error) = ended {
         tracing::debug!("a connection ended badly: {error}");
+    }
+    let stream = connection.into_parts().io.into_inner();
+    // Who only has to read on is in nobody's way.
+    let place = place.as_a_strangers();
+    tokio::select! {
+        () = hang_up(stream) => {}
+        () = place.dismissed.cancelled() => {}
+        () = closing.cancelled() => {}
+    }
+}
+
+/// Ends a connection so that the other side gets to read its last answer. To close it while
+/// something unread is left would reset it, and take the answer away from who sends all before
+/// they read.
+async fn hang_up(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let rest = async {
+        let (mut scrap, mut left) = (vec![0; 16 << 10], REST);
+        while left > 0 {
+            match timeout(REST_PAUSE, stream.read(&mut scrap)).await {
+                Ok(Ok(read @ 1..)) => left = left.saturating_sub(read),
+                _ => return,
+            }
+        }
+    };
+    if timeout(REST_TIME, rest).await.is_err() {
+        tracing::debug!("a client sends on without reading");
     }
 }

@@ -9,7 +9,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 
@@ -37,12 +37,12 @@ impl Refusal {
             StatusCode::METHOD_NOT_ALLOWED => {
                 headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
             _ => {}
         }
-        // What is left of the body is not read, so nothing else can follow on this connection.
+        // What is left of the body is thrown away, so nothing else can follow on this connection.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }

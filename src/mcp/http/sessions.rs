@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::Stream;
-use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
+use futures_util::{Stream, StreamExt};
+use rmcp::model::{ClientJsonRpcMessage, ClientNotification, JsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::streamable_http_server::session::local::{
     LocalSessionManager, LocalSessionManagerError, SessionConfig,
 };
@@ -18,11 +18,16 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
+use crate::config::Http;
+use crate::mcp::incoming::Open;
 
 type Id = Arc<str>;
 
 /// How long a session may take to hear of its end; one whose client does not read may never.
 const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// On how many streams one session may listen; the newest count.
+const LISTENING: usize = 4;
 
 /// Why there is no such session.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,8 @@ pub(in crate::mcp) struct Held {
     /// Cancelled when its client has ended it, or has been forgotten.
     pub client_gone: CancellationToken,
     use_: Mutex<Use>,
+    /// The requests that its client waits for.
+    open: Open,
 }
 
 #[derive(Debug)]
@@ -62,7 +69,12 @@ struct Use {
 impl Held {
     fn new(closing: CancellationToken) -> Self {
         let use_ = Mutex::new(Use { calls: 0, listens: 0, last: Instant::now() });
-        Self { closing, client_gone: CancellationToken::new(), use_ }
+        Self { closing, client_gone: CancellationToken::new(), use_, open: Open::default() }
+    }
+
+    /// Counts the requests that live, and the calls that came of them.
+    pub(super) fn calls(&self) -> usize {
+        lock(&self.use_).calls
     }
 
     pub(super) fn enter(&self, kind: Kind) {
@@ -96,6 +108,9 @@ pub(super) struct Sessions {
     local: LocalSessionManager,
     events: Events,
     held: Mutex<HashMap<Id, Arc<Held>>>,
+    /// The streams on which clients listen, the oldest first, and how many there may be.
+    listening: Mutex<Vec<(String, CancellationToken)>>,
+    most_listening: usize,
     /// One newcomer at a time, so that the bound is one.
     door: tokio::sync::Mutex<()>,
     /// Cancelled when the server ends.
@@ -107,7 +122,7 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(most: usize, idle: Duration, closing: CancellationToken, events: Events) -> Self {
+    pub fn new(settings: &Http, closing: CancellationToken, events: Events) -> Self {
         let mut local = LocalSessionManager::default().with_event_store(Arc::new(events.clone()));
         local.session_config = SessionConfig::default();
         local.session_config.keep_alive = None;
@@ -115,10 +130,12 @@ impl Sessions {
             local,
             events,
             held: Mutex::default(),
+            listening: Mutex::default(),
+            most_listening: (settings.connections / 2).max(1),
             door: tokio::sync::Mutex::default(),
             closing,
-            most,
-            idle,
+            most: settings.sessions,
+            idle: Duration::from_secs(settings.session_idle),
             begun: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
         }
@@ -126,6 +143,27 @@ impl Sessions {
 
     pub fn find(&self, id: &str) -> Option<Arc<Held>> {
         lock(&self.held).get(id).cloned()
+    }
+
+    /// Notes one more stream on which a client listens. It is cancelled when newer ones need its
+    /// place: clients whose connection died make new ones before anybody notices, and whoever
+    /// listens on may do so again.
+    pub fn listens(&self, id: &str) -> CancellationToken {
+        let mut listening = lock(&self.listening);
+        listening.retain(|(_, stream)| !stream.is_cancelled());
+        let is_own = |(session, _): &(String, _)| session == id;
+        let own = listening.iter().filter(|one| is_own(one)).count();
+        let oldest = if own >= LISTENING {
+            listening.iter().position(is_own)
+        } else {
+            (listening.len() >= self.most_listening).then_some(0)
+        };
+        if let Some(oldest) = oldest {
+            listening.remove(oldest).1.cancel();
+        }
+        let newest = CancellationToken::new();
+        listening.push((id.to_owned(), newest.clone()));
+        newest
     }
 
     pub fn count(&self) -> usize {
@@ -221,10 +259,30 @@ impl SessionManager for Sessions {
         id: &Id,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Error> {
-        Ok(self.local.create_stream(id, message).await?)
+        let held = self.find(id);
+        if let (Some(held), JsonRpcMessage::Request(request)) = (&held, &message) {
+            held.open.enter(&request.id);
+        }
+        let stream = self.local.create_stream(id, message).await?;
+        Ok(stream.inspect(move |event| {
+            if let (Some(held), Some(message)) = (&held, event.message.as_deref()) {
+                held.open.answered(message);
+            }
+        }))
     }
 
-    async fn accept_message(&self, id: &Id, message: ClientJsonRpcMessage) -> Result<(), Error> {
+    async fn accept_message(
+        &self,
+        id: &Id,
+        mut message: ClientJsonRpcMessage,
+    ) -> Result<(), Error> {
+        if let Some(held) = self.find(id)
+            && let JsonRpcMessage::Notification(notification) = &mut message
+            && let ClientNotification::CancelledNotification(cancelled) =
+                &mut notification.notification
+        {
+            held.open.cancelled(&mut cancelled.params);
+        }
         Ok(self.local.accept_message(id, message).await?)
     }
 

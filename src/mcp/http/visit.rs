@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -60,8 +61,9 @@ pub(super) struct Watched {
     inner: BoxBody<Bytes, Infallible>,
     /// The session is in use for as long as the stream is.
     _visit: Arc<Visit>,
-    /// The end of the server waits for answers that are on their way.
-    _answer: Option<TaskTrackerToken>,
+    /// The end of the server waits for answers that are on their way, and clients without a
+    /// session share how many there are.
+    _answer: (Option<TaskTrackerToken>, Option<OwnedSemaphorePermit>),
     lost: Option<DropGuard>,
 }
 
@@ -69,7 +71,7 @@ impl Watched {
     pub fn new(
         inner: BoxBody<Bytes, Infallible>,
         visit: Arc<Visit>,
-        answer: Option<TaskTrackerToken>,
+        answer: (Option<TaskTrackerToken>, Option<OwnedSemaphorePermit>),
         lost: DropGuard,
     ) -> Self {
         Self { inner, _visit: visit, _answer: answer, lost: Some(lost) }

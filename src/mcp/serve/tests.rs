@@ -112,7 +112,8 @@ async fn bad_arguments_are_results_that_a_model_can_read() {
         (json!({ "task": 1 }), "`task` must be a string, not 1"),
         (json!({ "task": "" }), "`task` is empty"),
         (json!({ "task": "x", "timeout": 1_000_000 }), "`timeout` is 1000000 seconds"),
-        (json!("{\"task\": \"x\"}"), "`arguments` must be a JSON object"),
+        (json!("task: x"), "`arguments` must be a JSON object"),
+        (json!("{\"tusk\": \"x\"}"), "did you mean `task`?"),
     ] {
         let answer = host.call(1, &arguments).await;
         assert_eq!(answer["result"]["isError"], true, "{answer}");

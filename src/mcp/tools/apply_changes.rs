@@ -47,6 +47,9 @@ const NO_PERSON: &str = "nothing was changed, and the user is not asked here: te
     can look at these paths and run `sandbox-mcp apply RUN --allow-protected`; or leave them out \
     by naming others in `only`";
 
+const NO_ANSWER: &str = "nothing was changed, and nobody said no: some hosts close questions by \
+    themselves; tell the user what `next` says, or ask again when they are there";
+
 const ENOUGH: &str = "nothing was changed; leave these paths out by naming others in `only`, and leave \
     the rest to the user";
 
@@ -98,15 +101,17 @@ async fn call(
         _ => return answer(done).into(),
     };
     let Some(way) = elicit::way(&context) else {
-        return changes::protected(&needs, ("protected", None), NO_PERSON).into();
+        let next = by_hand(&wanted.run);
+        return changes::protected(&needs, ("protected", None), NO_PERSON, Some(next)).into();
     };
     let Some(question) = question(&wanted.run, &needs) else {
         let hint = "nothing was changed; these are more than one question can show: ask for fewer by \
                     naming them in `only`";
-        return changes::protected(&needs, ("protected", None), hint).into();
+        let next = by_hand(&wanted.run);
+        return changes::protected(&needs, ("protected", None), hint, Some(next)).into();
     };
     if let Err(why) = session.asked.note(&wanted.run, &needs) {
-        return changes::protected(&needs, ("not_asked", Some(why)), ENOUGH).into();
+        return changes::protected(&needs, ("not_asked", Some(why)), ENOUGH, None).into();
     }
     match way {
         Way::Request => {
@@ -132,14 +137,23 @@ async fn heard(
         session.asked.refuse(&wanted.run, &needs);
     }
     if let Some(told) = said.told() {
-        let hint = match said {
-            Said::No => "nothing was changed; do not ask for the same again",
-            Said::NotAsked(_) => NO_PERSON,
-            _ => "nothing was changed; ask again when the user is there",
+        let (hint, next) = match said {
+            Said::No => ("nothing was changed; do not ask for the same again", None),
+            Said::NotAsked(_) => (NO_PERSON, Some(by_hand(&wanted.run))),
+            _ => (NO_ANSWER, Some(by_hand(&wanted.run))),
         };
-        return changes::protected(&needs, (told.0, Some(&told.1)), hint);
+        return changes::protected(&needs, (told.0, Some(&told.1)), hint, next);
     }
     answer(apply(session, context, wanted, Agreed::These(needs)).await)
+}
+
+/// The commands for a user whom no question has reached.
+fn by_hand(run: &str) -> String {
+    let run = one_line(run, 40);
+    format!(
+        "Tell the user: `sandbox-mcp diff {run}` shows these changes, and \
+         `sandbox-mcp apply {run} --allow-protected` carries them over."
+    )
 }
 
 fn answer(done: Result<Applied, Error>) -> CallToolResult {

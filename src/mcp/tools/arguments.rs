@@ -1,5 +1,10 @@
 //! Reading the arguments of a call, for a caller that is a model: all that is wrong is said at
 //! once, each point names the argument and what is allowed, so that the next attempt is right.
+//!
+//! Several hosts send every argument as a text, whatever their model wrote. Where the schema wants
+//! another type, a text that spells a value of that type is that value; a text stays a text.
+
+use std::borrow::Cow;
 
 use rmcp::model::JsonObject;
 use serde_json::Value;
@@ -39,10 +44,9 @@ impl Reader {
         }
     }
 
-    /// A text that may be absent. Many models fill in `""` for what they leave open.
+    /// A text that may be absent.
     pub fn text(&mut self, name: &str) -> Option<String> {
-        match self.take(name)? {
-            Value::String(text) if text.trim().is_empty() => None,
+        match self.optional(name)? {
             Value::String(text) => Some(text),
             other => self.wrong(name, "a string", &other),
         }
@@ -50,24 +54,38 @@ impl Reader {
 
     /// A list of texts; one text alone is a list of one.
     pub fn texts(&mut self, name: &str) -> Vec<String> {
-        let texts = |values: &[Value]| {
-            values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<_>>()
-        };
-        match self.take(name) {
+        const WANTED: &str = "a list of strings";
+        match self.optional(name) {
             None => Vec::new(),
-            Some(Value::String(text)) if text.trim().is_empty() => Vec::new(),
-            Some(Value::String(text)) => vec![text],
-            Some(Value::Array(values)) => texts(&values)
-                .unwrap_or_else(|| self.wrong(name, "a list of strings", &Value::Array(values))),
-            Some(other) => self.wrong(name, "a list of strings", &other),
+            Some(Value::String(text)) => match serde_json::from_str(&text) {
+                Ok(Value::Array(items)) => self.items(name, items),
+                _ => vec![text],
+            },
+            Some(Value::Array(items)) => self.items(name, items),
+            Some(other) => self.wrong(name, WANTED, &other),
         }
+    }
+
+    fn items(&mut self, name: &str, items: Vec<Value>) -> Vec<String> {
+        let mut texts = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            match item {
+                Value::String(text) => texts.push(text),
+                other => self.problems.push(format!(
+                    "`{name}` must be a list of strings, but item {} is {}",
+                    at + 1,
+                    describe(&other)
+                )),
+            }
+        }
+        texts
     }
 
     /// A positive whole number; `60.0` counts, as some languages write `60`.
     pub fn seconds(&mut self, name: &str) -> Option<u64> {
         const WANTED: &str = "a whole number of seconds, 1 or more";
-        let value = self.take(name)?;
-        match whole(&value) {
+        let value = self.optional(name)?;
+        match whole(&meant(&value)) {
             Some(number) if number > 0 => Some(number),
             _ => self.wrong(name, WANTED, &value),
         }
@@ -75,8 +93,8 @@ impl Reader {
 
     /// A whole number within bounds.
     pub fn number(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
-        let value = self.take(name)?;
-        match whole(&value) {
+        let value = self.optional(name)?;
+        match whole(&meant(&value)) {
             Some(number) if (least..=most).contains(&number) => Some(number),
             _ if most == u64::MAX => {
                 self.wrong(name, &format!("a whole number, {least} or more"), &value)
@@ -87,16 +105,17 @@ impl Reader {
 
     /// Yes or no.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
-        match self.take(name)? {
+        let value = self.optional(name)?;
+        match *meant(&value) {
             Value::Bool(flag) => Some(flag),
-            other => self.wrong(name, "true or false", &other),
+            _ => self.wrong(name, "true or false", &value),
         }
     }
 
     /// One of some words, each standing for a value. `read-only`, as the command line has it, is
     /// `read_only` here.
     pub fn one_of<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
-        let value = self.take(name)?;
+        let value = self.optional(name)?;
         let chosen = value
             .as_str()
             .map(|word| word.replace('-', "_"))
@@ -118,9 +137,30 @@ impl Reader {
         self.given.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Many models fill in `""` for what they leave open, and hosts that send texts only `"null"`.
+    fn optional(&mut self, name: &str) -> Option<Value> {
+        let is_left_out = |text: &str| matches!(text.trim(), "" | "null");
+        self.take(name).filter(|value| !value.as_str().is_some_and(is_left_out))
+    }
+
     fn wrong<T: Default>(&mut self, name: &str, wanted: &str, got: &Value) -> T {
         self.problems.push(format!("`{name}` must be {wanted}, not {}", describe(got)));
         T::default()
+    }
+}
+
+/// Tells an optional yes, for readers ahead of the tool.
+pub(in crate::mcp) fn is_yes(value: Option<&Value>) -> bool {
+    value.is_some_and(|value| *meant(value) == true)
+}
+
+/// The number or the yes or no that a text spells, for arguments that are no texts.
+fn meant(value: &Value) -> Cow<'_, Value> {
+    let Value::String(text) = value else { return Cow::Borrowed(value) };
+    // `True` is how Python writes it.
+    match serde_json::from_str(&text.trim().to_ascii_lowercase()) {
+        Ok(meant @ (Value::Number(_) | Value::Bool(_))) => Cow::Owned(meant),
+        _ => Cow::Borrowed(value),
     }
 }
 
@@ -187,7 +227,7 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_said_at_once() {
-        let mut reader = reader(json!({"task": 7, "mode": "fast", "timeout": "60", "model": []}));
+        let mut reader = reader(json!({"task": 7, "mode": "fast", "timeout": "1m", "model": []}));
         reader.required_text("task");
         assert_eq!(reader.one_of("mode", &[("direct", 1), ("read_only", 2)]), None);
         assert_eq!(reader.seconds("timeout"), None);
@@ -196,19 +236,50 @@ mod tests {
             reader.finish().expect_err("wrong").to_string(),
             "`task` must be a string, not 7; \
              `mode` must be one of `direct`, `read_only`, not the string `fast`; \
-             `timeout` must be a whole number of seconds, 1 or more, not the string `60`; \
+             `timeout` must be a whole number of seconds, 1 or more, not the string `1m`; \
              `model` must be a string, not an array",
         );
     }
 
     #[test]
     fn what_is_left_out_may_be_null_or_blank() {
-        let mut reader = reader(json!({"task": "", "mode": null, "timeout": null, "model": " "}));
-        assert_eq!(reader.required_text("task"), "");
-        assert_eq!(reader.one_of("mode", &[("direct", 1)]), None);
-        assert_eq!(reader.seconds("timeout"), None);
-        assert_eq!(reader.text("model"), None);
+        for blank in [json!(null), json!(""), json!(" "), json!("null"), json!(" null ")] {
+            let mut reader = reader(json!({"task": "null", "mode": blank, "timeout": blank}));
+            assert_eq!(reader.required_text("task"), "null", "what must be there is a text");
+            assert_eq!(reader.one_of("mode", &[("direct", 1)]), None);
+            assert_eq!(reader.seconds("timeout"), None);
+            assert_eq!(reader.finish(), Ok(()), "{blank}");
+            let mut reader = self::reader(json!({"task": blank, "mode": blank, "model": blank}));
+            assert_eq!(reader.flag("mode"), None);
+            assert_eq!(reader.text("model"), None);
+            assert_eq!(reader.texts("task"), [""; 0]);
+            assert_eq!(reader.finish(), Ok(()), "{blank}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_another_type_only_where_one_is_wanted() {
+        let mut reader = reader(json!({
+            "task": "[\"a\"]", "mode": "true", "timeout": " 60 ", "model": "7",
+        }));
+        assert_eq!(reader.required_text("task"), "[\"a\"]");
+        assert_eq!(reader.text("model").as_deref(), Some("7"));
+        assert_eq!(reader.flag("mode"), Some(true));
+        assert_eq!(reader.seconds("timeout"), Some(60));
         assert_eq!(reader.finish(), Ok(()));
+        assert!(is_yes(Some(&json!("True"))) && !is_yes(Some(&json!("yes"))) && !is_yes(None));
+
+        let texts = |given: Value| {
+            let mut reader = self::reader(json!({ "task": given }));
+            let texts = reader.texts("task");
+            reader.finish().map(|()| texts).map_err(|error| error.to_string())
+        };
+        assert_eq!(texts(json!("[\"a\", \"[b]\"]")).expect("a list"), ["a", "[b]"]);
+        assert_eq!(texts(json!("[fix] the \"b\"")).expect("one"), ["[fix] the \"b\""]);
+        let wrong = "`task` must be a list of strings, but item 2 is 7; \
+                     `task` must be a list of strings, but item 3 is null";
+        assert_eq!(texts(json!("[\"a\", 7, null]")).expect_err("wrong"), wrong);
+        assert_eq!(texts(json!(["a", 7, null])).expect_err("wrong"), wrong);
     }
 
     #[test]
@@ -251,7 +322,10 @@ mod tests {
         };
         assert_eq!(asked(json!(90)), (Some(90), true));
         assert_eq!(asked(json!(90.0)), (Some(90), true));
-        for wrong in [json!(0), json!(-1), json!(1.5), json!(1e300), json!(true)] {
+        assert_eq!(asked(json!("90.0")), (Some(90), true));
+        for wrong in
+            [json!(0), json!(-1), json!(1.5), json!(1e300), json!(true), json!("0"), json!("9 s")]
+        {
             assert_eq!(asked(wrong.clone()), (None, false), "{wrong}");
         }
     }

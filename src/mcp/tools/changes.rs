@@ -139,11 +139,13 @@ fn of_needs(needs: &[NeedsYes]) -> (Vec<Value>, usize) {
     )
 }
 
-/// The answer where a person's yes is needed and was not had; `kind` and message say why.
+/// The answer where a person's yes is needed and was not had; `kind` and message say why, `next` is
+/// for the user to do.
 pub(super) fn protected(
     needs: &[NeedsYes],
     (kind, message): (&'static str, Option<&str>),
     hint: &str,
+    next: Option<String>,
 ) -> CallToolResult {
     let message = message.map_or_else(
         || OutcomeError::from(ApplyError::Protected(needs.to_vec())).to_string(),
@@ -155,6 +157,9 @@ pub(super) fn protected(
         value["more"] = more.into();
     }
     value["error"] = json!({ "kind": kind, "message": message, "hint": hint });
+    if let Some(next) = next {
+        value["next"] = next.into();
+    }
     CallToolResult::structured_error(value)
 }
 

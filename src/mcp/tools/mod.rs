@@ -22,6 +22,7 @@ use rmcp::model::{CallToolResult, ErrorData, JsonObject, Tool};
 use rmcp::service::RequestContext;
 use serde_json::Value;
 
+pub(super) use self::arguments::is_yes;
 use self::entry::{Answer, Entry};
 use super::session::Session;
 use crate::config::Limits;

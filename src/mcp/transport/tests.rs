@@ -4,7 +4,7 @@ use rmcp::model::{
     CallToolResult, ProgressNotification, ProgressNotificationParam, ProgressToken, ServerResult,
 };
 use serde_json::json;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
 
 use super::*;
@@ -106,4 +106,45 @@ async fn a_flood_of_bad_lines_piles_up_no_further_than_its_bound() {
     }
     assert!((1..1000).contains(&refusals), "{refusals}");
     drop(lines);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_read_is_held_back_until_it_does() {
+    let (mut lines, _ends, mut to, mut from) = connected();
+    let ping = |id: i64| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" }).to_string() + "\n";
+    // An answer that fills what may wait.
+    let long = "x".repeat(9 << 20);
+    let error = ErrorData::invalid_params(long, None);
+    let unread = lines.send(ServerJsonRpcMessage::error(error, Some(RequestId::Number(0))));
+    to.write_all(ping(1).as_bytes()).await.expect("an open pipe");
+    let cancelled = json!({
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 },
+    });
+    to.write_all((cancelled.to_string() + "\n").as_bytes()).await.expect("an open pipe");
+    assert!(timeout(Duration::from_millis(100), lines.receive()).await.is_err(), "held back");
+    assert_eq!(line(&mut from).await["id"], 0);
+    unread.await.expect("written");
+    assert!(matches!(lines.receive().await, Some(JsonRpcMessage::Request(_))));
+    assert!(matches!(lines.receive().await, Some(JsonRpcMessage::Notification(_))));
+}
+
+#[tokio::test]
+async fn a_cancellation_finds_its_request_by_the_id_as_a_text() {
+    let (mut lines, _ends, mut to, _from) = connected();
+    let ping = json!({ "jsonrpc": "2.0", "id": 2, "method": "ping" }).to_string() + "\n";
+    let cancelled = json!({
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "2" },
+    });
+    let cancelled = cancelled.to_string() + "\n";
+    to.write_all((ping + &cancelled + &cancelled).as_bytes()).await.expect("an open pipe");
+    lines.receive().await.expect("the request");
+    for id in [RequestId::Number(2), RequestId::String("2".into())] {
+        let Some(JsonRpcMessage::Notification(sent)) = lines.receive().await else {
+            panic!("none")
+        };
+        let ClientNotification::CancelledNotification(sent) = sent.notification else {
+            panic!("another")
+        };
+        assert_eq!(sent.params.request_id, Some(id), "the second finds no open request");
+    }
 }

@@ -1,6 +1,6 @@
 //! The client's side: starts the owner of a run, hears it, and speaks for whoever holds the run.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
@@ -15,6 +15,7 @@ use crate::runner::cancel::{CancelReason, Canceller};
 use crate::runner::run::Begun;
 use crate::runner::shared::Shared;
 use crate::runner::{Event, Report, Task};
+use crate::stderr;
 
 /// The kernel's own link to the running program. It leads to the file that we were started from
 /// even when another version has taken its place.
@@ -44,7 +45,7 @@ pub fn start(
         .arg0(env!("CARGO_PKG_NAME"))
         .args(verbosity())
         .arg("own")
-        .current_dir(&shared.folder)
+        .current_dir(shared.folder())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
@@ -118,9 +119,7 @@ impl Owner {
                         }
                         // Nobody may be listening any more.
                         Ok(Frame::Event(event)) => drop(events.send(event)),
-                        Ok(Frame::Log(line)) => {
-                            let _ = io::stderr().lock().write_all(line.as_bytes());
-                        }
+                        Ok(Frame::Log(line)) => stderr::write(line.as_bytes()),
                         Ok(Frame::Refused(why)) => {
                             begun.take().map(|begun| begun.send(Err(why.clone())));
                             report = Some(Report::of_breakdown(id.clone(), &why));

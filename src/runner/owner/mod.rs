@@ -51,10 +51,12 @@ impl Order {
     fn new(id: RunId, task: Task, shared: &Shared) -> Self {
         let LoadOptions { file, overrides, environment: _ } = &shared.options;
         let overrides = overrides.iter().map(|given| (given.key.to_owned(), given.value.clone()));
+        let mut config = (*shared.config).clone();
+        config.workspace.roots = shared.roots();
         Self {
             id,
             task,
-            config: (*shared.config).clone(),
+            config,
             file: file.clone(),
             overrides: overrides.collect(),
             facts: shared.host.known().map(|(_, facts)| facts.clone()),

@@ -24,6 +24,11 @@ impl Mcp {
     pub fn connect(product: &Product, workspace: &Workspace) -> Self {
         let mut command: Command = product.command([] as [&str; 0]);
         command.current_dir(workspace.path());
+        Self::start_in(product, command)
+    }
+
+    /// Starts the server by a command of the product's, and says nothing yet.
+    pub fn start_in(product: &Product, command: Command) -> Self {
         Self { server: product.start(command), ids: AtomicU64::new(1), meta: Map::new() }
     }
 
