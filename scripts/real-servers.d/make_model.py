@@ -4,7 +4,8 @@
 
 The files TEXT train the tokenizer. FOLDER gets `tiny.gguf` for llama.cpp, and is a Hugging Face
 cache with the models `local/tiny` (of the family Qwen 3) and `local/tiny-llama` (the same weights
-under the name of a family that transformers knows no form of calls for).
+under the name of a family that transformers knows no form of calls for). `model` in it leads to
+the files of the former.
 
 Attention and MLP are zero, so the next token depends on the last one alone. Every piece of an
 answer is a token of its own: its embedding has a single 1, and the output layer answers that 1
@@ -22,6 +23,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 WIDTH, HEADS, HEAD, MLP, CONTEXT = 256, 4, 64, 64, 65536
+REVISION = "0" * 40
 END, START, PAD = "<|im_end|>", "<|im_start|>", "<|endoftext|>"
 
 # Each scene is a list of answers; a step is taken with each answer that called a tool. A `|` parts
@@ -192,12 +194,11 @@ def weights(made, scripted, follows):
 
 
 def write_hugging_face(cache, name, family, made, tensors):
-    revision = "0" * 40
     place = cache / "hub" / f"models--local--{name}"
-    folder = place / "snapshots" / revision
+    folder = place / "snapshots" / REVISION
     folder.mkdir(parents=True, exist_ok=True)
     (place / "refs").mkdir(exist_ok=True)
-    (place / "refs" / "main").write_text(revision)
+    (place / "refs" / "main").write_text(REVISION)
     number = made.token_to_id
 
     def write(name, content):
@@ -301,6 +302,9 @@ def main():
     tensors = weights(made, control + pieces, follows)
     write_hugging_face(folder, "tiny", "qwen3", made, tensors)
     write_hugging_face(folder, "tiny-llama", "llama", made, tensors)
+    link = folder / "model"
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"hub/models--local--tiny/snapshots/{REVISION}")
     write_gguf(folder / "tiny.gguf", made, tensors, control, pieces)
 
 

@@ -5,6 +5,7 @@ row.py TABLE FOLDER SERVER VERSION LINE SET
 
 import json
 import pathlib
+import re
 import sys
 
 table, folder, server, version, line, person_sets = sys.argv[1:]
@@ -45,8 +46,9 @@ def run(scene):
         return False, f"broke off: {report['broken']}"
     _, ending, files = SCENES[scene]
     if report["status"] != "completed":
-        error = report["error"] or {}
-        return False, f"{report['status']}: {error.get('message')} → {error.get('hint')}"
+        error = report["error"] or {"message": "no reason given", "hint": None}
+        hint = error["hint"] or "no hint"
+        return False, f"{report['status']}: {error['message'].removesuffix('; ' + hint)} → {hint}"
     answer = report["answer"]
     if not answer.endswith(ending) or "think>" in answer:
         return False, f"completed, with the answer {answer!r}"
@@ -56,6 +58,7 @@ def run(scene):
 
 def cell(text):
     text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1", text)
     return text if len(text) <= 600 else text[:599] + "…"
 
 
@@ -63,7 +66,7 @@ scenes = {scene: run(scene) for scene in SCENES if (folder / f"{scene}.json").ex
 if table == "right":
     works = [SCENES[scene][0] for scene, (good, _) in scenes.items() if good]
     fails = [f"**{SCENES[scene][0]}**: {end}" for scene, (good, end) in scenes.items() if not good]
-    tasks = [f"tasks: {', '.join(works)}"] if works else []
+    tasks = [f"Tasks: {', '.join(works)}"] if works else []
     cells = [server, version, f"`{line}`", ". ".join([f"`doctor`: {doctor()}", *tasks, *fails])]
     cells.append(person_sets)
 else:
