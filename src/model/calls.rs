@@ -251,18 +251,17 @@ impl Call {
     }
 
     fn send(&mut self, sent: &mut usize, out: &mut Vec<Piece>) {
-        let index = match self.index {
-            Some(index) => index,
-            None => {
-                let index = *sent;
-                *sent += 1;
-                self.index = Some(index);
-                if self.id.is_empty() {
-                    self.id = new_id();
-                }
-                out.push(Piece::Call { index, id: self.id.clone(), name: self.name.clone() });
-                index
+        let index = if let Some(index) = self.index {
+            index
+        } else {
+            let index = *sent;
+            *sent += 1;
+            self.index = Some(index);
+            if self.id.is_empty() {
+                self.id = new_id();
             }
+            out.push(Piece::Call { index, id: self.id.clone(), name: self.name.clone() });
+            index
         };
         if !self.extra.is_empty() {
             let fields = std::mem::take(&mut self.extra);

@@ -65,6 +65,13 @@ pub async fn guarded(job: Job) -> Report {
     report
 }
 
+/// Remarks on what was found of runs that died.
+fn tell_news(job: &Job, story: &mut Story) {
+    for told in job.shared.host.news() {
+        story.remark(&told);
+    }
+}
+
 async fn execute(mut job: Job) -> Report {
     let record = job.record.take();
     let transcript = record.as_ref().map(|record| record.transcript().display().to_string());
@@ -84,9 +91,7 @@ async fn execute(mut job: Job) -> Report {
 
     // First the lock, so that who waits for a workspace takes no place from others.
     let lock = custody::lock(&job.shared, &job.task, &job.canceller, &mut story).await;
-    for told in job.shared.host.news() {
-        story.remark(&told);
-    }
+    tell_news(&job, &mut story);
     let place = match &lock {
         Ok(_) => wait(&job, &mut story).await,
         Err(_) => Ok(None),
@@ -122,9 +127,7 @@ async fn execute(mut job: Job) -> Report {
     let session =
         session.and_then(|held| session::close(held, &job.id, story.session.as_deref(), gone));
     drop(folder);
-    for told in job.shared.host.news() {
-        story.remark(&told);
-    }
+    tell_news(&job, &mut story);
     found.timing.cleanup_ms = found.lap.next();
     found.timing.total_ms = millis(job.asked.elapsed());
 

@@ -1,6 +1,5 @@
 //! The stdio server through mcpo, as an `OpenAPI` tool server.
 
-
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;

@@ -1,6 +1,5 @@
 //! The tool for the Tools page, loaded by `Open WebUI`'s own loader.
 
-
 use super::*;
 
 struct Chat {
