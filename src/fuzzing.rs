@@ -1,6 +1,8 @@
 //! Entrances for fuzzing: each reads hostile bytes as the product does, and asserts what must hold
 //! of the outcome. Not an interface.
 
+use serde_json::json;
+
 use crate::agent::{AgentEvent, opencode};
 use crate::config::{Config, Environment, LoadOptions, Name, Project, load_for};
 use crate::gateway::fuzzing as gateway;
@@ -98,7 +100,7 @@ fn canonical(stream: &[u8]) -> Heard {
         let event: serde_json::Value = serde_json::from_str(event).expect("JSON");
         assert_eq!(event["object"], "chat.completion.chunk");
         if let Some(usage) = event.get("usage") {
-            assert_eq!((&event["choices"], heard.tokens), (&serde_json::json!([]), None));
+            assert_eq!((&event["choices"], heard.tokens), (&json!([]), None));
             let count = |name: &str| usage[name].as_u64().expect("a number");
             heard.tokens = Some((count("prompt_tokens"), count("completion_tokens")));
             continue;
@@ -135,6 +137,114 @@ fn canonical(stream: &[u8]) -> Heard {
     heard
 }
 
+/// A valid answer in the shape of some server and cut anywhere: the agent gets one form of it, which
+/// says the same. The bytes decide.
+pub fn model_answer(bytes: &[u8]) {
+    let mut dice = Dice(bytes);
+    let mut meant = Heard::default();
+    let (with_index, with_id) = (dice.of(2) == 0, dice.of(2) == 0);
+    let shape = dice.of(3);
+    let mut deltas = Vec::new();
+    let mut message = json!({"role": "assistant", "content": "", "tool_calls": []});
+    for _ in 0..dice.of(8) {
+        let word = ["one ", "zwei\n", "drei 🦀", "\\", "<think>", "\"}"][dice.of(6)];
+        match dice.of(3) {
+            0 => {
+                meant.text += word;
+                let part = json!([{"type": "text", "text": word}]);
+                deltas.push(json!({"content": if dice.of(2) == 0 { json!(word) } else { part }}));
+            }
+            1 => {
+                meant.thoughts += word;
+                let name = ["reasoning", "reasoning_content"][dice.of(2)];
+                let role = ["", "assistant"][dice.of(2)];
+                deltas.push(json!({name: word, "role": role}));
+            }
+            _ => {
+                let number = meant.calls.len();
+                let name = ["bash", "read"][dice.of(2)];
+                let arguments = json!({"word": word});
+                let text = arguments.to_string();
+                meant.calls.push((name.into(), text.clone()));
+                let mut call = json!({"function": {"name": name}});
+                if with_index {
+                    call["index"] = json!(number);
+                }
+                let mut rest = call.clone();
+                if with_id {
+                    call["id"] = json!(format!("id-{number}"));
+                }
+                if dice.of(2) == 0 {
+                    call["function"]["arguments"] =
+                        if dice.of(2) == 0 { arguments } else { json!(text) };
+                    deltas.push(json!({"tool_calls": [call.clone()]}));
+                } else {
+                    let half = crate::text::prefix(&text, text.len() / 2);
+                    call["function"]["arguments"] = json!(half);
+                    rest["function"] = json!({"arguments": text[half.len()..]});
+                    deltas.push(json!({"tool_calls": [call.clone(), rest]}));
+                    call["function"]["arguments"] = json!(text);
+                }
+                message["tool_calls"].as_array_mut().expect("a list").push(call);
+            }
+        }
+    }
+    message["content"] = json!(meant.text);
+    message["reasoning"] = json!(meant.thoughts);
+    let length = dice.of(4) == 0;
+    let reason = if length { "length" } else { ["stop", "tool_calls", "eos_token"][dice.of(3)] };
+    meant.reason = match (length, meant.calls.is_empty()) {
+        (true, _) => "length",
+        (_, true) => "stop",
+        (_, false) => "tool_calls",
+    }
+    .into();
+    let usage = json!({"prompt_tokens": 5, "completion_tokens": 7});
+    let counts = dice.of(2) == 0;
+    meant.tokens = counts.then_some((5, 7));
+    let mut events: Vec<_> =
+        deltas.iter().map(|delta| json!({"choices": [{"index": 0, "delta": delta}]})).collect();
+    events.push(json!({"choices": [{"delta": {}, "finish_reason": reason}]}));
+    let mut whole = json!({"choices": [{"message": message, "finish_reason": reason}]});
+    if counts {
+        events.push(json!({"choices": [], "usage": usage}));
+        whole["usage"] = usage;
+    }
+    let body = match shape {
+        0 => format!("{whole:#}"),
+        1 => events.iter().map(|event| format!("{event}\n")).collect(),
+        _ => {
+            let end = ["", "data: [DONE]\n\n"][dice.of(2)];
+            events
+                .iter()
+                .map(|event| format!(": beat\r\n\r\ndata: {event}\n\n"))
+                .collect::<String>()
+                + end
+        }
+    };
+    let mut rest = body.as_bytes();
+    let mut chunks = Vec::new();
+    while !rest.is_empty() {
+        let (chunk, behind) = rest.split_at((dice.of(256) + 1).min(rest.len()));
+        chunks.push(chunk);
+        rest = behind;
+    }
+    let heard = gateway::relayed(chunks.into_iter(), "sk-0123456789abcdef").expect("understood");
+    assert_eq!(canonical(&heard), meant, "{body}");
+}
+
+/// Choices that bytes make.
+struct Dice<'a>(&'a [u8]);
+
+impl Dice<'_> {
+    /// A number below `sides`; 0 when the bytes are used up.
+    fn of(&mut self, sides: usize) -> usize {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(*first) % sides
+    }
+}
+
 /// A project's settings that nobody trusts open nothing.
 pub fn project_settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -165,6 +275,24 @@ pub fn git_settings(bytes: &[u8]) {
         let key = key.to_ascii_lowercase();
         for bad in ["fsmonitor", "hookspath", "sshcommand", "editor", "pager", "command", "path"] {
             assert!(!key.contains(bad), "{text}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn answers_of_any_shape_say_the_same() {
+        let mut state = 1_u64;
+        for length in 0..400 {
+            let bytes: Vec<u8> = (0..length)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 33).to_le_bytes()[0]
+                })
+                .collect();
+            super::model_answer(&bytes);
+            super::model_stream(&bytes);
         }
     }
 }

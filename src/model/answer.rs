@@ -197,8 +197,9 @@ impl Answer {
     /// Returns how many tokens the server counted where neither a text nor a call came of them: its
     /// parser took them. Thoughts are what they are.
     pub fn swallowed(&self) -> Option<u64> {
-        // A token has a letter at least; an end of a turn and a mark around thoughts are tokens too.
-        const MARKS: u64 = 4;
+        // Marks of a turn and around thoughts, and spaces, are tokens too. A thought's token has some
+        // letters.
+        const MARKS: u64 = 16;
         let thought = self.usage.reasoning.max(self.thoughts.len() as u64 / 2);
         let silent = self.text.trim().is_empty() && self.calls.len() == 0;
         (silent && self.usage.output > thought + MARKS).then_some(self.usage.output)

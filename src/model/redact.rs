@@ -78,6 +78,11 @@ impl Redactor {
         let mut at = from;
         loop {
             at += bytes[at..].iter().position(may_begin)?;
+            if bytes[at..].starts_with(b"\\\\") {
+                // A backslash itself, behind which no escape begins.
+                at += 2;
+                continue;
+            }
             let mut open = false;
             for key in keys() {
                 match matches(&bytes[at..], key) {
@@ -135,9 +140,9 @@ mod tests {
     #[test]
     fn the_key_is_taken_out_however_it_is_cut_and_escaped() {
         let text = b"a sk-ab/babsk-x sk-ab/babsk- sk-ab/babsk-xsk-ab/babsk-x! \
-                     sk-ab\\/babsk-x \\u0073k-ab\\u002Fbabsk\\u002dx \\n sk-ab/babsk";
+                     sk-ab\\/babsk-x \\u0073k-ab\\u002Fbabsk\\u002dx \\n \\\\u0073k-ab/babsk-x sk-ab/babsk";
         let expected = b"a [api key] sk-ab/babsk- [api key][api key]! \
-                         [api key] [api key] \\n sk-ab/babsk";
+                         [api key] [api key] \\n \\\\u0073k-ab/babsk-x sk-ab/babsk";
         for size in 1..=text.len() {
             let mut redactor = Redactor::new(&Secrets::new(&Secret::new("sk-ab/babsk-x")));
             let mut out = Vec::new();

@@ -98,6 +98,28 @@ async fn not_even_when_the_server_repeats_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nor_put_together_from_the_pieces_of_an_answer() {
+    let (half, rest) = KEY.split_at(KEY.len() / 2);
+    let script = Script::bash(&format!("echo {KEY}")).then(Answer::new(
+        ["It is ", half, rest, ", they say."].map(|words| Part::Text(words.into())),
+    ));
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await.env("SANDBOX_MCP_API_KEY", KEY);
+    let workspace = Workspace::new();
+
+    let run = product.run(&workspace, ["--events", "anything"]).await;
+
+    let report = run.assert_status("completed");
+    assert_eq!(report["answer"], "It is [api key], they say.");
+    assert!(!holds_key(run.stdout.as_bytes()) && !holds_key(run.stderr.as_bytes()), "{run:#?}");
+    walk(&product.folder(""), &mut |path| {
+        let holds = path.is_file() && holds_key(&std::fs::read(path).unwrap_or_default());
+        assert!(!holds, "{} holds the key", path.display());
+    });
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nor_in_what_the_commands_print() {
     let model = Model::start(Script::say("never asked")).await;
     let product = Product::with_model(&model).await.env("SANDBOX_MCP_API_KEY", KEY);

@@ -36,6 +36,7 @@ mod keeps_the_key_out;
 mod leftovers_are_seen;
 mod many_at_once;
 mod model_faults;
+mod odd_servers;
 mod open_webui;
 mod openings;
 mod outcome;
