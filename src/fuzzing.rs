@@ -212,13 +212,14 @@ pub fn model_answer(bytes: &[u8]) {
     }
     let body = match shape {
         0 => format!("{whole:#}"),
-        1 => events.iter().map(|event| format!("{event}\n")).collect(),
+        1 => events.iter().map(|event| format!("{event}\n")).collect::<Vec<_>>().concat(),
         _ => {
             let end = ["", "data: [DONE]\n\n"][dice.of(2)];
             events
                 .iter()
                 .map(|event| format!(": beat\r\n\r\ndata: {event}\n\n"))
-                .collect::<String>()
+                .collect::<Vec<_>>()
+                .concat()
                 + end
         }
     };

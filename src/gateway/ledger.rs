@@ -79,6 +79,9 @@ pub struct Record {
     /// Tokens of the last answer of which neither text nor call came.
     #[serde(skip)]
     pub swallowed: Option<u64>,
+    /// Tokens of the last answer of which few words and no call came.
+    #[serde(skip)]
+    pub few_words: Option<u64>,
     /// Tokens of the longest conversation that was answered.
     #[serde(skip)]
     pub longest: u64,
@@ -213,6 +216,7 @@ impl Ledger {
         record.written_call = written_call;
         record.parser_remedy = preflight::parser_remedy(endpoint.source);
         record.swallowed = answer.swallowed();
+        record.few_words = answer.few_words();
         record.longest = record.longest.max(usage.input.saturating_add(usage.output));
         Self::count(&mut record, usage);
         record.finish_reasons.push(finish_reason.clone());

@@ -197,12 +197,24 @@ impl Answer {
     /// Returns how many tokens the server counted where neither a text nor a call came of them: its
     /// parser took them. Thoughts are what they are.
     pub fn swallowed(&self) -> Option<u64> {
-        // Marks of a turn and around thoughts, and spaces, are tokens too. A thought's token has some
-        // letters.
+        let lost = self.text.trim().is_empty() && self.unexplained();
+        lost.then_some(self.usage.output)
+    }
+
+    /// Returns how many tokens the server counted where no call and few words came of them. Some
+    /// servers keep thoughts to themselves, so this is a sign and no proof.
+    pub fn few_words(&self) -> Option<u64> {
+        let few = !self.text.trim().is_empty() && self.unexplained();
+        few.then_some(self.usage.output)
+    }
+
+    /// No call came, and fewer words and thoughts than the tokens that were counted.
+    fn unexplained(&self) -> bool {
+        // Marks of a turn and around thoughts, and spaces, are tokens too.
         const MARKS: u64 = 16;
         let thought = self.usage.reasoning.max(self.thoughts.len() as u64 / 2);
-        let silent = self.text.trim().is_empty() && self.calls.len() == 0;
-        (silent && self.usage.output > thought + MARKS).then_some(self.usage.output)
+        let said = self.text.len() as u64 / 2;
+        self.calls.len() == 0 && self.usage.output > thought + said + MARKS
     }
 
     fn push_object(

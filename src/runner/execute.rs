@@ -141,15 +141,18 @@ async fn execute(mut job: Job) -> Report {
         timeout_seconds: job.task.timeout.as_secs(),
     };
     let (mut status, mut error) = judge(&evidence);
+    let answer = story.without_secrets(&verdict::answer(status, &evidence));
+    let doubt = verdict::doubt(status, &evidence);
     if let Err(uncleared) = cleared {
         // Work that left a container behind is not done, whatever the agent says.
         let (worse, failure) = uncleared.verdict();
         (status, error) = (worse, Some(failure));
     }
+    story.remarks.extend(doubt);
     let report = Report {
         run_id: job.id.clone(),
         status,
-        answer: story.without_secrets(&verdict::answer(status, &evidence)),
+        answer,
         error,
         verify,
         session,

@@ -184,6 +184,18 @@ fn written(evidence: &Evidence<'_>, tool: &str) -> Failure {
     failure("call_as_text", &message, evidence.traffic.parser_remedy)
 }
 
+/// A doubt about a completed run, for the person: the model may have called a tool that nobody saw.
+pub fn doubt(status: Status, evidence: &Evidence<'_>) -> Option<String> {
+    let traffic = evidence.traffic;
+    let idle = status == Status::Completed && evidence.conversation.tool_calls() == 0;
+    let tokens = traffic.few_words.filter(|_| idle)?;
+    Some(format!(
+        "the model answered with {tokens} tokens, of which few words and no tool call came; if nothing \
+         was done, the server's parser took the call: {}",
+        traffic.parser_remedy
+    ))
+}
+
 /// The model's thoughts, where a server sends its closing words as such. A model that has only
 /// thought so far is asked once more first.
 fn closing_thoughts(evidence: &Evidence<'_>) -> Option<String> {

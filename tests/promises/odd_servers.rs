@@ -9,7 +9,7 @@ fn events(events: &[String]) -> Reply {
     Reply::Plain {
         status: 200,
         headers: vec![("content-type", "text/event-stream".into())],
-        body: events.iter().map(|event| format!("data: {event}\n\n")).collect(),
+        body: events.iter().map(|event| format!("data: {event}\n\n")).collect::<Vec<_>>().concat(),
     }
 }
 
@@ -150,4 +150,16 @@ async fn closing_words_that_come_as_thoughts_are_the_answer_and_thoughts_before_
         assert_eq!(run.assert_status("completed")["answer"], answer);
         product.check_nothing_left().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_vanished_beside_words_is_doubted() {
+    let words = delta(&json!({"content": "I write the note."}), Some("stop"));
+    let model = Model::start(Script::new(events(&[words, counted(60)]))).await;
+    let product = Product::with_model(&model).await;
+    let run = product.run(&Workspace::new(), ["--json", "write a note"]).await;
+    let report = run.assert_status("completed");
+    let remarks = report["remarks"].to_string();
+    assert!(remarks.contains("60 tokens") && remarks.contains("--tool-call-parser"), "{remarks}");
+    product.check_nothing_left().await;
 }
