@@ -1,6 +1,5 @@
 //! The same by a host: its tools look at a result, carry it over, and say what stands in the way.
 
-use std::os::unix::fs::PermissionsExt;
 
 use sandbox_mcp::workspace::{WorkspacePath, WriterLock};
 use serde_json::{Value, json};
@@ -92,11 +91,8 @@ async fn a_host_looks_at_a_result_and_carries_it_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_workspace_is_waited_for_and_then_told() {
     let result = small();
-    let locks = result.product.folder("run").join("sandbox-mcp").join("locks");
+    let locks = result.product.folder("state").join("locks");
     let folder = WorkspacePath::check(None, result.workspace.path(), &[]).expect("checked");
-    std::fs::create_dir_all(locks.parent().expect("a parent")).expect("made");
-    std::fs::set_permissions(locks.parent().expect("a parent"), PermissionsExt::from_mode(0o700))
-        .expect("chmod");
     let lock = WriterLock::try_lock(&locks, &folder).expect("a lock").expect("free");
     let mut client = Mcp::start(&result.product, &result.workspace).await;
     let waiting = result.product.start(result.product.command(["apply", RUN]));
