@@ -65,11 +65,7 @@ async fn the_agent_gets_one_form_of_what_they_send() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_they_refuse_is_left_out_for_the_rest_of_the_run() {
     let refusal = "[{'type': 'extra_forbidden', 'loc': ('body', 'stream_options'), 'msg': 'Extra inputs are not permitted'}]";
-    let roles = "Conversation roles must alternate user/assistant/user/assistant/...";
-    let script = Script::new(Reply::error(400, refusal))
-        .then_bash("true")
-        .then(Reply::error(400, roles))
-        .then_say("Done.");
+    let script = Script::new(Reply::error(400, refusal)).then_bash("true").then_say("Done.");
     let model = Model::start(script).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
@@ -78,14 +74,8 @@ async fn what_they_refuse_is_left_out_for_the_rest_of_the_run() {
 
     assert_eq!(run.assert_status("completed")["answer"], "Done.");
     let bodies: Vec<_> = model.steps().into_iter().map(|step| step.body).collect();
-    assert_eq!(bodies.len(), 4);
     let options: Vec<_> = bodies.iter().map(|body| body.get("stream_options").is_some()).collect();
-    assert_eq!(options, [true, false, false, false]);
-    let roles = |body: &Value| -> Vec<String> {
-        let messages = body["messages"].as_array().expect("messages");
-        messages.iter().map(|message| message["role"].as_str().expect("a role").into()).collect()
-    };
-    assert_eq!(roles(&bodies[3]), ["system", "user", "assistant", "tool"]);
+    assert_eq!(options, [true, false, false]);
     product.check_nothing_left().await;
 }
 

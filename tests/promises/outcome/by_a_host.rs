@@ -1,6 +1,5 @@
 //! The same by a host: its tools look at a result, carry it over, and say what stands in the way.
 
-
 use sandbox_mcp::workspace::{WorkspacePath, WriterLock};
 use serde_json::{Value, json};
 
