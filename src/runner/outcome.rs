@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use serde::Serialize;
 
 use super::{PastReport, Runner};
-use crate::config::load_at;
+use crate::config::{Config, Sandbox, load_at};
 use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
@@ -50,6 +50,8 @@ pub struct Applied {
     pub already: usize,
     /// Folders that the run deleted, and that stay because something else is in them.
     pub kept_folders: Vec<String>,
+    /// Files with further names (hard links), which keep the old content.
+    pub linked: Vec<String>,
 }
 
 /// What was let go.
@@ -113,7 +115,9 @@ impl OutcomeError {
             Self::Apply(ApplyError::Conflicts(_)) => "conflict",
             Self::Apply(ApplyError::Protected(_)) => "protected",
             Self::Apply(ApplyError::Incomplete) => "incomplete",
-            Self::Apply(ApplyError::UnknownPath { .. }) => "unknown_path",
+            Self::Apply(ApplyError::UnknownPath { .. } | ApplyError::TwoPaths { .. }) => {
+                "unknown_path"
+            }
             Self::Moved { .. } | Self::Workspace(_) | Self::Guard(_) => "workspace",
             Self::Config(_) => "config",
             Self::Store(_) | Self::Apply(_) | Self::Io { .. } => "io",
@@ -141,7 +145,7 @@ impl OutcomeError {
             }
             Self::Apply(ApplyError::UnknownPath { .. }) => "the run's diff lists its paths",
             Self::Apply(ApplyError::NotUndone { .. }) => {
-                "mend the cause and apply again, which first puts back the rest"
+                "look into that folder; what can still be put back is when you apply again"
             }
             Self::Config(_) => "`sandbox-mcp config` shows where a setting comes from",
             Self::Guard(_) | Self::Store(_) | Self::Apply(_) | Self::Io { .. } => {
@@ -248,6 +252,7 @@ impl Runner {
             journals: &self.journals(),
             only: &options.only,
             protected: &config.workspace.protected,
+            umask: unset_umask(&config),
             agreed: &options.agreed,
             dry_run: options.dry_run,
         };
@@ -334,6 +339,12 @@ fn wait<T>(
     }
 }
 
+/// The mask that runs have where the settings name no other.
+fn unset_umask(config: &Config) -> Option<u32> {
+    let usual = Sandbox::default().umask;
+    (config.sandbox.umask == usual).then(|| u32::from_str_radix(&usual, 8).ok()).flatten()
+}
+
 /// Notes in the record what was carried over, and tells it.
 fn noted(
     entry: &Entry,
@@ -354,6 +365,7 @@ fn noted(
         changed: changed.collect(),
         already: carried.already.len(),
         kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
+        linked: carried.linked.iter().map(ToString::to_string).collect(),
     };
     if options.dry_run {
         return applied;

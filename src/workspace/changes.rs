@@ -341,7 +341,7 @@ pub(super) fn changed_since(stat: &Stat, taken: i128) -> bool {
     changed(stat) + LATE >= taken
 }
 
-fn nanoseconds(seconds: i128, rest: i128) -> i128 {
+pub(super) fn nanoseconds(seconds: i128, rest: i128) -> i128 {
     seconds * 1_000_000_000 + rest
 }
 

@@ -62,7 +62,14 @@ impl Result {
 
     fn change(mut self, name: &str, after: Option<Node>) -> Self {
         let (path, before) = (RelPath::new(name).expect("a path"), self.before(name));
-        self.changes.push(Alteration { path, before, after, from: None, base_moved: false });
+        self.changes.push(Alteration {
+            path,
+            before,
+            after,
+            from: None,
+            base_moved: false,
+            written: None,
+        });
         self
     }
 
@@ -333,6 +340,10 @@ async fn killed_at_any_moment_it_is_all_or_nothing() {
             running.try_signal(Signal::KILL);
         }
         running.wait().await;
+        // As at the end of a session, or after a restart.
+        if round % 2 == 0 {
+            std::fs::remove_dir_all(result.product.folder("run")).expect("removed");
+        }
         // The next one settles first, even if it then does nothing.
         result.product.call(["apply", RUN, "--dry-run"]).await.assert_code(0);
         let news = names.iter().filter(|name| result.workspace.read(name) == "new").count();

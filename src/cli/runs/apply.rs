@@ -1,5 +1,6 @@
 //! `sandbox-mcp apply RUN`: carries the changes of a run over into its workspace.
 
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::Args;
@@ -10,14 +11,14 @@ use crate::cli::complain;
 use crate::history::Entry;
 use crate::runner::{ApplyOptions, OutcomeError};
 use crate::text::one_line;
-use crate::workspace::changeset::{Agreed, ApplyError};
+use crate::workspace::changeset::{Agreed, ApplyError, Escaped};
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     run: String,
     /// Only this file or folder of the changes; may be repeated
     #[arg(long, value_name = "PATH")]
-    only: Vec<String>,
+    only: Vec<OsString>,
     /// Also change what tools on the host execute or trust
     #[arg(long)]
     allow_protected: bool,
@@ -36,6 +37,12 @@ impl ApplyArgs {
 
 const WIDTH: usize = 200;
 
+/// A path as a text, with `%XX` for what is not UTF-8.
+fn as_text(path: &OsString) -> String {
+    let escaped = || Escaped(path.as_encoded_bytes().to_vec()).into();
+    path.to_str().map_or_else(escaped, str::to_owned)
+}
+
 pub fn run(
     entry: &Entry,
     args: &ApplyArgs,
@@ -44,7 +51,7 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let runner = settings.runner_for(entry)?;
     let options = ApplyOptions {
-        only: args.only.clone(),
+        only: args.only.iter().map(as_text).collect(),
         agreed: if args.allow_protected { Agreed::Everything } else { Agreed::Nothing },
         dry_run: args.dry_run,
         wait: None,
@@ -62,6 +69,10 @@ pub fn run(
     }
     for path in &applied.kept_folders {
         writeln!(out, "kept      {}/ (something else is in it)", one_line(path, WIDTH))?;
+    }
+    for path in &applied.linked {
+        let path = one_line(path, WIDTH);
+        writeln!(out, "linked    {path} (its further names keep the old content)")?;
     }
     let would = if args.dry_run { "would be " } else { "" };
     let already = match applied.already {

@@ -212,7 +212,14 @@ mod tests {
         NeedsYes {
             path: path.to_string(),
             why: "it is trusted",
-            change: Alteration { path, before: None, after, from: None, base_moved: false },
+            change: Alteration {
+                path,
+                before: None,
+                after,
+                from: None,
+                base_moved: false,
+                written: None,
+            },
         }
     }
 

@@ -110,7 +110,7 @@ fn listed<T>(all: &[T], mut room: usize, shown: impl Fn(&T) -> Value) -> (Vec<Va
 pub(super) fn of_applied(applied: &Applied) -> Value {
     let (changed, more) = listed(
         &applied.changed,
-        ROOM - 1024,
+        ROOM - 2048,
         |(what, path)| json!({ "path": one_line(path, PATH), "change": what }),
     );
     let (kept, _) = listed(&applied.kept_folders, 1024, |path| one_line(path, PATH).into());
@@ -127,6 +127,10 @@ pub(super) fn of_applied(applied: &Applied) -> Value {
     }
     if !kept.is_empty() {
         value["kept_folders"] = kept.into();
+    }
+    let (linked, _) = listed(&applied.linked, 1024, |path| one_line(path, PATH).into());
+    if !linked.is_empty() {
+        value["linked"] = linked.into();
     }
     value
 }

@@ -38,6 +38,9 @@ pub struct Alteration {
     /// `before` may not be what the agent saw.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub base_moved: bool,
+    /// When the file was written in the run's view, in nanoseconds of the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<i64>,
 }
 
 /// What is at a path. Modes are permission bits alone (`0o777`).

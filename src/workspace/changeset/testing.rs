@@ -123,6 +123,7 @@ pub fn between(
             after: new.map(|item| node(item, blobs)),
             from,
             base_moved: false,
+            written: None,
         });
     }
     Manifest {

@@ -55,6 +55,8 @@ pub enum ApplyError {
     Incomplete,
     #[error("apply `{given}`: {}", instead(.nearest.as_deref()))]
     UnknownPath { given: String, nearest: Option<String> },
+    #[error("apply `{given}`: more than one path is shown like that; name it as `{escaped}`")]
+    TwoPaths { given: String, escaped: String },
     #[error("apply the changes: {} of them conflict with what is in the workspace now", .0.len())]
     Conflicts(Vec<Conflict>),
     #[error("apply the changes: {} of them are in places that tools on the host trust", .0.len())]
@@ -66,7 +68,7 @@ pub enum ApplyError {
     #[error("{what} `{}`: {source}", one_line(.path, 300))]
     Io { what: &'static str, path: String, source: io::Error },
     #[error(
-        "{cause}; and what had been changed could not all be put back ({why}): the old files are in {}",
+        "{cause}; and not all is as it was before ({why}): what is left of that is in {}",
         .staging.display()
     )]
     NotUndone { cause: Box<ApplyError>, why: String, staging: PathBuf },

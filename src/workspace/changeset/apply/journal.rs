@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::super::store::{read_small, write_json};
 use super::super::{RelPath, StoreError};
+use super::folders::{FolderMark, Identity};
 use crate::files::sync_folder_of;
 use crate::ids::RunId;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LARGEST: u64 = 512 << 20;
 
 /// Until then everything is undone after a crash.
@@ -78,6 +79,10 @@ pub(super) struct Journal {
     version: u32,
     pub workspace: PathBuf,
     pub inode: u64,
+    /// The private folder in the workspace, once it is made.
+    pub staging: Option<Identity>,
+    /// All folders that the steps change names in, but for the workspace itself.
+    pub folders: Vec<FolderMark>,
     pub steps: Vec<Step>,
 }
 
@@ -89,8 +94,9 @@ pub(super) struct Place {
 }
 
 impl Journal {
-    pub fn new(workspace: PathBuf, inode: u64, steps: Vec<Step>) -> Self {
-        Self { version: VERSION, workspace, inode, steps }
+    pub fn new(workspace: PathBuf, inode: u64) -> Self {
+        let (folders, steps) = (Vec::new(), Vec::new());
+        Self { version: VERSION, workspace, inode, staging: None, folders, steps }
     }
 }
 

@@ -1,18 +1,19 @@
 //! What is to be done, and whether it can be: everything is looked at before anything is touched.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Stat};
+use rustix::fs::{Dir, FileType, Stat};
 use rustix::io::Errno;
 
-use super::super::node::{Seen, look, name_of, parent_of};
-use super::super::{Alteration, Manifest, Node, RelPath};
+use super::super::node::{Seen, look, name_of};
+use super::super::{Alteration, Escaped, Manifest, Node, RelPath};
 use super::error::{ApplyError, Conflict};
+use super::folders::{Folders, folds_case};
+use super::writers::written_to;
 use crate::text::one_line;
-use crate::workspace::walk::{open_folder, step};
+use crate::workspace::names::fold;
 
 /// One change to be made.
 #[derive(Debug)]
@@ -20,6 +21,23 @@ pub(super) struct Todo<'a> {
     pub change: &'a Alteration,
     /// What is there now, if something is.
     pub stat: Option<Stat>,
+}
+
+impl Todo<'_> {
+    pub fn path(&self) -> RelPath {
+        self.change.path.clone()
+    }
+
+    /// Whether it is a file with further names that gets another content.
+    pub fn is_linked(&self) -> bool {
+        let linked = |stat: &Stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink > 1
+        };
+        let Alteration { before, after, .. } = self.change;
+        after.is_some()
+            && !same_content(before.as_ref(), after.as_ref())
+            && self.stat.as_ref().is_some_and(linked)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,22 +72,13 @@ pub(super) fn select<'a>(
     }
     let mut open: Vec<&Alteration> = Vec::new();
     for given in only {
-        let path = Path::new(given);
-        let path = path.strip_prefix(&manifest.workspace).unwrap_or(path);
-        let path: PathBuf = path.components().collect();
-        let path = path.strip_prefix(".").unwrap_or(&path);
-        let found =
-            manifest.changes.iter().filter(|change| change.path.as_path().starts_with(path));
-        let before = open.len();
-        if !path.as_os_str().is_empty() {
-            open.extend(found);
-        }
-        if open.len() == before {
-            return Err(ApplyError::UnknownPath {
-                given: one_line(given, 200),
-                nearest: nearest(manifest, path),
-            });
-        }
+        let path = named(manifest, given)?;
+        open.extend(
+            manifest
+                .changes
+                .iter()
+                .filter(|change| change.path.as_path().starts_with(path.as_path())),
+        );
     }
     let mut chosen = HashSet::new();
     while let Some(change) = open.pop() {
@@ -96,6 +105,42 @@ pub(super) fn select<'a>(
     Ok(chosen.collect())
 }
 
+/// The path that is meant: as it is, as it is shown, or with `%XX` for what is not UTF-8.
+fn named(manifest: &Manifest, given: &str) -> Result<PathBuf, ApplyError> {
+    let path = Path::new(given);
+    let path = path.strip_prefix(&manifest.workspace).unwrap_or(path);
+    let path: PathBuf = path.components().collect();
+    let path = path.strip_prefix(".").unwrap_or(&path);
+    let changed = |path: &Path| manifest.changes.iter().any(|c| c.path.as_path().starts_with(path));
+    if !path.as_os_str().is_empty() && changed(path) {
+        return Ok(path.to_owned());
+    }
+    let escaped = Escaped::try_from(given.to_owned()).ok();
+    if let Some(path) = escaped.and_then(|bytes| RelPath::try_from(bytes).ok())
+        && changed(path.as_path())
+    {
+        return Ok(path.as_path().to_owned());
+    }
+    let shown = given.trim_end_matches('/');
+    let above = manifest.changes.iter().flat_map(|change| change.path.as_path().ancestors());
+    let mut meant: Vec<_> = above
+        .filter(|path| RelPath::new(*path).is_ok_and(|path| path.to_string() == shown))
+        .collect();
+    meant.sort_unstable();
+    meant.dedup();
+    match meant[..] {
+        [one] => Ok(one.to_owned()),
+        [] => Err(ApplyError::UnknownPath {
+            given: one_line(given, 200),
+            nearest: nearest(manifest, path),
+        }),
+        [one, ..] => Err(ApplyError::TwoPaths {
+            given: one_line(given, 200),
+            escaped: RelPath::new(one).map(|one| Escaped::from(one).into()).unwrap_or_default(),
+        }),
+    }
+}
+
 fn nearest(manifest: &Manifest, path: &Path) -> Option<String> {
     const LOOKED_AT: usize = 10_000;
     let wanted = path.to_string_lossy();
@@ -108,39 +153,38 @@ fn nearest(manifest: &Manifest, path: &Path) -> Option<String> {
 }
 
 impl<'a> Plan<'a> {
-    /// Looks at every path that is to change.
-    pub fn make(root: BorrowedFd<'_>, changes: &[&'a Alteration]) -> Result<Self, ApplyError> {
-        let device = rustix::fs::fstat(root)
-            .map_err(|errno| ApplyError::Io {
-                what: "look at the workspace",
-                path: ".".into(),
-                source: errno.into(),
-            })?
-            .st_dev;
+    /// Looks at every path that is to change, in the folders that are changed later.
+    pub fn make(
+        folders: &mut Folders<'_>,
+        changes: &[&'a Alteration],
+        umask: Option<u32>,
+    ) -> Result<Self, ApplyError> {
         let by_path: HashMap<&Path, &Alteration> =
             changes.iter().map(|change| (change.path.as_path(), *change)).collect();
         let mut plan = Self::default();
         let mut missing = HashSet::new();
         for change in changes.iter().copied() {
-            match here(root, device, change, &by_path) {
-                Here::Seen(seen) => plan.judge(change, &seen),
+            match here(folders, change, &by_path)? {
+                Here::Seen(seen) => plan.judge(change, &seen, umask),
                 Here::Conflict(conflict) => plan.conflicts.push(conflict),
             }
             if change.after.is_some() {
                 let above = change.path.as_path().ancestors().skip(1);
                 let above = above.take_while(|path| !path.as_os_str().is_empty());
                 let absent =
-                    above.take_while(|path| matches!(open_folder(root, path), Err(Errno::NOENT)));
+                    above.take_while(|path| matches!(folders.open(path), Err(Errno::NOENT)));
                 missing.extend(absent.filter(|path| !by_path.contains_key(path)));
             }
         }
         plan.missing = missing.into_iter().map(Path::to_owned).collect();
         plan.missing.sort();
-        plan.look_into_folders(root);
+        plan.look_into_folders(folders);
+        plan.look_for_writers();
+        plan.look_for_namesakes(folders);
         Ok(plan)
     }
 
-    fn judge(&mut self, change: &'a Alteration, seen: &Seen) {
+    fn judge(&mut self, change: &'a Alteration, seen: &Seen, umask: Option<u32>) {
         let folders = |one: Option<&Node>, other: Option<&Node>| {
             matches!((one, other), (Some(Node::Folder { .. }), Some(Node::Folder { .. })))
         };
@@ -148,7 +192,8 @@ impl<'a> Plan<'a> {
         // Whether a folder that came or went has the same mode matters to nobody.
         let made = before.is_none() && folders(seen.node(), after);
         let there = after.is_none() && folders(seen.node(), before);
-        if seen.is(after) || made {
+        let ours = is_free(change, umask) && same_content(seen.node(), after);
+        if seen.is(after) || made || ours {
             self.already.push(&change.path);
         } else if change.base_moved && before.is_some() {
             // What the run added where there is nothing takes nothing from anybody, even if the
@@ -180,8 +225,49 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// What another process is writing at the moment would be lost with the old file.
+    fn look_for_writers(&mut self) {
+        let inode = |todo: &Todo<'_>| {
+            let stat = todo.stat.as_ref()?;
+            let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            is_file.then_some((stat.st_dev, stat.st_ino))
+        };
+        let written = written_to(&self.todo.iter().filter_map(inode).collect());
+        for todo in &self.todo {
+            if inode(todo).is_some_and(|inode| written.contains(&inode)) {
+                self.conflicts.push(Conflict {
+                    path: todo.change.path.to_string(),
+                    expected: describe(todo.change.before.as_ref()),
+                    found: "a file that another process has open for writing".into(),
+                    advice: "close it there and apply again",
+                });
+            }
+        }
+    }
+
+    /// Names that are two in the run's view, and one in a folder that folds case.
+    fn look_for_namesakes(&mut self, folders: &mut Folders<'_>) {
+        let mut names: HashMap<(&Path, String), &RelPath> = HashMap::new();
+        for Todo { change, .. } in self.todo.iter().filter(|todo| todo.change.after.is_some()) {
+            let folder = change.path.as_path().parent().unwrap_or(Path::new(""));
+            let other = names.insert((folder, fold(name_of(&change.path))), &change.path);
+            // A new folder is like the one that it is made in.
+            let there = folder.ancestors().find(|path| folders.open(path).is_ok());
+            if let Some(other) = other
+                && there.is_some_and(|path| folders.open(path).is_ok_and(folds_case))
+            {
+                self.conflicts.push(Conflict {
+                    path: change.path.to_string(),
+                    expected: describe(change.before.as_ref()),
+                    found: format!("one place with `{other}`, because case does not count there"),
+                    advice: "apply one of them with `--only`",
+                });
+            }
+        }
+    }
+
     /// Which of the folders that the run deleted will be empty.
-    fn look_into_folders(&mut self, root: BorrowedFd<'_>) {
+    fn look_into_folders(&mut self, folders: &mut Folders<'_>) {
         let mut leaving: HashSet<PathBuf> = HashSet::new();
         let mut stay = HashSet::new();
         // From the deepest to the top: a folder sorts in front of what is in it.
@@ -190,7 +276,8 @@ impl<'a> Plan<'a> {
             let path = change.path.as_path();
             let goes = !matches!(change.after, Some(Node::Folder { .. }));
             if goes && matches!(change.before, Some(Node::Folder { .. })) {
-                let empty = open_folder(root, path).and_then(Dir::new).is_ok_and(|entries| {
+                let entries = folders.open(path).and_then(Dir::read_from);
+                let empty = entries.is_ok_and(|entries| {
                     entries.flatten().all(|entry| {
                         let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
                         name == "." || name == ".." || leaving.contains(&path.join(name))
@@ -219,6 +306,25 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Whether something is new, and its mode is what the run's mask gave.
+pub(super) fn is_free(change: &Alteration, umask: Option<u32>) -> bool {
+    let (None, Some(umask)) = (&change.before, umask) else { return false };
+    match change.after {
+        Some(Node::File { mode, .. }) => [0o666, 0o777].iter().any(|all| mode == all & !umask),
+        Some(Node::Folder { mode }) => mode == 0o777 & !umask,
+        _ => false,
+    }
+}
+
+fn same_content(one: Option<&Node>, other: Option<&Node>) -> bool {
+    match (one, other) {
+        (Some(Node::File { sha256: one, .. }), Some(Node::File { sha256: other, .. })) => {
+            one == other
+        }
+        _ => false,
+    }
+}
+
 enum Here {
     Seen(Seen),
     Conflict(Conflict),
@@ -226,18 +332,17 @@ enum Here {
 
 /// What is at a change's path.
 fn here(
-    root: BorrowedFd<'_>,
-    device: u64,
+    folders: &mut Folders<'_>,
     change: &Alteration,
     by_path: &HashMap<&Path, &Alteration>,
-) -> Here {
+) -> Result<Here, ApplyError> {
     let conflict = |found: &str, advice| {
-        Here::Conflict(Conflict {
+        Ok(Here::Conflict(Conflict {
             path: change.path.to_string(),
             expected: describe(change.before.as_ref()),
             found: found.to_owned(),
             advice,
-        })
+        }))
     };
     let sizes: Vec<u64> = [&change.before, &change.after]
         .into_iter()
@@ -246,24 +351,33 @@ fn here(
             _ => None,
         })
         .collect();
-    let parent = match parent_of(root, &change.path) {
+    let path = change.path.as_path().parent().unwrap_or(Path::new(""));
+    let device = folders.device();
+    let parent = match folders.open(path) {
         Ok(parent) => parent,
-        Err(Errno::NOENT) => return Here::Seen(Seen::Nothing),
+        Err(Errno::NOENT) => return Ok(Here::Seen(Seen::Nothing)),
         Err(Errno::NOTDIR | Errno::LOOP) => {
             // What stands in the way is to be changed itself, and is judged by its own line.
-            let odd = first_that_is_no_folder(root, &change.path);
-            if odd.is_some_and(|odd| by_path.contains_key(odd.as_path())) {
-                return Here::Seen(Seen::Nothing);
+            let odd = first_that_is_no_folder(folders, path);
+            if odd.is_some_and(|odd| by_path.contains_key(odd)) {
+                return Ok(Here::Seen(Seen::Nothing));
             }
             return conflict(
                 "a link or a file in the place of a folder on the way",
                 "put the folder back and apply again",
             );
         }
+        Err(errno @ (Errno::MFILE | Errno::NFILE)) => {
+            return Err(ApplyError::Io {
+                what: "open (apply in parts with `--only`)",
+                path: path.display().to_string(),
+                source: errno.into(),
+            });
+        }
         Err(errno) => return conflict(&errno.to_string(), "make its folder accessible"),
     };
-    match rustix::fs::fstat(parent.as_fd()) {
-        Ok(stat) if stat.st_dev != device => {
+    match rustix::fs::fstat(parent) {
+        Ok(stat) if Some(stat.st_dev) != device => {
             return conflict(
                 "a folder on another file system",
                 "apply to a workspace in that file system, or take the patch",
@@ -272,23 +386,16 @@ fn here(
         Ok(_) => {}
         Err(errno) => return conflict(&errno.to_string(), "make its folder accessible"),
     }
-    match look(parent.as_fd(), name_of(&change.path), &sizes) {
-        Ok(seen) => Here::Seen(seen),
+    match look(parent, name_of(&change.path), &sizes) {
+        Ok(seen) => Ok(Here::Seen(seen)),
         Err(error) => conflict(&error.to_string(), "make it readable and apply again"),
     }
 }
 
-fn first_that_is_no_folder(root: BorrowedFd<'_>, path: &RelPath) -> Option<PathBuf> {
-    let mut at = PathBuf::new();
-    let mut opened = step(root, std::ffi::OsStr::new(".")).ok()?;
-    for name in path.as_path().parent()? {
-        at.push(name);
-        match step(opened.as_fd(), name) {
-            Ok(next) => opened = next,
-            Err(_) => return Some(at),
-        }
-    }
-    None
+fn first_that_is_no_folder<'p>(folders: &mut Folders<'_>, path: &'p Path) -> Option<&'p Path> {
+    let mut above: Vec<_> = path.ancestors().collect();
+    above.reverse();
+    above.into_iter().find(|path| folders.open(path).is_err())
 }
 
 pub(super) fn describe(node: Option<&Node>) -> String {

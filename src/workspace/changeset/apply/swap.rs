@@ -1,25 +1,30 @@
 //! Making the steps, and undoing them.
 //!
 //! Everything moves by rename within one file system, between the workspace and a private folder
-//! in it, so that at each moment each thing is whole and in exactly one place. What is undone is
-//! found out by looking: a step that was not made, or was undone already, changes nothing.
+//! in it, so that at each moment each thing is whole and in exactly one place. All goes by folders
+//! that were opened before the first change ([`Folders`]). What is undone is found out by looking: a
+//! step that was not made, or was undone already, changes nothing.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 
 use super::super::RelPath;
-use super::super::node::{name_of, parent_of, permissions};
+use super::super::node::{name_of, permissions};
 use super::error::ApplyError;
 use super::fault;
+use super::folders::{AGAIN, Folders, Identity, PATIENCE};
 use super::journal::{Mark, Step};
+use crate::workspace::walk::step as open_step;
 
-pub(super) struct Swap<'a> {
-    pub root: BorrowedFd<'a>,
+pub(super) struct Swap<'a, 'b> {
+    pub folders: &'a mut Folders<'b>,
     pub staging: BorrowedFd<'a>,
 }
 
@@ -29,6 +34,8 @@ pub(super) enum Undone {
     Wholly,
     /// Somebody changed the new file meanwhile; it stays in the staging folder.
     Kept,
+    /// The folder of the old file is gone, so that stays in the staging folder.
+    Gone,
 }
 
 pub(super) fn old(slot: u64) -> String {
@@ -39,118 +46,170 @@ pub(super) fn new(slot: u64) -> String {
     format!("new-{slot}")
 }
 
-impl Swap<'_> {
-    pub fn make(&self, step: &Step) -> Result<(), ApplyError> {
+impl Swap<'_, '_> {
+    pub fn make(&mut self, step: &Step) -> Result<(), ApplyError> {
         fault::point().map_err(ApplyError::io("change", step.path()))?;
-        let failed = ApplyError::io("change", step.path());
-        let name = name_of(step.path());
-        let parent = parent_of(self.root, step.path());
-        let parent = match parent {
-            Ok(parent) => parent,
-            Err(errno) => return Err(failed(errno.into())),
-        };
-        let made = match step {
-            Step::Displace { slot, is, .. } => {
-                let into = old(*slot);
-                rename(parent.as_fd(), name, self.staging, OsStr::new(&into)).and_then(|()| {
-                    // Between the look and now somebody could have changed it.
-                    match mark(self.staging, OsStr::new(&into))? {
-                        Some(found) if found == *is => Ok(()),
-                        _ => Err(busy()),
-                    }
-                })
-            }
-            Step::Place { slot, .. } => {
-                rename(self.staging, OsStr::new(&new(*slot)), parent.as_fd(), name)
-            }
-            Step::RemoveFolder { .. } => {
-                match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
-                    // Somebody put something into it just now.
-                    Err(Errno::NOTEMPTY | Errno::EXIST) => Err(busy()),
-                    done => done.map_err(io::Error::from),
-                }
-            }
-            Step::Chmod { from, to, .. } => chmod(parent.as_fd(), name, *from, *to),
-        };
-        made.map_err(failed)?;
+        self.made(step).map_err(ApplyError::io("change", step.path()))?;
         fault::point().map_err(ApplyError::io("change", step.path()))
     }
 
-    pub fn undo(&self, step: &Step) -> Result<Undone, ApplyError> {
+    fn made(&mut self, step: &Step) -> io::Result<()> {
+        let (name, removed) = (name_of(step.path()), self.folders.identity(step.path().as_path()));
+        let parent = self.folders.get(folder_of(step.path()))?;
+        match step {
+            Step::Displace { slot, is, .. } => {
+                let into = old(*slot);
+                rename(parent, name, self.staging, OsStr::new(&into))?;
+                // Between the look and now somebody could have changed it.
+                if mark(self.staging, OsStr::new(&into))? != Some(*is) {
+                    return Err(busy());
+                }
+            }
+            Step::Place { slot, .. } => {
+                rename(self.staging, OsStr::new(&new(*slot)), parent, name)?;
+            }
+            Step::RemoveFolder { .. } => {
+                let there = match open_step(parent, name) {
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(busy()),
+                    there => there?,
+                };
+                if removed != Some(Identity::of(&there)?) {
+                    return Err(busy());
+                }
+                match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+                    // Somebody put something into it just now.
+                    Err(Errno::NOTEMPTY | Errno::EXIST) => return Err(busy()),
+                    done => done?,
+                }
+                self.folders.removed(step.path().as_path());
+            }
+            Step::Chmod { path, from, to } => self.chmod(path, *from, *to)?,
+        }
+        Ok(())
+    }
+
+    pub fn undo(&mut self, step: &Step) -> Result<Undone, ApplyError> {
         fault::crash_point();
         self.undone(step).map_err(ApplyError::io("put back", step.path()))
     }
 
-    fn undone(&self, step: &Step) -> io::Result<Undone> {
+    fn undone(&mut self, step: &Step) -> io::Result<Undone> {
         let name = name_of(step.path());
-        let parent = match parent_of(self.root, step.path()) {
-            Ok(parent) => parent,
-            // What is in no folder was put nowhere, or its folder went away with it.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                return match step {
-                    Step::Displace { slot, .. } if self.has(&old(*slot))? => {
-                        Err(Errno::NOENT.into())
-                    }
-                    Step::RemoveFolder { .. } => Err(Errno::NOENT.into()),
-                    _ => Ok(Undone::Wholly),
-                };
+        // What lies ready or is back already needs no folder to look into.
+        match step {
+            Step::RemoveFolder { path, .. } if self.folders.has(path.as_path()) => {
+                return Ok(Undone::Wholly);
             }
+            Step::Displace { slot, .. } if !self.has(&old(*slot))? => return Ok(Undone::Wholly),
+            Step::Place { slot, folder, is, .. } => {
+                if let Some(back) = mark(self.staging, OsStr::new(&new(*slot)))? {
+                    // An undoing that was killed kept it, too.
+                    let kept = !*folder && back != *is;
+                    return Ok(if kept { Undone::Kept } else { Undone::Wholly });
+                }
+            }
+            _ => {}
+        }
+        if let Step::Place { path, folder: true, is, .. } = step
+            && self.is_elsewhere(path, *is)?
+        {
+            return Ok(Undone::Kept);
+        }
+        let parent = match self.folders.get(folder_of(step.path())) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT) => return Ok(step.without_folder()),
             Err(errno) => return Err(errno.into()),
         };
         match step {
             Step::Displace { slot, .. } => {
-                let from = old(*slot);
-                if self.has(&from)? {
-                    rename(self.staging, OsStr::new(&from), parent.as_fd(), name)?;
+                match rename(self.staging, OsStr::new(&old(*slot)), parent, name) {
+                    // A removed folder is still open, and takes nothing any more.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Undone::Gone),
+                    done => done.map(|()| Undone::Wholly),
                 }
             }
             Step::Place { slot, folder, is, .. } => {
-                let into = new(*slot);
-                let there = mark(parent.as_fd(), name)?;
-                let Some(there) = there.filter(|there| there.inode == is.inode) else {
-                    // It never went, or came back already: an undoing that was killed kept it, too.
-                    let back = mark(self.staging, OsStr::new(&into))?;
-                    let kept = !*folder && back.is_some_and(|back| back != *is);
-                    return Ok(if kept { Undone::Kept } else { Undone::Wholly });
-                };
-                if self.has(&into)? {
-                    return Ok(Undone::Wholly);
-                }
+                let there = mark(parent, name)?.filter(|there| there.inode == is.inode);
+                let Some(there) = there else { return Ok(Undone::Wholly) };
                 if *folder {
-                    return match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+                    return match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
                         // Somebody put something of theirs into it.
                         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Undone::Kept),
                         done => Ok(done.map(|()| Undone::Wholly)?),
                     };
                 }
-                rename(parent.as_fd(), name, self.staging, OsStr::new(&into))?;
-                if there != *is {
-                    return Ok(Undone::Kept);
-                }
+                rename(parent, name, self.staging, OsStr::new(&new(*slot)))?;
+                Ok(if there == *is { Undone::Wholly } else { Undone::Kept })
             }
             Step::RemoveFolder { mode, uid, gid, .. } => {
-                match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
-                    Ok(()) => {
-                        let made = super::super::super::walk::step(parent.as_fd(), name)?;
-                        own(made.as_fd(), *uid, *gid)?;
-                        rustix::fs::fchmod(&made, Mode::from_raw_mode(*mode))?;
+                let made = rustix::fs::mkdirat(parent, name, Mode::RWXU);
+                let there = match (made, open_step(parent, name)) {
+                    (Ok(()), there) => {
+                        let there = there?;
+                        own(there.as_fd(), *uid, *gid)?;
+                        rustix::fs::fchmod(&there, Mode::from_raw_mode(*mode))?;
+                        there
                     }
-                    Err(Errno::EXIST) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
+                    // Somebody made another one, which serves as well.
+                    (Err(Errno::EXIST), Ok(there)) => there,
+                    (Err(Errno::EXIST | Errno::NOENT), Err(_)) => return Ok(Undone::Gone),
+                    (Err(errno), _) => return Err(errno.into()),
+                };
+                self.folders.add(step.path().as_path(), there)?;
+                Ok(Undone::Wholly)
             }
-            Step::Chmod { from, to, .. } => match chmod(parent.as_fd(), name, *to, *from) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if is_busy(&error) => {}
-                done => done?,
+            Step::Chmod { path, from, to } => match self.chmod(path, *to, *from) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound || is_busy(&error) => {
+                    Ok(Undone::Wholly)
+                }
+                done => done.map(|()| Undone::Wholly),
             },
         }
-        Ok(Undone::Wholly)
+    }
+
+    /// Of a folder by its descriptor, wherever it is by now; of anything else by its name.
+    fn chmod(&mut self, path: &RelPath, from: u32, to: u32) -> io::Result<()> {
+        if self.folders.identity(path.as_path()).is_none() {
+            return chmod(self.folders.get(folder_of(path))?, name_of(path), from, to);
+        }
+        let folder = self.folders.get(path.as_path())?;
+        let stat = rustix::fs::fstat(folder)?;
+        if permissions(&stat) != from {
+            return Err(busy());
+        }
+        // Who belongs to a shared folder's group is not the run's to say.
+        let mode = (stat.st_mode & 0o7000) | (to & 0o777);
+        Ok(rustix::fs::fchmod(folder, Mode::from_raw_mode(mode))?)
+    }
+
+    /// Whether a new folder is not where it was put, and not removed either. Waits a moment for it
+    /// to come back.
+    fn is_elsewhere(&mut self, path: &RelPath, is: Mark) -> io::Result<bool> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let opened = self.folders.get(path.as_path()).and_then(rustix::fs::fstat);
+            if !opened.is_ok_and(|stat| stat.st_nlink > 0) {
+                return Ok(false);
+            }
+            let Ok(parent) = self.folders.get(folder_of(path)) else { return Ok(true) };
+            if mark(parent, name_of(path))?.is_some_and(|there| there.inode == is.inode) {
+                return Ok(false);
+            }
+            if Instant::now() >= until {
+                return Ok(true);
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 
     fn has(&self, name: &str) -> io::Result<bool> {
         Ok(mark(self.staging, OsStr::new(name))?.is_some())
     }
+}
+
+/// The folder whose names a step changes.
+pub(super) fn folder_of(path: &RelPath) -> &Path {
+    path.as_path().parent().unwrap_or(Path::new(""))
 }
 
 impl Step {
@@ -162,11 +221,19 @@ impl Step {
             | Self::Chmod { path, .. } => path,
         }
     }
+
+    /// What it means for undoing that the folder is gone: what was put there went with it.
+    fn without_folder(&self) -> Undone {
+        match self {
+            Self::Displace { .. } | Self::RemoveFolder { .. } => Undone::Gone,
+            Self::Place { .. } | Self::Chmod { .. } => Undone::Wholly,
+        }
+    }
 }
 
 const BUSY: &str = "somebody else changed it at the same time; nothing was applied, try again";
 
-fn busy() -> io::Error {
+pub(super) fn busy() -> io::Error {
     io::Error::other(BUSY)
 }
 

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ pub(super) struct Ground {
     before: Tree,
     pub after: Tree,
     manifest: Manifest,
-    run: RunId,
+    pub run: RunId,
     pub protected: Vec<String>,
 }
 
@@ -31,6 +32,41 @@ impl Ground {
 
     pub fn new(before: &[(&str, &str)], after: &[(&str, &str)]) -> Self {
         Self::of(tree(before), tree(after))
+    }
+
+    /// New files of these names, bytes as they are.
+    pub fn named(names: &[&[u8]]) -> Self {
+        let mut after = Tree::new();
+        for name in names {
+            let path = PathBuf::from(std::ffi::OsStr::from_bytes(name));
+            for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+                after.insert(above.to_owned(), Item::Folder(0o755));
+            }
+            after.insert(path, Item::File(name.to_vec(), 0o644));
+        }
+        Self::of(Tree::new(), after)
+    }
+
+    fn change(&mut self, path: &str) -> &mut Alteration {
+        let mut changes = self.manifest.changes.iter_mut();
+        changes.find(|change| change.path.as_path() == path).expect("it changed")
+    }
+
+    /// The run wrote this file at that time.
+    pub fn written(&mut self, path: &str, at: i64) {
+        self.change(path).written = Some(at);
+    }
+
+    /// The file had this mode before the run, and has it after it.
+    pub fn expecting(mut self, path: &str, mode: u32) -> Self {
+        let Alteration { before, after, .. } = self.change(path);
+        for node in [before, after] {
+            use super::super::Node::{File, Folder};
+            if let Some(File { mode: its, .. } | Folder { mode: its }) = node {
+                *its = mode;
+            }
+        }
+        self
     }
 
     pub fn root(&self) -> &Path {
@@ -66,6 +102,7 @@ impl Ground {
             journals: &self.journals(),
             only: &only,
             protected: &self.protected,
+            umask: Some(0o027),
             agreed,
             dry_run,
         };
@@ -74,6 +111,10 @@ impl Ground {
 
     pub fn apply(&self) -> Result<Carried, ApplyError> {
         self.ask(&[], true, false)
+    }
+
+    pub fn recover(&self) -> Recovered {
+        recover(&self.journals(), &self.locks())
     }
 
     pub fn now(&self) -> Tree {
@@ -86,7 +127,7 @@ impl Ground {
         assert!(Place::all(&self.journals()).is_empty());
     }
 
-    fn conflicts(&self) -> Vec<(String, String)> {
+    pub fn conflicts(&self) -> Vec<(String, String)> {
         match self.apply() {
             Err(ApplyError::Conflicts(conflicts)) => {
                 assert!(conflicts.iter().all(|one| !one.advice.is_empty()));
@@ -136,6 +177,11 @@ fn with_fault(at: usize, fault: Fault, work: impl FnOnce()) -> bool {
         assert_eq!(panic.downcast_ref::<&str>(), Some(&CRASH), "another panic");
     }
     reached
+}
+
+/// As if the process were killed at this point; false where there is none.
+pub(super) fn crash(ground: &Ground, at: usize) -> bool {
+    with_fault(at, Fault::Crash, || drop(ground.apply()))
 }
 
 #[test]
@@ -195,16 +241,16 @@ fn a_crash_at_any_step_leaves_all_or_nothing() {
     let (mut undone, mut done) = (0, 0);
     for at in 0.. {
         let ground = of_all_kinds();
-        let reached = with_fault(at, Fault::Crash, || drop(ground.apply()));
+        let reached = crash(&ground, at);
         if !reached {
             assert_eq!(ground.now(), ground.after);
             break;
         }
         // The recovery can be killed as well, as often as it likes.
         for again in 0..3 {
-            with_fault(again, Fault::Crash, || drop(recover(&ground.journals(), &ground.locks())));
+            with_fault(again, Fault::Crash, || drop(ground.recover()));
         }
-        let recovered = recover(&ground.journals(), &ground.locks());
+        let recovered = ground.recover();
         assert!(recovered.pending.is_empty(), "step {at}: {recovered:?}");
         let now = ground.now();
         assert!(now == ground.before || now == ground.after, "step {at}: {now:#?}");
@@ -227,7 +273,7 @@ fn a_crash_at_any_step_leaves_all_or_nothing() {
 fn the_next_application_settles_what_a_crash_left() {
     for at in [5, 25, 40] {
         let ground = of_all_kinds();
-        assert!(with_fault(at, Fault::Crash, || drop(ground.apply())));
+        assert!(crash(&ground, at));
         assert!(is_unsettled(&ground.journals(), ground.root()));
         ground.apply().expect("it works");
         assert_eq!(ground.now(), ground.after);
@@ -261,15 +307,15 @@ fn a_failure_at_any_step_undoes_everything() {
 #[test]
 fn while_somebody_writes_nothing_is_recovered() {
     let ground = of_all_kinds();
-    assert!(with_fault(30, Fault::Crash, || drop(ground.apply())));
+    assert!(crash(&ground, 30));
     let half = ground.now();
     let workspace = WorkspacePath::check(None, ground.root(), &[]).expect("checked");
     let lock = WriterLock::try_lock(&ground.locks(), &workspace).expect("ok").expect("free");
-    let recovered = recover(&ground.journals(), &ground.locks());
+    let recovered = ground.recover();
     assert_eq!(recovered.pending, [ground.root()]);
     assert_eq!(ground.now(), half);
     drop(lock);
-    let recovered = recover(&ground.journals(), &ground.locks());
+    let recovered = ground.recover();
     assert!(recovered.told[0].contains("was interrupted; it was undone"), "{recovered:?}");
     ground.assert_untouched();
 }
@@ -280,19 +326,19 @@ fn edits_between_a_crash_and_the_recovery_are_kept() {
     let mut at = 0;
     // Until both are in their places and nothing is committed.
     while !(ground.root().join("b").exists() && ground.root().join(staging(&ground.run)).exists()) {
-        drop(recover(&ground.journals(), &ground.locks()));
-        assert!(with_fault(at, Fault::Crash, || drop(ground.apply())), "never there");
+        drop(ground.recover());
+        assert!(crash(&ground, at), "never there");
         at += 1;
     }
     fs::write(ground.root().join("b"), "edited by a person").expect("written");
     // However often the recovery is killed.
     for again in 0..8 {
-        with_fault(again, Fault::Crash, || drop(recover(&ground.journals(), &ground.locks())));
+        with_fault(again, Fault::Crash, || drop(ground.recover()));
         if Place::all(&ground.journals()).is_empty() {
             break;
         }
     }
-    recover(&ground.journals(), &ground.locks());
+    ground.recover();
     assert!(Place::all(&ground.journals()).is_empty());
     assert_eq!(fs::read_to_string(ground.root().join("a")).expect("there"), "old");
     let kept = ground.root().join(format!("{KEPT}{}", ground.run));
@@ -431,13 +477,13 @@ fn a_recovery_that_keeps_something_says_where() {
     let ground = Ground::new(&[("a", "old")], &[("a", "new"), ("b", "added")]);
     let mut at = 0;
     while !(ground.root().join("b").exists() && ground.root().join(staging(&ground.run)).exists()) {
-        drop(recover(&ground.journals(), &ground.locks()));
-        assert!(with_fault(at, Fault::Crash, || drop(ground.apply())), "never there");
+        drop(ground.recover());
+        assert!(crash(&ground, at), "never there");
         at += 1;
     }
     fs::write(ground.root().join("b"), "edited by a person").expect("written");
-    let recovered = recover(&ground.journals(), &ground.locks());
-    assert!(recovered.told[0].contains("edited meanwhile"), "{recovered:?}");
+    let recovered = ground.recover();
+    assert!(recovered.told[0].contains("edited or moved meanwhile"), "{recovered:?}");
 }
 
 #[test]
@@ -451,7 +497,10 @@ fn a_shared_folder_stays_shared_whatever_becomes_of_its_mode() {
         let folder = |mode| Some(crate::workspace::changeset::Node::Folder { mode });
         let path = RelPath::new("d").expect("a path");
         let (before, after) = (folder(0o755), folder(0o700));
-        changed.insert(0, Alteration { path, before, after, from: None, base_moved: false });
+        changed.insert(
+            0,
+            Alteration { path, before, after, from: None, base_moved: false, written: None },
+        );
         for name in ["d", "e"] {
             let shared = fs::Permissions::from_mode(0o2755);
             fs::set_permissions(ground.root().join(name), shared).expect("chmod");

@@ -24,6 +24,7 @@ use base::Base;
 use blobs::Blobs;
 
 use super::manifest::{Alteration, Manifest, Node, RelPath, Skipped, VERSION};
+use crate::workspace::changes::nanoseconds;
 use crate::workspace::layer::{Layer, View};
 use crate::workspace::walk::{Entry, Limits, open_root};
 use crate::workspace::{ChangeSummary, LayerError};
@@ -129,6 +130,7 @@ struct Found {
     before: Option<Node>,
     after: Option<Node>,
     moved: bool,
+    written: Option<i64>,
 }
 
 /// Whether something was in the workspace when the run began.
@@ -233,7 +235,11 @@ impl Collector {
             Past::Unknown => self.base.may_have_lost(path),
         };
         let moved = base.moved || (base.node.is_none() && lost());
-        self.find(path, Found { before: base.node, after, moved });
+        let written = (kind == FileType::RegularFile).then(|| {
+            let nanoseconds = nanoseconds(stat.st_mtime.into(), stat.st_mtime_nsec.into());
+            i64::try_from(nanoseconds).unwrap_or(i64::MAX)
+        });
+        self.find(path, Found { before: base.node, after, moved, written });
     }
 
     /// Something that is never carried over; what was in its place is gone all the same.
@@ -264,7 +270,8 @@ impl Collector {
             return None;
         };
         let before = base.node?;
-        let found = Found { before: Some(before.clone()), after: None, moved: base.moved };
+        let before_it = Some(before.clone());
+        let found = Found { before: before_it, after: None, moved: base.moved, written: None };
         self.find(path, found);
         Some(before)
     }
@@ -294,9 +301,9 @@ impl Collector {
         let mut changes: Vec<_> = self
             .found
             .into_iter()
-            .filter_map(|(path, Found { before, after, moved })| {
+            .filter_map(|(path, Found { before, after, moved, written })| {
                 let path = checked(path)?;
-                Some(Alteration { path, before, after, from: None, base_moved: moved })
+                Some(Alteration { path, before, after, from: None, base_moved: moved, written })
             })
             .collect();
         renames::find(&mut changes);
