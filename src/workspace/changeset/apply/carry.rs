@@ -172,6 +172,9 @@ pub(super) fn settle(
     Ok(None)
 }
 
+/// Most paths that are named of those that could not be put back.
+const NAMED: usize = 3;
+
 /// Puts everything back; answers why something could not be, if that is so for good.
 fn undo(
     journal: &Journal,
@@ -185,7 +188,7 @@ fn undo(
         match swap.undo(step) {
             Ok(Undone::Wholly) => {}
             Ok(Undone::Kept) => {
-                kept.push(format!("`{}` was edited or moved meanwhile", step.path()))
+                kept.push(format!("`{}` was edited or moved meanwhile", step.path()));
             }
             Ok(Undone::Gone) => kept.push(format!("the folder of `{}` is gone", step.path())),
             Err(error) => failed = failed.or(Some(error)),
@@ -196,7 +199,6 @@ fn undo(
     }
     folders.sync().map_err(unsynced)?;
     fault::crash_point();
-    const NAMED: usize = 3;
     let more = kept.len().saturating_sub(NAMED);
     kept.truncate(NAMED);
     if more > 0 {

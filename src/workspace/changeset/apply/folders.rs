@@ -148,9 +148,8 @@ impl<'a> Folders<'a> {
     pub fn sync(&mut self) -> Result<(), Errno> {
         rustix::fs::fsync(self.root)?;
         for folder in self.known.values().filter(|folder| !folder.removed) {
-            match &folder.opened {
-                Some(opened) => rustix::fs::fsync(opened)?,
-                None => {}
+            if let Some(opened) = &folder.opened {
+                rustix::fs::fsync(opened)?;
             }
         }
         Ok(())
@@ -187,10 +186,10 @@ fn more_descriptors() -> bool {
 /// Whether two spellings of a name are one in this folder.
 pub(super) fn folds_case(folder: BorrowedFd<'_>) -> bool {
     // exFAT, FAT, NTFS, and shares of other systems.
-    const KINDS: [u32; 6] =
+    const KINDS: [i64; 6] =
         [0x2011_BAB0, 0x4d44, 0x5346_544e, 0x7366_746e, 0xff53_4d42, 0xfe53_4d42];
     const CASEFOLD: u32 = 0x4000_0000;
-    let kind = rustix::fs::fstatfs(folder).map(|stat| stat.f_type as u32);
+    let kind = rustix::fs::fstatfs(folder).map(|stat| stat.f_type & 0xffff_ffff);
     kind.is_ok_and(|kind| KINDS.contains(&kind))
         || rustix::fs::ioctl_getflags(folder).is_ok_and(|flags| flags.bits() & CASEFOLD != 0)
 }

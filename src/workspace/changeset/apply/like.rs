@@ -59,22 +59,22 @@ pub(super) fn replacing_file(staging: BorrowedFd<'_>, name: &str, old: &File) ->
 
 /// Gives a new folder in the staging folder what it would have, had it been made in `folder`.
 pub(super) fn inherit(
-    made: BorrowedFd<'_>,
+    fresh: BorrowedFd<'_>,
     folder: BorrowedFd<'_>,
     owner: Owner,
     mode: u32,
 ) -> io::Result<()> {
     let group = shared_group(folder)?;
-    own(made, owner, group)?;
+    own(fresh, owner, group)?;
     let list = read(folder, OsStr::new(DEFAULT))?;
     for name in [ACCESS, DEFAULT] {
         match &list {
-            Some(list) => rustix::fs::fsetxattr(made, name, list, XattrFlags::empty())?,
-            None => remove(made, name)?,
+            Some(list) => rustix::fs::fsetxattr(fresh, name, list, XattrFlags::empty())?,
+            None => remove(fresh, name)?,
         }
     }
     let shared = if group.is_some() { SETGID } else { 0 };
-    Ok(rustix::fs::fchmod(made, Mode::from_raw_mode(mode | shared))?)
+    Ok(rustix::fs::fchmod(fresh, Mode::from_raw_mode(mode | shared))?)
 }
 
 fn plain_file(staging: BorrowedFd<'_>, name: &str, mode: Mode) -> Result<OwnedFd, Errno> {

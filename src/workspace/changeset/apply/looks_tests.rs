@@ -90,11 +90,11 @@ fn what_is_new_has_the_own_mask_unless_its_mode_was_set() {
         .expecting("d/in", 0o640);
     ground.apply().expect("carried over");
     // What the process makes by itself.
-    let made = tempfile::tempdir().expect("temp");
-    fs::write(made.path().join("plain"), "").expect("written");
-    fs::create_dir(made.path().join("d")).expect("made");
+    let own = tempfile::tempdir().expect("temp");
+    fs::write(own.path().join("plain"), "").expect("written");
+    fs::create_dir(own.path().join("d")).expect("made");
     let mode = |path: std::path::PathBuf| path.metadata().expect("there").mode() & 0o777;
-    let ours = |name: &str| mode(made.path().join(name));
+    let ours = |name: &str| mode(own.path().join(name));
     let theirs = |name: &str| mode(ground.root().join(name));
     assert_eq!((theirs("plain"), theirs("d/in")), (ours("plain"), ours("plain")));
     assert_eq!((theirs("d"), theirs("tool"), theirs("set")), (ours("d"), ours("d"), 0o600));

@@ -161,12 +161,11 @@ impl Stage<'_, '_> {
                 let file =
                     |stat: &&Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
                 let replaced = old.filter(file).map(|_| regular(folder, name_of(path))).transpose();
-                let file = match replaced.map_err(failed())?.flatten() {
-                    Some((old, _)) => like::replacing_file(self.staging, &name, &old),
-                    None => {
-                        let all = if mode & 0o100 == 0 { 0o666 } else { 0o777 };
-                        like::new_file(self.staging, &name, folder, owner, all)
-                    }
+                let file = if let Some((old, _)) = replaced.map_err(failed())?.flatten() {
+                    like::replacing_file(self.staging, &name, &old)
+                } else {
+                    let all = if mode & 0o100 == 0 { 0o666 } else { 0o777 };
+                    like::new_file(self.staging, &name, folder, owner, all)
                 };
                 let file = file.map_err(failed())?;
                 let mut into = Sparse(&file);
@@ -199,13 +198,13 @@ impl Stage<'_, '_> {
             }
             Node::Folder { mode } => {
                 let all = Mode::from_raw_mode(0o777);
-                let made = rustix::fs::mkdirat(self.staging, &name, all)
+                let fresh = rustix::fs::mkdirat(self.staging, &name, all)
                     .and_then(|()| step(self.staging, OsStr::new(&name)))
-                    .and_then(|made| Ok((permissions(&rustix::fs::fstat(&made)?), made)));
-                let (masked, made) = made.map_err(|errno| failed()(errno.into()))?;
+                    .and_then(|fresh| Ok((permissions(&rustix::fs::fstat(&fresh)?), fresh)));
+                let (masked, fresh) = fresh.map_err(|errno| failed()(errno.into()))?;
                 let mode = if free { masked } else { mode & 0o777 } | OPEN;
-                like::inherit(made.as_fd(), folder, owner, mode).map_err(failed())?;
-                let known = self.folders.add(path.as_path(), made);
+                like::inherit(fresh.as_fd(), folder, owner, mode).map_err(failed())?;
+                let known = self.folders.add(path.as_path(), fresh);
                 known.map_err(|errno| failed()(errno.into()))?;
             }
         }
@@ -238,7 +237,7 @@ impl Write for Sparse<'_> {
 fn keep_time(file: &File, written: Option<i64>) -> io::Result<()> {
     const SECOND: i64 = 1_000_000_000;
     let now = SystemTime::UNIX_EPOCH.elapsed().map_err(io::Error::other)?.as_nanos();
-    let Some(written) = written.filter(|written| i128::from(*written) <= now as i128) else {
+    let Some(written) = written.filter(|written| i128::from(*written) <= now.cast_signed()) else {
         return Ok(());
     };
     let time = Timespec { tv_sec: written.div_euclid(SECOND), tv_nsec: written.rem_euclid(SECOND) };
