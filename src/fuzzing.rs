@@ -78,7 +78,7 @@ pub fn model_stream(bytes: &[u8]) {
     assert!(!format!("{whole:?}").contains(KEY), "{whole:?}");
 }
 
-/// What a strict client makes of a stream.
+/// A stream as a strict client hears it.
 #[derive(Debug, Default, PartialEq)]
 struct Heard {
     text: String,

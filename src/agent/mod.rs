@@ -19,7 +19,7 @@ pub struct Request<'a> {
     /// Tokens that the model can hold, and may answer with.
     pub context: u64,
     pub output: u64,
-    /// Whether it can see pictures.
+    /// The model can see pictures.
     pub vision: bool,
     /// One of the agent's commands, to which the task is the argument.
     pub command: Option<&'a str>,

@@ -103,7 +103,7 @@ pub struct Model {
     /// besides those that this machine trusts.
     #[schemars(example = "~/certificates/company.pem")]
     pub ca_bundle: Option<PathBuf>,
-    /// Whether the model can see pictures, where the server does not tell.
+    /// The model can see pictures, where the server does not tell.
     #[schemars(example = true)]
     pub vision: Option<bool>,
     /// Context length in tokens, where the server does not tell or tells too much.

@@ -1,4 +1,4 @@
-//! What the agent gets: the answer as the API's description has it, whatever the server sent.
+//! Writes what the agent gets: the answer as the API's description has it, whatever the server sent.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};

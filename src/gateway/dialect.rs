@@ -1,4 +1,4 @@
-//! What a model server was seen to refuse, which it is not asked for again in the same run.
+//! Remembers what a model server was seen to refuse, which it is not asked for again in the same run.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

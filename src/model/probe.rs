@@ -173,7 +173,7 @@ pub struct Offer {
     pub output: Option<u64>,
     /// Whether it is in memory: told by a server that lists others too.
     pub loaded: Option<bool>,
-    /// Whether it can see pictures.
+    /// The model can see pictures.
     pub vision: Option<bool>,
     /// The list says that it is for something else than chats.
     pub is_unsuited: bool,

@@ -9,7 +9,7 @@ use crate::model::{Attempt, Endpoint, Error, FaultKind, LimitsOrigin, Patience, 
 
 /// Longer than a search by its own bounds takes.
 const SEARCH: Duration = Duration::from_secs(40);
-/// How long a server that loads its model is waited for; a run waits longer.
+/// Time for a server that loads its model; a run waits longer.
 const LOADING: Duration = Duration::from_secs(10);
 /// A large model may first have to be read into memory.
 const ROUND_TRIP: Duration = Duration::from_secs(150);
@@ -73,7 +73,7 @@ const AGENT_PROMPT: u32 = 11_000;
 /// Tokens that a run needs to do any work.
 const RUN: u64 = 16_384;
 
-/// Whether a run can begin in time: a slow machine reads the agent's prompt for minutes.
+/// Tells when no run can begin in time: a slow machine reads the agent's prompt for minutes.
 async fn speed(endpoint: &Endpoint, config: &Config, first: Option<Reading>) -> Option<Finding> {
     let first_byte = config.model.first_byte_timeout;
     let bound = Duration::from_secs(first_byte.min(config.limits.timeout));
@@ -99,7 +99,7 @@ async fn speed(endpoint: &Endpoint, config: &Config, first: Option<Reading>) -> 
     })
 }
 
-/// How many runs fit where several requests share one context.
+/// Tells the number of runs that fit where several requests share one context.
 fn slots(endpoint: &Endpoint, config: &Config) -> Option<Finding> {
     let slots = endpoint.slots.filter(|slots| *slots > 1)?;
     let fit = (endpoint.context / RUN).clamp(1, slots);
