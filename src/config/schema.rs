@@ -181,7 +181,8 @@ pub struct Sandbox {
     /// `uid:gid` inside; the workspace owner's when absent. Never 0 on a rootful engine.
     #[schemars(example = "1000:1000")]
     pub user: Option<String>,
-    /// Mask for the modes of files that the agent makes.
+    /// Mask for the modes of files that the agent makes. While it is the default, `apply` gives new
+    /// files the modes of your own mask.
     pub umask: String,
     /// Container runtime of the engine (`runsc` for gVisor); the engine's default when absent.
     #[schemars(example = &"runsc")]
