@@ -229,12 +229,13 @@ impl Ledger {
         });
     }
 
-    /// Says so where a server refuses a conversation that is far from its context: runs at the same
-    /// time share that context.
+    /// Says so where a server's context is full with a conversation that is far from it: runs at the
+    /// same time share it. A prompt that is too long by itself is refused with 400.
     pub fn explain_overflow(&self, endpoint: &Endpoint, fault: &mut Fault) {
         let longest = self.lock().longest;
+        let shared = endpoint.source == Source::LlamaCpp && fault.status != Some(400);
         let told = endpoint.limits == LimitsOrigin::Server;
-        if told && endpoint.source == Source::LlamaCpp && longest < endpoint.context / 10 * 7 {
+        if shared && told && longest < endpoint.context / 10 * 7 {
             fault.hint = Some(
                 "llama-server shares one context among its slots, so runs at the same time end \
                  each other: lower `limits.concurrency`, or restart it with `--no-kv-unified` or \

@@ -69,8 +69,8 @@ pub struct Pump {
     ready: BytesMut,
     /// When the server last said something of the answer; comments do not count.
     spoke: Instant,
-    /// When it last sent anything.
-    heard: Instant,
+    /// Since when it is waited for. The time that an agent takes to ask for more is none of it.
+    quiet_since: Option<Instant>,
     /// Until when the model may read the prompt, which some servers do behind the first event.
     first_by: Instant,
     /// The answer has been entered into the ledger; nothing more follows.
@@ -103,7 +103,7 @@ impl Pump {
             stall_timeout,
             ready: BytesMut::new(),
             spoke: Instant::now(),
-            heard: Instant::now(),
+            quiet_since: None,
             first_by,
             ended: false,
         }
@@ -150,7 +150,8 @@ impl Pump {
                 return None;
             }
             let complete = self.reader.answer().is_complete();
-            let stalled = self.heard + self.stall_timeout;
+            let quiet_since = *self.quiet_since.get_or_insert_with(Instant::now);
+            let stalled = quiet_since + self.stall_timeout;
             let until = match self.reader.answer() {
                 answer if answer.is_complete() => self.spoke + self.grace(),
                 answer if answer.says_anything() => stalled,
@@ -179,12 +180,12 @@ impl Pump {
     /// Reads bytes, and writes what they say. A server that says that it is done is not waited for.
     fn read(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.parties.ledger.received(bytes.len());
-        self.heard = Instant::now();
+        self.quiet_since = None;
         let mut pieces = Vec::new();
         let before = self.reader.answer().events();
         let read = self.reader.push(bytes, &mut pieces);
         if self.reader.answer().events() > before {
-            self.spoke = self.heard;
+            self.spoke = Instant::now();
         }
         self.write(&pieces)?;
         read?;

@@ -348,3 +348,26 @@ async fn the_key_is_never_said_back() {
     assert!(body.contains("Bearer [api key]") && !body.contains(KEY), "{body}");
     assert_eq!(bench.gateway.record().last_answer, "Bearer [api key]");
 }
+
+#[tokio::test]
+async fn a_context_that_is_shared_is_told_from_one_that_is_too_small() {
+    let too_long = "request (10749 tokens) exceeds the available context size (8192 tokens)";
+    for (status, said, shared) in
+        [(400, too_long, false), (500, "Context size has been exceeded.", true)]
+    {
+        let server = Server::start(move |_, _, mut line| async move {
+            line.json(status, &json!({"error": {"message": said, "code": status}})).await;
+        })
+        .await;
+        let endpoint = crate::model::Endpoint {
+            source: crate::config::Source::LlamaCpp,
+            ..endpoint(&server.url())
+        };
+        let mut bench = Bench::with(endpoint, limits()).await;
+        bench.ask().await;
+        let fault = bench.fault();
+        assert_eq!(fault.kind, FaultKind::ContextOverflow, "{fault}");
+        let hint = fault.hint.expect("a hint");
+        assert_eq!(hint.contains("slots"), shared, "{hint}");
+    }
+}
