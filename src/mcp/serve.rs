@@ -71,7 +71,7 @@ where
     let longest = longest_line(runner.config().limits.task.bytes());
     let lines = transport::connect(reader, writer, longest, &ends);
     let mut service = tokio::spawn(async move {
-        match rmcp::serve_server(server, lines).await {
+        match Box::pin(rmcp::serve_server(server, lines)).await {
             Ok(running) => running.waiting().await.map(drop).map_err(Error::Session),
             // A host that leaves during the greeting has done nothing wrong.
             Err(

@@ -21,6 +21,7 @@ use super::room::{Cleared, Room, remove_all};
 use super::session;
 use super::shared::Shared;
 use super::story::{Story, millis};
+use super::survey;
 use super::verdict::{self, Evidence, judge};
 use super::work::{Done, work};
 use super::{
@@ -30,6 +31,7 @@ use super::{
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Retention};
 use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
+use crate::workspace::changeset::Merged;
 use crate::workspace::{Mode, Swept, WriterLock};
 
 /// What a run gathers on its way, besides its story.
@@ -43,6 +45,24 @@ struct Findings {
     receipt: Option<Receipt>,
     remains: Option<Remains>,
     done: Done,
+    /// The last look of an overlay.
+    merged: Option<Merged>,
+}
+
+impl Findings {
+    fn new(asked: Instant) -> Self {
+        Self {
+            lap: Lap(asked),
+            timing: Timing::default(),
+            engine: String::new(),
+            image: String::new(),
+            user: String::new(),
+            receipt: None,
+            remains: None,
+            done: Done::default(),
+            merged: None,
+        }
+    }
 }
 
 /// [`execute`], with a report even when it breaks down in a way that nobody thought of.
@@ -78,16 +98,7 @@ async fn execute(mut job: Job) -> Report {
     let output = job.task.config.limits.output.bytes();
     let mut story = Story::new(job.asked, job.events.clone(), record, output);
     let mut room = Room::default();
-    let mut found = Findings {
-        lap: Lap(job.asked),
-        timing: Timing::default(),
-        engine: String::new(),
-        image: String::new(),
-        user: String::new(),
-        receipt: None,
-        remains: None,
-        done: Done::default(),
-    };
+    let mut found = Findings::new(job.asked);
 
     // First the lock, so that who waits for a workspace takes no place from others.
     let lock = custody::lock(&job.shared, &job.task, &job.canceller, &mut story).await;
@@ -101,7 +112,7 @@ async fn execute(mut job: Job) -> Report {
     let (end, _place, _lock) = match (lock, place) {
         (Ok(lock), Ok(place)) => {
             let writer = lock.as_ref().map(|turn| &turn.lock);
-            let end = live(&job, writer, &mut story, &mut room, &mut found).await;
+            let end = Box::pin(live(&job, writer, &mut story, &mut room, &mut found)).await;
             (end, place, lock)
         }
         (Err(end), _) | (_, Err(end)) => (end, None, None),
@@ -109,6 +120,7 @@ async fn execute(mut job: Job) -> Report {
 
     story.phase(Phase::Cleaning);
     // The folder stays until all is swept: it is what the next process would go by.
+    let engine = room.engine.clone();
     let Cleared { traffic, failed: cleared, folder, layer, session, gone } =
         room.clear(&job.id).await;
     let traffic = traffic.unwrap_or_default();
@@ -120,7 +132,8 @@ async fn execute(mut job: Job) -> Report {
     };
     let mut view = None;
     if let Some(layer) = layer {
-        let closed = kept::close(&job.shared.state, &job.id, layer, gone).await;
+        let engine = engine.as_ref().filter(|_| gone);
+        let closed = kept::close(&job, layer, found.merged.take(), engine).await;
         closed.remarks.iter().for_each(|remark| story.remark(remark));
         (view, changes) = (closed.view, closed.changes);
     }
@@ -232,6 +245,9 @@ async fn live(
         },
     };
     found.timing.agent_ms = found.lap.next();
+    if let (Some(sandbox), Some(layer)) = (&mut room.sandbox, &room.layer) {
+        found.merged = survey::last_look(sandbox, layer).await;
+    }
     end
 }
 

@@ -104,10 +104,12 @@ impl Host {
             let mut news = Vec::new();
             let reaped =
                 sandbox::reap_folders(&runtime, |folder| settling.settle(folder, &mut news));
-            news.extend(kept::settle_abandoned(&settling.state, &running));
             (reaped, news)
         });
-        match settled.await {
+        let settled = settled.await;
+        let kept = kept::settle_abandoned(engine, &self.state, &running).await;
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
+        match settled {
             Ok((reaped, news)) => {
                 self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(news);
                 if let Err(error) = reaped {

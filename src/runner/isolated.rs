@@ -17,7 +17,7 @@ use crate::history::Entry;
 use crate::ids::{Owner, RunId};
 use crate::sandbox::{Mount, Overlay, Policy, Sandbox, Spec, User, WORKSPACE};
 use crate::workspace::changeset::RelPath;
-use crate::workspace::layer::Layer;
+use crate::workspace::layer::{Layer, Mounted};
 use crate::workspace::{Bounds, Watch};
 
 /// An empty layer for a run. `masks` is what is hidden from the agent.
@@ -63,7 +63,12 @@ pub async fn start(
     let Some(made) = layer.as_mut() else { unreachable!("a run in this mode has a layer") };
     if isolation != Isolation::Copy {
         let why = if made.can_be_overlay() {
-            let (upper, work) = made.overlay(&task.workspace)?;
+            let mounted = Mounted {
+                image: spec.image.to_owned(),
+                user: site.user.to_string(),
+                runtime: task.config.sandbox.runtime.clone(),
+            };
+            let (upper, work) = made.overlay(&task.workspace, mounted)?;
             task.workspace.recheck()?;
             let overlay = Overlay { volume: format!("sandbox-mcp-{}", job.id), upper, work };
             let view = Policy::overlay_mount(task.workspace.path().to_owned(), overlay);

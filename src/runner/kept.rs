@@ -7,11 +7,14 @@ use std::path::Path;
 
 use tokio::task::spawn_blocking;
 
-use super::{ChangeSummary, View};
+use super::job::Job;
+use super::{ChangeSummary, View, survey};
+use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    Blobs, CollectError, Collected, Manifest, StoreError, collect, write_manifest, write_patch,
+    Blobs, CollectError, Collected, Manifest, Merged, StoreError, collect, write_manifest,
+    write_patch,
 };
 use crate::workspace::layer::{Layer, abandoned};
 
@@ -24,21 +27,39 @@ pub struct Closed {
 }
 
 /// Keeps a run's result in its record, and removes its layer. Where that fails the layer stays, and
-/// the next process tries again. `gone`: the container is, for certain.
-pub async fn close(state: &Path, id: &RunId, layer: Layer, gone: bool) -> Closed {
+/// the next process tries again. `merged` is how its overlay looked, if its own sandbox told.
+pub async fn close(
+    job: &Job,
+    layer: Layer,
+    merged: Option<Merged>,
+    engine: Option<&Engine>,
+) -> Closed {
+    let (state, id) = (&job.shared.state, &job.id);
     let view = layer.view();
     let unknown = |why: String| Closed {
         view,
         changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
         remarks: vec![why],
     };
-    if !gone {
+    let Some(engine) = engine else {
         return unknown(
             "the container may still run, so what it changed is not collected yet".to_owned(),
         );
-    }
+    };
+    let merged = match merged {
+        Some(merged) => Some(merged),
+        None => match survey::look_again(engine, &layer).await {
+            Ok(merged) => merged,
+            Err(error) => {
+                tracing::error!("the view of run {id} was not looked at: {error}");
+                return unknown(format!(
+                    "failed to see what the run changed ({error}); nothing is lost, and the next process of sandbox-mcp tries again"
+                ));
+            }
+        },
+    };
     let (state, id) = (state.to_owned(), id.clone());
-    match spawn_blocking(move || settle(&state, &id, layer)).await {
+    match spawn_blocking(move || settle(&state, &id, layer, merged.as_ref())).await {
         Ok(Ok(kept)) => Closed { view, ..kept },
         Ok(Err(error)) => {
             tracing::error!("failed to {error}");
@@ -54,7 +75,12 @@ pub async fn close(state: &Path, id: &RunId, layer: Layer, gone: bool) -> Closed
 }
 
 /// Keeps what is in a layer, and removes it.
-fn settle(state: &Path, id: &RunId, layer: Layer) -> Result<Closed, CollectError> {
+fn settle(
+    state: &Path,
+    id: &RunId,
+    layer: Layer,
+    merged: Option<&Merged>,
+) -> Result<Closed, CollectError> {
     let mut closed = Closed::default();
     if layer.view().is_some() {
         let Some(entry) = Entry::of(state, id) else {
@@ -65,7 +91,7 @@ fn settle(state: &Path, id: &RunId, layer: Layer) -> Result<Closed, CollectError
             remove(layer);
             return Ok(closed);
         };
-        let Collected { manifest, summary, commits } = collect(&layer, &entry.blobs())?;
+        let Collected { manifest, summary, commits } = collect(&layer, merged, &entry.blobs())?;
         closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
         if commits {
@@ -130,8 +156,8 @@ fn write_patch_of(entry: &Entry, manifest: &Manifest) -> std::io::Result<Option<
 }
 
 /// Keeps the results of runs whose processes died. `running` are those that still have a container.
-/// Answers what a person should know. Blocking.
-pub fn settle_abandoned(state: &Path, running: &[String]) -> Vec<String> {
+/// Answers what a person should know.
+pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String]) -> Vec<String> {
     let mut news = Vec::new();
     for layer in abandoned(state, running) {
         let Some(id) = layer.run() else { continue };
@@ -141,9 +167,17 @@ pub fn settle_abandoned(state: &Path, running: &[String]) -> Vec<String> {
             remove(layer);
             continue;
         }
+        let merged = match survey::look_again(engine, &layer).await {
+            Ok(merged) => merged,
+            Err(error) => {
+                tracing::warn!("the layer of run {id} remains: {error}");
+                continue;
+            }
+        };
         let began = layer.view().is_some();
-        match settle(state, &id, layer) {
-            Ok(closed) if began => {
+        let (state, run) = (state.to_owned(), id.clone());
+        match spawn_blocking(move || settle(&state, &run, layer, merged.as_ref())).await {
+            Ok(Ok(closed)) if began => {
                 let count = closed.changes.files.len();
                 let more = if closed.changes.truncated { " or more" } else { "" };
                 let told = format!(
@@ -153,8 +187,9 @@ pub fn settle_abandoned(state: &Path, running: &[String]) -> Vec<String> {
                 tracing::warn!("{told}");
                 news.push(told);
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!("the layer of run {id} remains: failed to {error}"),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!("the layer of run {id} remains: failed to {error}"),
+            Err(error) => tracing::error!("the layer of run {id} remains: {error}"),
         }
     }
     news

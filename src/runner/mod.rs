@@ -34,6 +34,7 @@ mod run;
 mod session;
 mod shared;
 mod story;
+mod survey;
 mod task;
 mod verdict;
 mod verify;

@@ -1,12 +1,14 @@
 //! The life of one container: made, checked, given its work, followed, removed.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 
 use super::guest::{self, Lines, Order, Watch};
+use super::listing::{self, FolderSeen};
 use super::{
     AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt, SOCKETS, WORKSPACE,
 };
@@ -25,6 +27,8 @@ const RECEIPT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the engine may take to tell the end of a container whose output has ended.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const OVERLAY_OPTIONS: &str = "redirect_dir=on,metacopy=off,index=off,nfs_export=off,xino=on";
 
 /// What one container is made from.
 #[derive(Debug)]
@@ -146,6 +150,42 @@ impl Sandbox {
         guest::stop(&mut self.input.0)
             .await
             .map_err(|source| Error::Io { what: "stop the agent".into(), source })
+    }
+
+    /// Returns true while no order goes on.
+    pub fn is_idle(&self) -> bool {
+        self.watch.is_none()
+    }
+
+    /// Has PID 1 tell folders of the workspace, while nothing else lives in the sandbox.
+    pub async fn list(&mut self, folders: &[PathBuf]) -> Result<Vec<FolderSeen>, Error> {
+        let mut seen = Vec::new();
+        for order in listing::orders(folders) {
+            let watch = Watch::new()
+                .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
+            let watch = self.watch.insert(watch);
+            listing::send(&mut self.input.0, &order, watch)
+                .await
+                .map_err(|source| Error::Io { what: "ask the sandbox".into(), source })?;
+            loop {
+                let line = self.next_line().await.transpose()?;
+                match line {
+                    Some(Line::Ended(_)) => break,
+                    // The line's end before PID 1's last word.
+                    Some(Line::Stdout(line) | Line::Stderr(line)) if line.is_empty() => {}
+                    Some(Line::Stdout(line)) if listing::read(&line, &mut seen) => {}
+                    Some(other) => {
+                        let why = match other {
+                            Line::Stdout(line) | Line::Stderr(line) => one_line(&line, 200),
+                            _ => "a line without end".to_owned(),
+                        };
+                        return Err(Error::NoListing { why });
+                    }
+                    None => return Err(Error::NoListing { why: "it has ended".into() }),
+                }
+            }
+        }
+        Ok(seen)
     }
 
     /// The next line of output; none at the end of the container. Safe to drop and call again.
@@ -312,11 +352,12 @@ fn engine_mount(mount: &Mount) -> EngineMount {
     }
 }
 
-/// What makes a volume an overlay. `userxattr`, so that its marks can be read without being root,
-/// and so that engines without root can mount it.
+/// What makes a volume an overlay, complete, so that no default of the system counts: without
+/// `redirect_dir` no folder that was there can be renamed, and with `metacopy` the layer has files
+/// of zeros.
 fn volume_options(mount: &Mount, overlay: &Overlay) -> HashMap<String, String> {
     let options = format!(
-        "lowerdir={},upperdir={},workdir={},userxattr",
+        "lowerdir={},upperdir={},workdir={},{OVERLAY_OPTIONS}",
         mount.source.display(),
         overlay.upper.display(),
         overlay.work.display()

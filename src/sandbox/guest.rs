@@ -64,6 +64,10 @@ impl Watch {
         Ok(Self { nonce: crate::text::hex(&bytes), ended: None, mark: false })
     }
 
+    pub(super) fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
     /// Whether this line was the guest's.
     pub fn takes(&mut self, line: &Line) -> bool {
         match line {

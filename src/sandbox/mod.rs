@@ -7,6 +7,7 @@ mod generated;
 mod guest;
 pub mod image;
 mod labels;
+mod listing;
 mod mounted;
 mod policy;
 mod reaper;
@@ -16,6 +17,7 @@ pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
 pub use generated::{identity_mounts, mask_mount};
 pub use guest::{DEADLINE, Ended, Line, OWNER_GONE, Order};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
+pub use listing::{EntrySeen, FolderSeen, KindSeen};
 pub use policy::{Door, Mount, Overlay, Policy, Tmpfs, User};
 pub use reaper::{RunFolder, has_abandoned, reap, reap_folders, reap_volumes};
 pub use receipt::Receipt;
@@ -58,6 +60,8 @@ pub enum Error {
     Stillborn { code: i64, said: String },
     #[error("the sandbox is not what the policy says, so nothing was started in it: {}", .0.join("; "))]
     Mismatch(Vec<String>),
+    #[error("the sandbox did not tell its folders: {why}")]
+    NoListing { why: String },
     #[error("the image {image} holds no agent that can be driven: {said}")]
     NoAgent { image: String, said: String },
 }

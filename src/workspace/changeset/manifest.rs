@@ -21,7 +21,7 @@ pub struct Manifest {
     /// What the run made that is never carried over.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
-    /// False where a bound ended the look: then nothing may be applied.
+    /// False where a bound ended the look: then only paths that are named may be applied.
     pub complete: bool,
 }
 

@@ -20,7 +20,7 @@ pub use apply::{
     Agreed, ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply,
     is_unsettled, recover,
 };
-pub use collect::{CollectError, Collected, collect};
+pub use collect::{CollectError, Collected, Merged, Survey, collect};
 pub use fate::{Application, Fate};
 pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};
 pub use patch::{LARGEST_PATCH, PatchReport, write_patch};

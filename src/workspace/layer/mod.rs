@@ -30,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub(in crate::workspace) use copy::Copied;
 pub(in crate::workspace) use note::Note;
 
+pub use note::Mounted;
+
 pub use copy::copy_folder;
 
 use super::changeset::RelPath;
@@ -129,7 +131,11 @@ impl Layer {
     }
 
     /// Makes the two folders of an overlay, and returns them: upper and work.
-    pub fn overlay(&mut self, workspace: &WorkspacePath) -> Result<(PathBuf, PathBuf), LayerError> {
+    pub fn overlay(
+        &mut self,
+        workspace: &WorkspacePath,
+        mounted: Mounted,
+    ) -> Result<(PathBuf, PathBuf), LayerError> {
         let upper = self.folder.join(UPPER);
         let work = self.folder.join(WORK);
         Self::owned(&upper, workspace)?;
@@ -138,6 +144,7 @@ impl Layer {
             Self::owned(&work, workspace)?;
         }
         self.note.view = Some(View::Overlay);
+        self.note.mounted = Some(mounted);
         self.note.write(&self.folder)?;
         Ok((upper, work))
     }
@@ -175,6 +182,12 @@ impl Layer {
         }
         let mode = fs::Permissions::from_mode(found.mode() & 0o1777);
         fs::set_permissions(path, mode).map_err(failed())
+    }
+
+    /// The two folders of an overlay, once they are made, and who mounted them.
+    pub fn mounted(&self) -> Option<(PathBuf, PathBuf, &Mounted)> {
+        let mounted = self.note.mounted.as_ref().filter(|_| self.view() == Some(View::Overlay))?;
+        Some((self.folder.join(UPPER), self.folder.join(WORK), mounted))
     }
 
     /// The folder that grows with what the run writes.

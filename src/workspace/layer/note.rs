@@ -30,6 +30,17 @@ pub struct Note {
     pub copied: Option<Copied>,
     pub bounds: Bounds,
     pub covered: Vec<RelPath>,
+    /// Of an overlay.
+    pub mounted: Option<Mounted>,
+}
+
+/// Who mounted an overlay, so that another sandbox can after a crash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Mounted {
+    pub image: String,
+    /// `uid:gid`.
+    pub user: String,
+    pub runtime: Option<String>,
 }
 
 impl Note {
@@ -48,6 +59,7 @@ impl Note {
             copied: None,
             bounds,
             covered,
+            mounted: None,
         }
     }
 

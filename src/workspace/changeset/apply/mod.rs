@@ -103,7 +103,8 @@ pub fn apply(
         return Err(ApplyError::NotLocked);
     }
     workspace.recheck().map_err(crate::workspace::GuardError::from)?;
-    if !request.manifest.complete {
+    // Each path that is listed is complete in itself.
+    if !request.manifest.complete && request.only.is_empty() {
         return Err(ApplyError::Incomplete);
     }
     let root = open_root(workspace.path()).map_err(|errno| ApplyError::Io {

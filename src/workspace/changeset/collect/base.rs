@@ -1,8 +1,10 @@
 //! The workspace as it is when a run's changes are told.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType};
@@ -16,6 +18,8 @@ use crate::workspace::walk::{Entry, Limits, Visitor, open_folder, open_root};
 /// How much of the workspace is read, in times of what a run may add to it.
 const ROOM: u64 = 8;
 
+/// The folder that a view is of, without its mounts.
+#[derive(Debug)]
 pub struct Base {
     root: Option<OwnedFd>,
     began: i128,
@@ -30,6 +34,31 @@ pub struct Seen {
     pub node: Option<Node>,
     /// Whether somebody has changed it since the run began.
     pub moved: bool,
+    /// Of what is there.
+    pub inode: Option<u64>,
+}
+
+/// Compares inodes as a view shows them with the workspace's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inodes {
+    /// The layer is on the same file system. Else the kernel puts the layer's number into the upper
+    /// bits.
+    plain: bool,
+}
+
+impl Inodes {
+    pub fn of(upper: &OwnedFd, base: Option<&OwnedFd>) -> Self {
+        let device = |folder| rustix::fs::fstat(folder).ok().map(|stat| stat.st_dev);
+        Self { plain: base.is_some_and(|base| device(base) == device(upper)) }
+    }
+
+    pub fn key(self, inode: u64) -> u64 {
+        if self.plain { inode } else { inode & 0xffff_ffff }
+    }
+
+    pub fn same(self, one: u64, other: u64) -> bool {
+        self.key(one) == self.key(other)
+    }
 }
 
 impl Base {
@@ -62,7 +91,7 @@ impl Base {
     }
 
     pub fn node(&mut self, path: &Path) -> io::Result<Seen> {
-        let nothing = || Ok(Seen { node: None, moved: false });
+        let nothing = || Ok(Seen { node: None, moved: false, inode: None });
         let (began, most) = (self.began, self.bytes);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return nothing();
@@ -99,7 +128,7 @@ impl Base {
             || after.is_ok_and(|after| changed_since(&after, began))
             || after.is_err();
         self.bytes = self.bytes.saturating_sub(read);
-        Ok(Seen { node, moved })
+        Ok(Seen { node, moved, inode: Some(stat.st_ino) })
     }
 
     /// Whether something may have been taken away from a place where nothing is: then the folder
@@ -116,29 +145,49 @@ impl Base {
         true
     }
 
-    /// Everything below a folder, without what is inside of a `.git`; whether that is all; and what
-    /// is left of the `room` for names.
-    pub fn below(&self, folder: &Path, limits: Limits, room: usize) -> (Vec<PathBuf>, bool, usize) {
-        let opened = self.root.as_ref().and_then(|root| open_folder(root.as_fd(), folder).ok());
-        let Some(opened) = opened else { return (Vec::new(), true, room) };
-        let mut below = Below { top: folder, found: Vec::new(), closed: false, room };
-        let whole = walk_all(opened.as_fd(), limits, &mut below);
-        (below.found, whole && !below.closed, below.room)
+    /// Everything below a folder, without what is inside of a `.git`.
+    pub fn below<'a>(&self, folder: &'a Path, limits: Limits, room: usize) -> Below<'a> {
+        let opened = self.root.as_ref().map(|root| open_folder(root.as_fd(), folder));
+        let mut below =
+            Below { top: folder, found: Vec::new(), closed: Vec::new(), whole: true, room };
+        match opened {
+            Some(Ok(opened)) => below.whole = walk_all(opened.as_fd(), limits, &mut below),
+            Some(Err(Errno::ACCESS)) => below.closed.push(folder.to_owned()),
+            _ => {}
+        }
+        below
     }
 
-    /// The names in a folder; none where there is no such folder.
-    pub fn names(&mut self, folder: &Path) -> Result<Vec<std::ffi::OsString>, Errno> {
-        use std::os::unix::ffi::OsStrExt;
+    pub fn root(&self) -> Option<&OwnedFd> {
+        self.root.as_ref()
+    }
+
+    /// The folder that a path is in, and its name there.
+    pub fn parent(&mut self, path: &Path) -> Option<(OwnedFd, OsString)> {
+        let folder = self.folder(path.parent()?).ok()??.try_clone_to_owned().ok()?;
+        Some((folder, path.file_name()?.to_owned()))
+    }
+
+    /// The names in a folder with their inodes; none where there is no such folder. Of a mount point
+    /// that is the folder below the mount, which is what an overlay shows as well.
+    pub fn entries(&mut self, folder: &Path) -> Result<Vec<(OsString, u64)>, Errno> {
         let Some(opened) = self.folder(folder)? else { return Ok(Vec::new()) };
-        let mut names = Vec::new();
+        let mut entries = Vec::new();
         for entry in rustix::fs::Dir::read_from(opened)? {
             let entry = entry?;
-            let name = std::ffi::OsStr::from_bytes(entry.file_name().to_bytes());
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name != "." && name != ".." {
-                names.push(name.to_owned());
+                entries.push((name.to_owned(), entry.ino()));
             }
         }
-        Ok(names)
+        Ok(entries)
+    }
+
+    /// The inode of one name.
+    pub fn inode(&mut self, folder: &Path, name: &OsStr) -> Option<u64> {
+        let folder = self.folder(folder).ok()??;
+        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(stat.st_ino)
     }
 }
 
@@ -146,11 +195,16 @@ fn whole(file: &mut File, most: u64) -> io::Result<(String, u64)> {
     tree::hash(file, most)?.ok_or_else(|| io::ErrorKind::FileTooLarge.into())
 }
 
-struct Below<'a> {
+/// What lies below a folder.
+pub struct Below<'a> {
     top: &'a Path,
-    found: Vec<PathBuf>,
-    closed: bool,
-    room: usize,
+    pub found: Vec<PathBuf>,
+    /// Folders that cannot be looked into.
+    pub closed: Vec<PathBuf>,
+    /// Nothing was left out for want of room or time.
+    pub whole: bool,
+    /// What is left of the room for names.
+    pub room: usize,
 }
 
 impl Visitor for Below<'_> {
@@ -161,8 +215,8 @@ impl Visitor for Below<'_> {
         !entry.name.eq_ignore_ascii_case(".git")
     }
 
-    fn closed(&mut self, _folder: &Path) {
-        self.closed = true;
+    fn closed(&mut self, folder: &Path) {
+        self.closed.push(self.top.join(folder));
     }
 
     fn enough(&self) -> bool {

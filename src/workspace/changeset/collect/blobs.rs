@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -35,22 +35,13 @@ impl Blobs {
         Self { folder: folder.to_owned(), room, made: false }
     }
 
-    /// Tells what a file of the layer is, and keeps its content unless it is as `before`.
+    /// Tells what a file is, and keeps its content unless it is as `before`.
     pub fn keep(
         &mut self,
-        folder: BorrowedFd<'_>,
-        name: &OsStr,
+        file: &mut File,
+        stat: &Stat,
         before: Option<&Node>,
     ) -> Result<Node, Not> {
-        let opened = match tree::open_file(folder, name) {
-            // The run may have shut it, which its owner may undo. Its mode is put back.
-            Err(Errno::ACCESS) => open_shut(folder, name),
-            other => other,
-        };
-        let (mut file, stat) = opened.map_err(|_| Not::Kept("unreadable"))?;
-        if has_marks(&file) {
-            return Err(Not::Kept("marked in a way that is not understood"));
-        }
         let mode = stat.st_mode & 0o777;
         let unread = |_| Not::Kept("unreadable");
         let too_large = || Not::Kept("larger than what may be kept");
@@ -58,13 +49,13 @@ impl Blobs {
         if u64::try_from(stat.st_size).is_ok_and(|size| size > self.room) {
             return Err(too_large());
         }
-        let hashed = tree::hash(&mut file, self.room).map_err(unread)?;
+        let hashed = tree::hash(file, self.room).map_err(unread)?;
         let (sha256, size) = hashed.ok_or_else(too_large)?;
         self.room -= size;
         let known =
             |node: &Node| matches!(node, Node::File { sha256: same, .. } if *same == sha256);
         if !before.is_some_and(known) {
-            self.store(&mut file, &sha256, size)?;
+            self.store(file, &sha256, size)?;
         }
         Ok(Node::File { sha256, size, mode })
     }
@@ -119,16 +110,20 @@ impl Blobs {
     }
 }
 
-fn open_shut(folder: BorrowedFd<'_>, name: &OsStr) -> Result<(File, rustix::fs::Stat), Errno> {
+/// Opens a file of a layer. The run may have shut it, which its owner may undo: its mode is put
+/// back.
+pub fn open_written(folder: BorrowedFd<'_>, name: &OsStr) -> Result<(File, Stat), Not> {
+    let opened = match tree::open_file(folder, name) {
+        Err(Errno::ACCESS) => open_shut(folder, name),
+        other => other,
+    };
+    opened.map_err(|_| Not::Kept("unreadable"))
+}
+
+fn open_shut(folder: BorrowedFd<'_>, name: &OsStr) -> Result<(File, Stat), Errno> {
     let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
     grant(folder, name, FileType::RegularFile, 0o400)?;
     let (file, _) = tree::open_file(folder, name)?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     Ok((file, stat))
-}
-
-/// Whether the kernel has marked a file of an overlay's layer as one whose content is elsewhere.
-/// We mount so that it never does; what a run itself marks in such a way gets another name.
-fn has_marks(file: &File) -> bool {
-    super::overlay::marks(file).is_none_or(|marks| marks.unknown)
 }

@@ -4,13 +4,13 @@
 //! copied, and was not changed since the copy was done, is as it was. Its times of modification
 //! are the agent's to set; the time of change is not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::{CollectError, Collector, Past, Place, is_of_a_branch, walk_all};
+use super::{CollectError, Collector, Past, Place, is_git, is_of_a_branch, walk_all};
 use crate::workspace::changes::changed;
 use crate::workspace::layer::{Copied, Layer};
 use crate::workspace::sweep::remove::grant;
@@ -34,8 +34,12 @@ pub(super) fn collect(
     gone.sort();
     collector.complete &= whole;
     if whole {
+        let skipped: HashSet<_> = collector.skipped.keys().cloned().collect();
         for path in gone.iter().filter(|path| !inside_of_git(path)) {
-            collector.delete_one(path);
+            // Below what was not looked into, nothing is known to be gone.
+            if !path.ancestors().any(|above| skipped.contains(above)) {
+                collector.delete_one(path);
+            }
         }
     }
     Ok(())
@@ -67,10 +71,6 @@ impl Compared<'_> {
     }
 }
 
-fn is_git(name: &std::ffi::OsStr) -> bool {
-    name.eq_ignore_ascii_case(".git")
-}
-
 impl Visitor for Compared<'_> {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
         let path = folder.join(entry.name);
@@ -79,7 +79,7 @@ impl Visitor for Compared<'_> {
         }
         let inode = self.known.remove(&path);
         let Some(stat) = entry.stat() else {
-            self.collector.incomplete(&path, "unreadable");
+            self.collector.skip(&path, "unreadable");
             return false;
         };
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -88,7 +88,7 @@ impl Visitor for Compared<'_> {
             && !rustix::process::geteuid().is_root()
             && grant(entry.folder(), entry.name, FileType::Directory, 0o700).is_err()
         {
-            self.collector.incomplete(&path, "unreadable");
+            self.collector.skip(&path, "unreadable");
             return false;
         }
         let same = inode == Some(stat.st_ino) && changed(&stat) <= self.at;
@@ -105,17 +105,18 @@ impl Visitor for Compared<'_> {
             Place::Plain => {}
         }
         if !same {
-            self.collector.compare(&path, entry, &stat, Past::Known(inode.is_some()));
+            let past = Past::Known(inode.is_some());
+            self.collector.compare(&path, entry.folder(), entry.name, &stat, past);
         }
         true
     }
 
     fn closed(&mut self, folder: &Path) {
-        self.collector.incomplete(folder, "unreadable");
+        self.collector.skip(folder, "unreadable");
     }
 
     fn too_deep(&mut self, folder: &Path, _entry: &Entry<'_>) {
-        self.collector.incomplete(folder, "too deep");
+        self.collector.skip(folder, "too deep");
     }
 
     fn enough(&self) -> bool {

@@ -10,9 +10,11 @@ mod copied;
 mod overlay;
 mod renames;
 mod summary;
+mod survey;
 mod tree;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -20,13 +22,15 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, Stat};
 
-use base::Base;
-use blobs::Blobs;
+use base::{Base, Inodes, Seen};
+use blobs::{Blobs, Not, open_written};
+
+pub use survey::{Merged, Survey};
 
 use super::manifest::{Alteration, Manifest, Node, RelPath, Skipped, VERSION};
 use crate::workspace::changes::nanoseconds;
 use crate::workspace::layer::{Layer, View};
-use crate::workspace::walk::{Entry, Limits, open_root};
+use crate::workspace::walk::{Limits, open_root};
 use crate::workspace::{ChangeSummary, LayerError};
 
 /// How long a look may take: long enough for every content that the bounds allow.
@@ -53,6 +57,8 @@ pub enum CollectError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Layer(#[from] LayerError),
+    #[error("keep the run's changes: nobody has told yet how its view looks")]
+    NotListed,
 }
 
 /// What a run changed.
@@ -66,8 +72,13 @@ pub struct Collected {
 }
 
 /// Tells what is changed in a layer, and keeps the new contents in `blobs`. The container must be
-/// gone. The layer stays as it is, so that this can be done again.
-pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
+/// gone. The layer stays as it is, so that this can be done again. `merged` is what an overlay
+/// looks like.
+pub fn collect(
+    layer: &Layer,
+    merged: Option<&Merged>,
+    blobs: &Path,
+) -> Result<Collected, CollectError> {
     let note = layer.note();
     let limits = Limits {
         entries: usize::try_from(note.bounds.files.saturating_mul(ROOM)).unwrap_or(usize::MAX),
@@ -80,6 +91,8 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
         limits,
         found: BTreeMap::new(),
         skipped: BTreeMap::new(),
+        gone: HashMap::new(),
+        inodes: Inodes::default(),
         repositories: BTreeMap::new(),
         complete: true,
         room: LIST,
@@ -92,7 +105,9 @@ pub fn collect(layer: &Layer, blobs: &Path) -> Result<Collected, CollectError> {
         None => {}
         Some(View::Overlay) => {
             let upper = open_root(&written).map_err(io::Error::from)?;
-            overlay::collect(&mut collector, &upper);
+            collector.inodes = Inodes::of(&upper, collector.base.root());
+            let merged = merged.ok_or(CollectError::NotListed)?;
+            overlay::collect(&mut collector, &upper, merged);
         }
         Some(View::Reflink | View::Copy) => {
             let copy = open_root(&written).map_err(io::Error::from)?;
@@ -117,6 +132,9 @@ struct Collector {
     limits: Limits,
     found: BTreeMap<PathBuf, Found>,
     skipped: BTreeMap<PathBuf, &'static str>,
+    /// Of the workspace's things that are no longer in their places, by inode.
+    gone: HashMap<u64, PathBuf>,
+    inodes: Inodes,
     /// Each `.git` that was changed, and whether commits or branches were.
     repositories: BTreeMap<PathBuf, bool>,
     complete: bool,
@@ -151,8 +169,6 @@ enum Place {
 
 impl Collector {
     fn place(&self, path: &Path) -> Place {
-        // Other spellings are the same place on some file systems.
-        let is_git = |name: &std::ffi::OsStr| name.eq_ignore_ascii_case(".git");
         if self.covered.contains(path) {
             Place::Ours
         } else if path.file_name().is_some_and(is_git) {
@@ -197,20 +213,31 @@ impl Collector {
         self.skip(path, why);
     }
 
-    /// Compares one thing of the view with the workspace's.
-    fn compare(&mut self, path: &Path, entry: &Entry<'_>, stat: &Stat, past: Past) {
-        let kind = FileType::from_raw_mode(stat.st_mode);
+    /// Compares one thing of the layer with the workspace's.
+    fn compare(
+        &mut self,
+        path: &Path,
+        folder: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: &Stat,
+        past: Past,
+    ) {
         let Ok(base) = self.base.node(path) else {
-            return self.incomplete(path, "unreadable in the workspace");
+            return self.skip(path, "unreadable in the workspace");
         };
+        let mode = stat.st_mode & 0o777;
+        let kind = FileType::from_raw_mode(stat.st_mode);
         let after = match kind {
-            FileType::Directory => Some(Node::Folder { mode: stat.st_mode & 0o777 }),
-            FileType::Symlink => tree::link(entry.folder(), entry.name),
+            FileType::Directory => Some(Node::Folder { mode }),
+            FileType::Symlink => tree::link(folder, name),
             FileType::RegularFile => {
-                match self.blobs.keep(entry.folder(), entry.name, base.node.as_ref()) {
+                let kept = open_written(folder, name).and_then(|(mut file, stat)| {
+                    self.blobs.keep(&mut file, &stat, base.node.as_ref())
+                });
+                match kept {
                     Ok(node) => Some(node),
-                    Err(blobs::Not::Kept(why)) => return self.incomplete(path, why),
-                    Err(blobs::Not::Failed(error)) => {
+                    Err(Not::Kept(why)) => return self.skip(path, why),
+                    Err(Not::Failed(error)) => {
                         self.failed = Some(error);
                         return;
                     }
@@ -220,25 +247,26 @@ impl Collector {
             FileType::Fifo => return self.left_out(path, "fifo"),
             _ => return self.left_out(path, "device"),
         };
-        if after.is_none() {
-            return self.incomplete(path, "unreadable");
-        }
-        if after == base.node {
-            return;
-        }
+        let Some(after) = after else { return self.skip(path, "unreadable") };
         // A folder that gave way to something else took everything below along.
         if matches!(base.node, Some(Node::Folder { .. })) && kind != FileType::Directory {
             self.delete_below(path);
+        }
+        let written = (kind == FileType::RegularFile).then(|| written(stat));
+        self.changed(path, base, after, written, past);
+    }
+
+    /// Enters a change, if it is one.
+    fn changed(&mut self, path: &Path, base: Seen, after: Node, written: Option<i64>, past: Past) {
+        let after = Some(after);
+        if after == base.node {
+            return;
         }
         let lost = || match past {
             Past::Known(there) => there,
             Past::Unknown => self.base.may_have_lost(path),
         };
         let moved = base.moved || (base.node.is_none() && lost());
-        let written = (kind == FileType::RegularFile).then(|| {
-            let nanoseconds = nanoseconds(stat.st_mtime.into(), stat.st_mtime_nsec.into());
-            i64::try_from(nanoseconds).unwrap_or(i64::MAX)
-        });
         self.find(path, Found { before: base.node, after, moved, written });
     }
 
@@ -266,9 +294,12 @@ impl Collector {
             Place::Plain => {}
         }
         let Ok(base) = self.base.node(path) else {
-            self.incomplete(path, "unreadable in the workspace");
+            self.skip(path, "unreadable in the workspace");
             return None;
         };
+        if let Some(inode) = base.inode {
+            self.gone.insert(self.inodes.key(inode), path.to_owned());
+        }
         let before = base.node?;
         let before_it = Some(before.clone());
         let found = Found { before: before_it, after: None, moved: base.moved, written: None };
@@ -277,12 +308,17 @@ impl Collector {
     }
 
     fn delete_below(&mut self, folder: &Path) {
-        let (below, whole, room) = self.base.below(folder, self.limits, self.room);
-        self.room = room;
-        if !whole {
+        // What the workspace had, no bound of the run's holds for.
+        let limits = Limits { entries: usize::MAX, ..self.limits };
+        let below = self.base.below(folder, limits, self.room);
+        self.room = below.room;
+        if !below.whole {
             self.incomplete(folder, "too much to look at");
         }
-        for path in below {
+        for folder in &below.closed {
+            self.skip(folder, "unreadable in the workspace");
+        }
+        for path in below.found {
             // What is inside of a `.git` is not listed: `below` does not go there.
             self.delete_one(&path);
             if self.is_full() {
@@ -322,6 +358,17 @@ impl Collector {
 fn listed(path: &Path) -> usize {
     let bytes = path.as_os_str().as_encoded_bytes();
     bytes.iter().map(|byte| if matches!(byte, b' '..=b'~') { 1 } else { 6 }).sum::<usize>() + 2
+}
+
+/// Other spellings are the same place on some file systems.
+fn is_git(name: &OsStr) -> bool {
+    name.eq_ignore_ascii_case(".git")
+}
+
+/// When a file was written, in nanoseconds of the epoch.
+fn written(stat: &Stat) -> i64 {
+    let nanoseconds = nanoseconds(stat.st_mtime.into(), stat.st_mtime_nsec.into());
+    i64::try_from(nanoseconds).unwrap_or(i64::MAX)
 }
 
 /// Whether a place inside of a `.git` says where branches are.

@@ -1,66 +1,42 @@
-//! Reading the upper layer of an overlay.
+//! Reading an overlay: the merged view says what is where, the layer and the workspace have the
+//! contents.
 //!
-//! The kernel's marks there: a character device 0/0 is a deletion, `user.overlay.opaque` on a
-//! folder says that nothing below it shows through. A sandbox can make neither: such devices are
-//! refused to it, and attributes of these names are given others (`user.overlay.overlay.…`), or
-//! refused.
+//! A file that is in the layer is read there. Any other shows through from the workspace: from the
+//! same place, or, where a folder was renamed, from another one. Renaming keeps inodes, so the file
+//! is found among those that are no longer where they were.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Stat};
-use rustix::io::Errno;
 
-use super::{Collector, Past, Place, is_of_a_branch, walk_all};
-use crate::workspace::sweep::remove::grant;
-use crate::workspace::walk::{Entry, Visitor, open_folder, step};
+use super::blobs::Not;
+use super::survey::Merged;
+use super::{Collector, Past, Place, is_of_a_branch, tree, walk_all, written};
+use crate::sandbox::{EntrySeen, KindSeen};
+use crate::workspace::changeset::Node;
+use crate::workspace::walk::{Entry, Visitor, open_folder};
 
-/// What the kernel says of one file or folder.
-#[derive(Debug, Default)]
-pub struct Marks {
-    pub opaque: bool,
-    /// Something that we do not mount for.
-    pub unknown: bool,
-}
-
-/// None where they cannot be read.
-pub fn marks(file: impl AsFd) -> Option<Marks> {
-    let mut names = vec![0_u8; 64 << 10];
-    let length = match rustix::fs::flistxattr(&file, &mut names[..]) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP) => return Some(Marks::default()),
-        Err(_) => return None,
-    };
-    let mut marks = Marks::default();
-    for name in names[..length].split(|byte| *byte == 0) {
-        let Some(mark) = name.strip_prefix(b"user.overlay.") else { continue };
-        match mark {
-            b"opaque" => {
-                let mut value = [0_u8; 8];
-                let read = rustix::fs::fgetxattr(&file, "user.overlay.opaque", &mut value[..]);
-                match read.map(|length| &value[..length]) {
-                    Ok(b"y") => marks.opaque = true,
-                    _ => marks.unknown = true,
-                }
-            }
-            b"origin" | b"impure" | b"nlink" | b"uuid" | b"protattr" => {}
-            // What a run called by one of these names.
-            other => marks.unknown |= !other.starts_with(b"overlay."),
+pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd, merged: &Merged) {
+    collector.complete &= merged.whole;
+    let left = collector.limits.entries;
+    let mut view = View { collector, upper, moved: Vec::new(), same: HashSet::new(), left };
+    for (folder, entries) in &merged.folders {
+        match entries {
+            Ok(entries) => view.folder(folder, entries),
+            Err(why) => view.collector.skip(folder, why),
+        }
+        if view.collector.is_full() {
+            return;
         }
     }
-    Some(marks)
-}
-
-pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd) {
-    let limits = collector.limits;
-    let mut walked = Upper { collector, root: upper, opaque: HashSet::new(), missing: Vec::new() };
-    let whole = walk_all(upper.as_fd(), limits, &mut walked);
-    let missing = walked.missing;
-    collector.complete &= whole;
-    for path in missing {
-        collector.delete(&path);
+    // When everything is known that is no longer where it was.
+    for (path, entry) in std::mem::take(&mut view.moved) {
+        view.collector.moved(&path, &entry);
     }
+    let limits = collector.limits;
     let repositories: Vec<_> = collector.repositories.keys().cloned().collect();
     for repository in repositories {
         if let Ok(opened) = open_folder(upper.as_fd(), &repository) {
@@ -72,95 +48,134 @@ pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd) {
     }
 }
 
-struct Upper<'a> {
+struct View<'a> {
     collector: &'a mut Collector,
-    root: &'a OwnedFd,
-    /// Folders through which nothing shows.
-    opaque: HashSet<PathBuf>,
-    /// What does not show through them.
-    missing: Vec<PathBuf>,
+    upper: &'a OwnedFd,
+    /// What shows through from another place.
+    moved: Vec<(PathBuf, EntrySeen)>,
+    /// What is, in the view, the thing that the workspace has in that place.
+    same: HashSet<PathBuf>,
+    /// How many things of the layer may still be looked at.
+    left: usize,
 }
 
-impl Upper<'_> {
-    fn folder(&mut self, path: &Path, entry: &Entry<'_>, stat: &Stat) -> bool {
-        // The walk opens it by its name afterwards, so it must be open to us.
-        if stat.st_mode & 0o700 != 0o700
-            && !rustix::process::geteuid().is_root()
-            && grant(entry.folder(), entry.name, FileType::Directory, 0o700).is_err()
-        {
-            self.collector.incomplete(path, "unreadable");
-            return false;
-        }
-        let opened = step(entry.folder(), entry.name);
-        let Some(marks) = opened.ok().and_then(|opened| marks(&opened)) else {
-            self.collector.incomplete(path, "unreadable");
-            return false;
+impl View<'_> {
+    fn folder(&mut self, folder: &Path, entries: &[EntrySeen]) {
+        let Ok(before) = self.collector.base.entries(folder) else {
+            return self.collector.skip(folder, "unreadable in the workspace");
         };
-        if marks.unknown {
-            self.collector.incomplete(path, "marked in a way that is not understood");
-            return false;
+        let before: HashMap<OsString, u64> = before.into_iter().collect();
+        let now: BTreeMap<_, _> = entries.iter().map(|entry| (&entry.name, entry)).collect();
+        let here = open_folder(self.upper.as_fd(), folder).ok();
+        let in_layer = |name: &OsStr| {
+            let stat = rustix::fs::statat(here.as_ref()?, name, AtFlags::SYMLINK_NOFOLLOW);
+            stat.ok()
+        };
+        // Where the workspace's own folder shows through, all that the run changed is in the layer.
+        // What else differs was changed below, where a view may show it or not.
+        let shows_through = merged_same(&self.same, folder);
+        for (name, inode) in &before {
+            let path = folder.join(name);
+            let entry = now.get(name);
+            if entry.is_some_and(|entry| self.collector.inodes.same(entry.inode, *inode)) {
+                self.same.insert(path);
+                continue;
+            }
+            let key = self.collector.inodes.key(*inode);
+            self.collector.gone.insert(key, path.clone());
+            let deleted = !shows_through || in_layer(name).as_ref().is_some_and(is_mark);
+            if entry.is_none() && deleted && self.collector.affords(&path) {
+                self.collector.delete(&path);
+            }
         }
-        self.collector.compare(path, entry, stat, Past::Unknown);
-        let inherited = path.parent().is_some_and(|parent| self.opaque.contains(parent));
-        if marks.opaque || inherited {
-            self.opaque.insert(path.to_owned());
-            match self.collector.base.names(path) {
-                Ok(names) => {
-                    let here = open_folder(self.root.as_fd(), path);
-                    for name in names {
-                        let there = here.as_ref().is_ok_and(|here| {
-                            let flags = AtFlags::SYMLINK_NOFOLLOW;
-                            rustix::fs::statat(here, &name, flags).is_ok()
-                        });
-                        let gone = path.join(name);
-                        if !there && self.collector.affords(&gone) {
-                            self.missing.push(gone);
-                        }
+        for (name, entry) in now {
+            let path = folder.join(name);
+            if !self.collector.affords(&path) {
+                return;
+            }
+            let written = here.as_ref().map(AsFd::as_fd).zip(in_layer(name));
+            match self.collector.place(&path) {
+                Place::Ours => continue,
+                Place::Repository => {
+                    if written.is_some() {
+                        self.collector.repositories.entry(path).or_default();
                     }
+                    continue;
                 }
-                Err(_) => self.collector.incomplete(path, "unreadable in the workspace"),
+                Place::Plain => {}
+            }
+            if let Some((here, mut stat)) = written {
+                let Some(left) = self.left.checked_sub(1) else {
+                    self.collector.complete = false;
+                    return;
+                };
+                self.left = left;
+                // The survey may have opened a folder that the run had shut.
+                stat.st_mode = (stat.st_mode & !0o7777) | entry.mode;
+                self.collector.compare(&path, here, name, &stat, Past::Unknown);
+                continue;
+            }
+            if !shows_through && !self.same.contains(&path) {
+                self.moved.push((path, entry.clone()));
             }
         }
-        true
     }
 }
 
-impl Visitor for Upper<'_> {
-    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
-        let path = folder.join(entry.name);
-        if !self.collector.affords(&path) {
-            return false;
-        }
-        match self.collector.place(&path) {
-            Place::Ours => return false,
-            Place::Repository => {
-                self.collector.repositories.entry(path).or_default();
-                return false;
-            }
-            Place::Plain => {}
-        }
-        let Some(stat) = entry.stat() else {
-            self.collector.incomplete(&path, "unreadable");
-            return false;
+/// Whether a folder of the view is the workspace's own, with a layer over it: it and all above.
+fn merged_same(same: &HashSet<PathBuf>, folder: &Path) -> bool {
+    folder.ancestors().all(|above| above.as_os_str().is_empty() || same.contains(above))
+}
+
+/// Whether something in the layer is the kernel's mark of a deletion, device 0/0. No agent can make
+/// one.
+fn is_mark(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+impl Collector {
+    /// Something of the workspace that is at another place in the view.
+    fn moved(&mut self, path: &Path, entry: &EntrySeen) {
+        let Ok(base) = self.base.node(path) else {
+            return self.skip(path, "unreadable in the workspace");
         };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::CharacterDevice if stat.st_rdev == 0 => self.collector.delete(&path),
-            FileType::Directory => return self.folder(&path, entry, &stat),
-            _ => self.collector.compare(&path, entry, &stat, Past::Unknown),
+        if matches!(base.node, Some(Node::Folder { .. })) && entry.kind != KindSeen::Folder {
+            self.delete_below(path);
         }
-        false
+        let content = match entry.kind {
+            KindSeen::Folder => Some((Node::Folder { mode: entry.mode & 0o777 }, None)),
+            KindSeen::Other => return self.left_out(path, "device"),
+            KindSeen::File | KindSeen::Link => self.content(entry),
+        };
+        match content {
+            Some((after, written)) => self.changed(path, base, after, written, Past::Unknown),
+            None if self.failed.is_some() => {}
+            None => self.skip(path, "its content was not found"),
+        }
     }
 
-    fn closed(&mut self, folder: &Path) {
-        self.collector.incomplete(folder, "unreadable");
-    }
-
-    fn too_deep(&mut self, folder: &Path, _entry: &Entry<'_>) {
-        self.collector.incomplete(folder, "too deep");
-    }
-
-    fn enough(&self) -> bool {
-        self.collector.is_full()
+    /// The content of a file or link that the workspace has at another place, and when it was
+    /// written.
+    fn content(&mut self, entry: &EntrySeen) -> Option<(Node, Option<i64>)> {
+        let from = self.gone.get(&self.inodes.key(entry.inode))?.clone();
+        let (folder, name) = self.base.parent(&from)?;
+        if entry.kind == KindSeen::Link {
+            return Some((tree::link(folder.as_fd(), &name)?, None));
+        }
+        let (mut file, stat) = tree::open_file(folder.as_fd(), &name).ok()?;
+        let is_it = self.inodes.same(entry.inode, stat.st_ino)
+            && u64::try_from(stat.st_size).is_ok_and(|size| size == entry.size);
+        match self.blobs.keep(&mut file, &stat, None) {
+            Ok(Node::File { sha256, size, .. }) if is_it => {
+                let mode = entry.mode & 0o777;
+                Some((Node::File { sha256, size, mode }, Some(written(&stat))))
+            }
+            Ok(_) | Err(Not::Kept(_)) => None,
+            Err(Not::Failed(error)) => {
+                self.failed = Some(error);
+                None
+            }
+        }
     }
 }
 

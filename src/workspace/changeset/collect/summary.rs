@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::{Alteration, Manifest, Node};
+use super::{Alteration, Manifest, Node, Skipped};
 use crate::workspace::changes::{LISTED, shown};
 use crate::workspace::ignores::Ignores;
 use crate::workspace::walk::{open_folder, open_root};
 use crate::workspace::{Change, ChangeKind, ChangeSummary};
+
+/// Reasons to leave something out that leave no change untold.
+const NOTHING_HIDDEN: [&str; 4] = ["socket", "fifo", "device", "inside .git"];
 
 /// Folders that are only there for what is in them are left out, and what the project ignores
 /// takes one line for each folder of it.
@@ -39,7 +42,9 @@ pub(super) fn summary(manifest: &Manifest, written: &Path) -> ChangeSummary {
         let from = change.from.as_ref().map(ToString::to_string);
         lines.insert((path.to_owned(), is_folder(change)), (kind, from));
     }
-    let truncated = !manifest.complete || lines.len() > LISTED;
+    let hides = |skipped: &Skipped| !NOTHING_HIDDEN.contains(&skipped.why.as_str());
+    let whole = manifest.complete && !manifest.skipped.iter().any(hides);
+    let truncated = !whole || lines.len() > LISTED;
     let files = lines.into_iter().take(LISTED).map(|((path, is_folder), (change, from))| Change {
         path: shown(&path, is_folder),
         change,

@@ -1,0 +1,99 @@
+//! Having the sandbox tell how a run's overlay looks, when nothing else lives in it; and after a
+//! crash, having another one tell it.
+
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::{Error, deadlines};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::ids::Owner;
+use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec};
+use crate::workspace::changeset::{Merged, Survey};
+use crate::workspace::layer::Layer;
+
+/// How long what goes on in a sandbox may take to end.
+const STOP: Duration = Duration::from_secs(5);
+
+/// How long a look may take: half a million names are told in some seconds.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// How long a sandbox of its own may live for it.
+const LIFETIME: Duration = Duration::from_secs(120);
+
+/// Ends what goes on in a run's sandbox, and has it tell how its overlay looks. Nothing where there
+/// is none, or where it does not answer: then another sandbox has to.
+pub async fn last_look(sandbox: &mut Sandbox, layer: &Layer) -> Option<Merged> {
+    layer.mounted()?;
+    let looked = async {
+        if timeout(STOP, stop(sandbox)).await.is_err() {
+            return Err("it does not become empty".to_owned());
+        }
+        match timeout(LOOK, look(sandbox, layer)).await {
+            Ok(Ok(merged)) => Ok(merged),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("it takes too long".to_owned()),
+        }
+    };
+    looked
+        .await
+        .inspect_err(|why| tracing::debug!("the sandbox does not tell its view: {why}"))
+        .ok()
+}
+
+async fn stop(sandbox: &mut Sandbox) {
+    if sandbox.is_idle() || sandbox.stop().await.is_err() {
+        return;
+    }
+    while let Some(line) = sandbox.next_line().await {
+        if matches!(line, Ok(Line::Ended(_)) | Err(_)) {
+            return;
+        }
+    }
+}
+
+async fn look(sandbox: &mut Sandbox, layer: &Layer) -> Result<Merged, Error> {
+    let what = "look into the run's layer";
+    let mut survey = Survey::begin(layer).map_err(|source| Error::Io { what, source })?;
+    loop {
+        let wanted = survey.wanted();
+        if wanted.is_empty() {
+            return Ok(survey.done());
+        }
+        let seen = sandbox.list(&wanted).await?;
+        survey = spawn_blocking(move || {
+            survey.take(seen);
+            survey
+        })
+        .await
+        .map_err(|_| Error::Looking)?;
+    }
+}
+
+/// The same by a sandbox of its own, for a run whose sandbox is gone.
+pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<Option<Merged>, Error> {
+    let (Some((upper, work, mounted)), Some(run)) = (layer.mounted(), layer.run()) else {
+        return Ok(None);
+    };
+    let user = mounted.user.parse()?;
+    let owner =
+        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
+    let overlay = Overlay { volume: format!("sandbox-mcp-{run}-look"), upper, work };
+    let view = Policy::overlay_mount(layer.workspace().to_owned(), overlay);
+    let mut config = Config::default();
+    config.sandbox.runtime.clone_from(&mounted.runtime);
+    // It leads nowhere, and runs nothing.
+    let policy = Policy { doors: Vec::new(), ..Policy::new(&config, user, vec![view]) };
+    let labels = deadlines::labels(&run, owner, LIFETIME);
+    let mut sandbox =
+        Sandbox::start(engine, &policy, &Spec { image: &mounted.image, labels: &labels }).await?;
+    let looked = async {
+        sandbox.receipt(&policy).await?;
+        look(&mut sandbox, layer).await
+    };
+    let looked = timeout(LIFETIME, looked).await.unwrap_or(Err(Error::Looking));
+    sandbox.remove().await?;
+    looked.map(Some)
+}
