@@ -15,8 +15,8 @@ use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    self, Agreed, ApplyError, Blobs, Carried, Fate, Manifest, Request, StoreError, read_manifest,
-    write_patch,
+    self, Agreed, ApplyError, Blobs, Carried, Fate, Manifest, Obeyed, Request, StoreError,
+    read_manifest, write_patch,
 };
 use crate::workspace::{GuardError, WorkspacePath, WriterLock};
 
@@ -52,6 +52,8 @@ pub struct Applied {
     pub kept_folders: Vec<String>,
     /// Files with further names (hard links), which keep the old content.
     pub linked: Vec<String>,
+    /// What agents and shells on the host will follow from now on, and why.
+    pub obeyed: Vec<Obeyed>,
 }
 
 /// What was let go.
@@ -366,6 +368,7 @@ fn noted(
         already: carried.already.len(),
         kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
         linked: carried.linked.iter().map(ToString::to_string).collect(),
+        obeyed: carried.obeyed,
     };
     if options.dry_run {
         return applied;

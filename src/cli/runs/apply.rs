@@ -74,6 +74,9 @@ pub fn run(
         let path = one_line(path, WIDTH);
         writeln!(out, "linked    {path} (its further names keep the old content)")?;
     }
+    for order in &applied.obeyed {
+        writeln!(out, "obeyed    {} ({})", one_line(&order.path, WIDTH), order.why)?;
+    }
     let would = if args.dry_run { "would be " } else { "" };
     let already = match applied.already {
         0 => String::new(),

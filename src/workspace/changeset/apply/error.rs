@@ -28,6 +28,13 @@ pub struct NeedsYes {
     pub change: Alteration,
 }
 
+/// A path that agents or shells on the host will follow, and why. It needs no yes, and is named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Obeyed {
+    pub path: String,
+    pub why: &'static str,
+}
+
 /// What somebody who may say so has said yes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Agreed {

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-pub use error::{Agreed, ApplyError, Conflict, NeedsYes};
+pub use error::{Agreed, ApplyError, Conflict, NeedsYes, Obeyed};
 pub use recover::{Recovered, is_unsettled, recover};
 
 use self::carry::carry;
@@ -44,7 +44,7 @@ use self::folders::Folders;
 use self::journal::Place;
 use self::plan::{Plan, Todo, select};
 use self::recover::settle_found;
-use self::trust::{Trust, is_git};
+use self::trust::{Trust, is_git, obeyed};
 use super::{Blobs, Manifest, RelPath};
 use crate::files::try_lock;
 use crate::ids::RunId;
@@ -91,6 +91,8 @@ pub struct Carried {
     pub kept_folders: Vec<RelPath>,
     /// Files with further names, which keep the old content.
     pub linked: Vec<RelPath>,
+    /// What agents and shells on the host will follow from now on.
+    pub obeyed: Vec<Obeyed>,
 }
 
 /// Carries changes over. Blocking.
@@ -148,6 +150,7 @@ pub fn apply(
         already: plan.already.iter().map(|path| (*path).clone()).collect(),
         kept_folders: plan.kept.iter().map(|path| (*path).clone()).collect(),
         linked: plan.todo.iter().filter(|todo| todo.is_linked()).map(Todo::path).collect(),
+        obeyed: obeyed(&todo),
     };
     if !request.dry_run && !plan.todo.is_empty() {
         carry(workspace, root, request, &plan, &mut folders)?;
