@@ -77,7 +77,7 @@ fn nothing_of_git_is_ever_carried_over() {
     for name in [".git/hooks/pre-commit", "sub/.GIT/config", ".git", "a/git~1/x"] {
         let ground = Ground::new(&[], &[(name, "x")]);
         let refused = ground.apply().expect_err(name);
-        assert!(matches!(refused, ApplyError::Git(_)), "{refused}");
+        assert!(matches!(refused, ApplyError::Git { .. }), "{refused}");
         ground.assert_untouched();
     }
 }
