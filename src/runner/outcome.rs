@@ -15,8 +15,8 @@ use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    self, Agreed, ApplyError, Blobs, Carried, Fate, Manifest, Request, StoreError, read_manifest,
-    write_patch,
+    self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Manifest, NeedsYes, Obeyed, Request,
+    StoreError, read_manifest, write_patch,
 };
 use crate::workspace::{GuardError, WorkspacePath, WriterLock};
 
@@ -30,6 +30,8 @@ pub struct ApplyOptions {
     pub only: Vec<String>,
     /// What tools on the host trust may be changed only as far as this goes.
     pub agreed: Agreed,
+    /// Leave out what cannot be carried over, instead of doing nothing.
+    pub partial: bool,
     /// Look, and change nothing.
     pub dry_run: bool,
     /// How long to wait for others that write to the workspace; for ever when absent.
@@ -52,6 +54,14 @@ pub struct Applied {
     pub kept_folders: Vec<String>,
     /// Files with further names (hard links), which keep the old content.
     pub linked: Vec<String>,
+    /// What agents and shells on the host will follow from now on, and why.
+    pub obeyed: Vec<Obeyed>,
+    /// Paths that were left out, because of what follows.
+    pub pending: Vec<String>,
+    /// Those of them that tools on the host trust.
+    pub protected: Vec<NeedsYes>,
+    /// Those of them that are not as the run found them, or that failed.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// What was let go.
@@ -254,6 +264,7 @@ impl Runner {
             protected: &config.workspace.protected,
             umask: unset_umask(&config),
             agreed: &options.agreed,
+            partial: options.partial,
             dry_run: options.dry_run,
         };
         let carried = changeset::apply(&workspace, &lock, &request)?;
@@ -366,6 +377,10 @@ fn noted(
         already: carried.already.len(),
         kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
         linked: carried.linked.iter().map(ToString::to_string).collect(),
+        obeyed: carried.obeyed,
+        pending: carried.pending.iter().map(ToString::to_string).collect(),
+        protected: carried.protected,
+        conflicts: carried.conflicts,
     };
     if options.dry_run {
         return applied;

@@ -66,7 +66,7 @@ pub(super) fn named(root: BorrowedFd<'_>, workspace: &Path, git: &Path) -> Vec<(
 }
 
 /// The settings of a git directory; nothing when there is no such file.
-fn settings(root: BorrowedFd<'_>, git: &Path) -> Option<Vec<Setting>> {
+pub(super) fn settings(root: BorrowedFd<'_>, git: &Path) -> Option<Vec<Setting>> {
     let opened = open_folder(root, git).ok()?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&opened, "config", flags, Mode::empty()).ok()?;

@@ -16,6 +16,7 @@
 
 mod changes;
 pub mod changeset;
+mod git_programs;
 mod gitconfig;
 mod guard;
 mod ignores;
@@ -31,6 +32,7 @@ mod place;
 mod placeholders;
 pub mod project;
 mod protect;
+mod protected_names;
 mod refuse;
 mod scan;
 mod sockets;

@@ -1,4 +1,4 @@
-//! Which names mean a place that a tool on the host trusts, in whatever way they are spelt.
+//! Names as the most forgiving file systems read them, in whatever way they are spelt.
 //!
 //! A name that is harmless here can be `.git` to the file system of whoever gets the folder next,
 //! and a workspace itself can lie on a file system that folds case.
@@ -7,26 +7,6 @@ use std::ffi::OsStr;
 use std::path::{Component, Path};
 
 use crate::text::is_invisible;
-
-/// Read, opened or executed by tools on the host in any folder that somebody works in.
-pub(super) const TRUSTED: &[&str] = &[
-    ".claude",
-    ".codex",
-    ".cursor",
-    ".devcontainer",
-    ".devcontainer.json",
-    ".envrc",
-    ".gemini",
-    ".husky",
-    ".idea",
-    ".mcp.json",
-    ".opencode",
-    ".sandbox-mcp.toml",
-    ".vscode",
-    ".zed",
-    "opencode.json",
-    "opencode.jsonc",
-];
 
 /// Folders of what was installed and built. Packages bring editor settings by the hundred that
 /// nobody's editor ever opens, so they get no mounts; what a run puts there is swept all the same.
@@ -49,10 +29,6 @@ pub(super) fn fold(name: &OsStr) -> String {
     }
     folded.truncate(folded.trim_end_matches(['.', ' ']).len());
     if folded == "git~1" { ".git".to_owned() } else { folded }
-}
-
-pub(super) fn is_trusted(folded: &str) -> bool {
-    TRUSTED.contains(&folded)
 }
 
 /// Whether a folder's last name folds to this.
@@ -131,7 +107,7 @@ mod tests {
         ] {
             assert_eq!(fold(OsStr::new(name)), ".git", "{name:?}");
         }
-        assert!(is_trusted(&fold(OsStr::new(".V\u{17f}CODE"))));
+        assert_eq!(fold(OsStr::new(".V\u{17f}CODE")), ".vscode");
         for name in [".gitx", "git", "_git", ".gi", ".gitmodules", "..git"] {
             assert_ne!(fold(OsStr::new(name)), ".git", "{name:?}");
         }

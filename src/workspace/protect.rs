@@ -15,13 +15,14 @@ use std::time::Duration;
 use super::WorkspacePath;
 use super::gitconfig::named;
 use super::linked::linked;
-use super::names::{TRUSTED, fold_path};
+use super::names::fold_path;
 use super::place::{Found, Kind, Obstacle, Protected, look};
+use super::protected_names::HELD;
 use super::scan::Scan;
 use super::walk::{Limits, open_root, walk};
 
 /// Protected in every workspace besides what is trusted in any folder.
-const OF_A_WORKSPACE: &[&str] = &[
+pub(super) const OF_A_WORKSPACE: &[&str] = &[
     ".git/config",
     ".git/config.worktree",
     ".git/hooks",
@@ -30,14 +31,10 @@ const OF_A_WORKSPACE: &[&str] = &[
     ".github/workflows",
 ];
 
-/// The agent does not start where a folder stands in the place of its settings. Those that exist
-/// are hidden from it, new ones are swept.
-const NO_PLACEHOLDER: &[&str] = &["opencode.json", "opencode.jsonc"];
-
 /// Protected in every workspace, relative to it; where one is absent, a placeholder stands there.
+/// The other protected names are looked for like those in folders below.
 pub(super) fn default_places<'a>() -> impl Iterator<Item = &'a str> {
-    let trusted = TRUSTED.iter().filter(|place| !NO_PLACEHOLDER.contains(place));
-    trusted.chain(OF_A_WORKSPACE).copied()
+    HELD.iter().chain(OF_A_WORKSPACE).copied()
 }
 
 /// Protected in each repository below the workspace, relative to its `.git`.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::protect::default_places;
+use super::names::fold;
+use super::protect::OF_A_WORKSPACE;
+use super::protected_names::why_protected;
 use crate::config;
 
 /// The folders of this user and of this program.
@@ -136,18 +138,20 @@ pub(super) fn refusal(path: &Path, root: &Path, ours: &Ours) -> Option<&'static 
 
 /// Whether a path leads into a protected place, of the root or of any project below it.
 fn is_protected(inside: &Path) -> bool {
-    let mut rest = inside.components();
-    loop {
-        let part = rest.as_path();
+    let by_name = inside.ancestors().any(|place| {
+        let (Some(folder), Some(name)) = (place.parent(), place.file_name()) else { return false };
         // Where a host agent keeps whole working copies is as good a project as any.
-        let copy = part.starts_with(".claude/worktrees") && part.components().count() > 2;
-        if !copy && default_places().any(|place| part.starts_with(place)) {
-            return true;
-        }
-        if rest.next().is_none() {
-            return false;
-        }
-    }
+        let below = inside.strip_prefix(place).unwrap_or(place);
+        let copy = name == ".claude" && below.starts_with("worktrees") && below.iter().count() > 1;
+        !copy && why_protected(folder, &fold(name)).is_some()
+    });
+    let mut rest = inside.components();
+    by_name
+        || std::iter::from_fn(|| {
+            let part = rest.as_path();
+            rest.next().map(|_| part)
+        })
+        .any(|part| OF_A_WORKSPACE.iter().any(|place| part.starts_with(place)))
 }
 
 fn is_system(path: &Path) -> bool {

@@ -3,7 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use super::names::{GitMarks, fold, is_called, is_trusted, is_vendored};
+use super::names::{GitMarks, fold, is_vendored};
+use super::protected_names::why_protected;
 use super::walk::{Entry, Visitor};
 
 /// Each repository costs mounts; nobody works in more at once.
@@ -60,8 +61,7 @@ impl Visitor for Scan {
             return false;
         }
         self.marks.note(&name);
-        let workflows = name == "workflows" && is_called(folder, ".github");
-        if (workflows || is_trusted(&name)) && !is_vendored(folder) {
+        if why_protected(folder, &name).is_some() && !is_vendored(folder) {
             self.place(path());
             // Repositories inside are looked for all the same: there may be too many places to
             // mount this one.

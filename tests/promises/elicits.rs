@@ -69,7 +69,7 @@ async fn a_person_is_asked_and_their_yes_carries_it_over() {
         let id = client.request("tools/call", arguments()).await;
         let (question, params) = client.asked(ELICIT, 0).await;
         let message = params["message"].as_str().expect("a message");
-        assert!(message.contains("- `.envrc` (added): editors, agents or shells"), "{message}");
+        assert!(message.contains("- `.envrc` (added): shells or version managers"), "{message}");
         assert!(message.contains(&format!("sandbox-mcp diff {RUN}")), "{message}");
         let schema = &params["requestedSchema"];
         assert_eq!(schema["properties"]["allow"]["type"], "boolean", "{schema:#}");

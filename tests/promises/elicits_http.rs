@@ -40,7 +40,7 @@ async fn the_question_comes_on_the_stream_of_its_call() {
         let (_, mut stream) = client.post("tools/call", arguments()).await;
         let (question, params) = stream.asked(ELICIT).await;
         let message = params["message"].as_str().expect("a message");
-        assert!(message.contains("- `.envrc` (added): editors, agents or shells"), "{message}");
+        assert!(message.contains("- `.envrc` (added): shells or version managers"), "{message}");
         assert_untouched(&result).await;
         client.reply(&question, yes()).await;
         let done = stream.result().await;

@@ -11,9 +11,10 @@ use crate::cli::complain;
 use crate::history::Entry;
 use crate::runner::{ApplyOptions, OutcomeError};
 use crate::text::one_line;
-use crate::workspace::changeset::{Agreed, ApplyError, Escaped};
+use crate::workspace::changeset::{Agreed, ApplyError, Conflict, Escaped, NeedsYes};
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct ApplyArgs {
     run: String,
     /// Only this file or folder of the changes; may be repeated
@@ -22,6 +23,9 @@ pub struct ApplyArgs {
     /// Also change what tools on the host execute or trust
     #[arg(long)]
     allow_protected: bool,
+    /// Leave out what conflicts or needs a yes, and apply the rest
+    #[arg(long)]
+    partial: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -53,6 +57,7 @@ pub fn run(
     let options = ApplyOptions {
         only: args.only.iter().map(as_text).collect(),
         agreed: if args.allow_protected { Agreed::Everything } else { Agreed::Nothing },
+        partial: args.partial,
         dry_run: args.dry_run,
         wait: None,
     };
@@ -74,14 +79,40 @@ pub fn run(
         let path = one_line(path, WIDTH);
         writeln!(out, "linked    {path} (its further names keep the old content)")?;
     }
+    for order in &applied.obeyed {
+        writeln!(out, "obeyed    {} ({})", one_line(&order.path, WIDTH), order.why)?;
+    }
+    show_conflicts(&applied.conflicts, out)?;
+    show_protected(&applied.protected, out)?;
     let would = if args.dry_run { "would be " } else { "" };
     let already = match applied.already {
         0 => String::new(),
         count => format!(", {count} were as the run left them"),
     };
     let changed = applied.changed.len();
-    writeln!(out, "{changed} {would}applied to {}{already}", applied.workspace)?;
+    let pending = match applied.pending.len() {
+        0 => String::new(),
+        count => format!(", {count} left pending"),
+    };
+    writeln!(out, "{changed} {would}applied to {}{already}{pending}", applied.workspace)?;
     Ok(0)
+}
+
+fn show_conflicts(conflicts: &[Conflict], out: &mut impl Write) -> std::io::Result<()> {
+    for conflict in conflicts {
+        writeln!(out, "conflict  {}", one_line(&conflict.path, WIDTH))?;
+        writeln!(out, "          expected {}", conflict.expected)?;
+        writeln!(out, "          found    {}", one_line(&conflict.found, WIDTH))?;
+        writeln!(out, "          {}", conflict.advice)?;
+    }
+    Ok(())
+}
+
+fn show_protected(needs: &[NeedsYes], out: &mut impl Write) -> std::io::Result<()> {
+    for need in needs {
+        writeln!(out, "protected {} ({})", one_line(&need.path, WIDTH), need.why)?;
+    }
+    Ok(())
 }
 
 /// Says why not, file by file.
@@ -104,18 +135,9 @@ pub(super) fn refuse(error: &OutcomeError, json: bool, out: &mut impl Write) -> 
     }
     match error {
         OutcomeError::Apply(ApplyError::Conflicts(conflicts)) => {
-            for conflict in conflicts {
-                writeln!(out, "conflict  {}", one_line(&conflict.path, WIDTH))?;
-                writeln!(out, "          expected {}", conflict.expected)?;
-                writeln!(out, "          found    {}", conflict.found)?;
-                writeln!(out, "          {}", conflict.advice)?;
-            }
+            show_conflicts(conflicts, out)?;
         }
-        OutcomeError::Apply(ApplyError::Protected(needs)) => {
-            for need in needs {
-                writeln!(out, "protected {} ({})", one_line(&need.path, WIDTH), need.why)?;
-            }
-        }
+        OutcomeError::Apply(ApplyError::Protected(needs)) => show_protected(needs, out)?,
         _ => {}
     }
     complain(&format!("error: {error}\n  hint: {}", error.hint()));

@@ -167,7 +167,7 @@ async fn apply(
     agreed: Agreed,
 ) -> Result<Applied, Error> {
     let Wanted { run, only, dry_run } = wanted.clone();
-    let options = ApplyOptions { only, agreed, dry_run, wait: Some(WAIT) };
+    let options = ApplyOptions { only, agreed, partial: false, dry_run, wait: Some(WAIT) };
     changes::work(session, context, &run, move |runner, entry| {
         runner.apply(entry, &options, |_| {})
     })

@@ -110,7 +110,7 @@ fn listed<T>(all: &[T], mut room: usize, shown: impl Fn(&T) -> Value) -> (Vec<Va
 pub(super) fn of_applied(applied: &Applied) -> Value {
     let (changed, more) = listed(
         &applied.changed,
-        ROOM - 2048,
+        ROOM - 3072,
         |(what, path)| json!({ "path": one_line(path, PATH), "change": what }),
     );
     let (kept, _) = listed(&applied.kept_folders, 1024, |path| one_line(path, PATH).into());
@@ -131,6 +131,14 @@ pub(super) fn of_applied(applied: &Applied) -> Value {
     let (linked, _) = listed(&applied.linked, 1024, |path| one_line(path, PATH).into());
     if !linked.is_empty() {
         value["linked"] = linked.into();
+    }
+    let (obeyed, _) = listed(
+        &applied.obeyed,
+        1024,
+        |order| json!({ "path": one_line(&order.path, PATH), "why": order.why }),
+    );
+    if !obeyed.is_empty() {
+        value["obeyed"] = obeyed.into();
     }
     value
 }

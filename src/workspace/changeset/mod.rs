@@ -17,7 +17,7 @@ mod store;
 pub(super) mod testing;
 
 pub use apply::{
-    Agreed, ApplyError, Carried, Conflict, NeedsYes, Recovered, Request, STAGING, apply,
+    Agreed, ApplyError, Carried, Conflict, NeedsYes, Obeyed, Recovered, Request, STAGING, apply,
     is_unsettled, recover,
 };
 pub use collect::{CollectError, Collected, Merged, Survey, collect};

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
-use super::super::names::{GitMarks, fold, fold_path, is_called, is_trusted};
+use super::super::names::{GitMarks, fold, fold_path, is_called};
+use super::super::protected_names::why_protected;
 use super::super::walk::{Entry, Visitor};
 
 /// Why a place matters.
@@ -266,8 +267,7 @@ impl Visitor for Look<'_> {
         let identity = || entry.stat().map(|stat| Identity::of(&stat));
         let role = if let Some(role) = self.inside.get(folder) {
             Some(*role)
-        } else if is_trusted(&name)
-            || (name == "workflows" && is_called(folder, ".github"))
+        } else if why_protected(folder, &name).is_some()
             || (name == ".github" && kind == FileType::Symlink)
             || self.is_extra(folder, entry)
         {

@@ -12,6 +12,9 @@ use crate::workspace::GuardError;
 /// A path that is not as the run found it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Conflict {
+    /// The path itself, which may be no text.
+    #[serde(skip)]
+    pub at: RelPath,
     pub path: String,
     pub expected: String,
     pub found: String,
@@ -28,6 +31,13 @@ pub struct NeedsYes {
     pub change: Alteration,
 }
 
+/// A path that agents or shells on the host will follow, and why. It needs no yes, and is named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Obeyed {
+    pub path: String,
+    pub why: &'static str,
+}
+
 /// What somebody who may say so has said yes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Agreed {
@@ -38,11 +48,11 @@ pub enum Agreed {
 }
 
 impl Agreed {
-    /// Whether each of these was agreed to as it is now.
-    pub(super) fn covers(&self, needs: &[NeedsYes]) -> bool {
+    /// Whether this was agreed to as it is now.
+    pub(super) fn covers(&self, need: &NeedsYes) -> bool {
         match self {
-            Self::Nothing => needs.is_empty(),
-            Self::These(these) => needs.iter().all(|need| these.contains(need)),
+            Self::Nothing => false,
+            Self::These(these) => these.contains(need),
             Self::Everything => true,
         }
     }
@@ -61,10 +71,12 @@ pub enum ApplyError {
     Conflicts(Vec<Conflict>),
     #[error("apply the changes: {} of them are in places that tools on the host trust", .0.len())]
     Protected(Vec<NeedsYes>),
-    #[error("apply the changes: `{0}` is git's own, which is never carried over")]
-    Git(String),
+    #[error("apply the changes: `{path}` is git's own, which is never carried over")]
+    Git { path: String, at: RelPath },
     #[error("apply the changes: {0}")]
     Store(#[from] StoreError),
+    #[error("apply `{}`: failed to {source}", one_line(.path, 300))]
+    Content { path: String, source: StoreError },
     #[error("{what} `{}`: {source}", one_line(.path, 300))]
     Io { what: &'static str, path: String, source: io::Error },
     #[error(
@@ -86,6 +98,11 @@ fn instead(path: Option<&str>) -> String {
 }
 
 impl ApplyError {
+    pub(super) fn content(path: &RelPath) -> impl FnOnce(StoreError) -> Self {
+        let path = path.to_string();
+        move |source| Self::Content { path, source }
+    }
+
     pub(super) fn io(what: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_string();
         move |source| Self::Io { what, path, source }

@@ -17,6 +17,9 @@ mod journal;
 mod like;
 #[cfg(test)]
 mod looks_tests;
+mod partial;
+#[cfg(test)]
+mod partial_tests;
 mod plan;
 #[cfg(test)]
 mod race_tests;
@@ -30,22 +33,24 @@ mod trust;
 mod trust_tests;
 mod writers;
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-pub use error::{Agreed, ApplyError, Conflict, NeedsYes};
+pub use error::{Agreed, ApplyError, Conflict, NeedsYes, Obeyed};
 pub use recover::{Recovered, is_unsettled, recover};
 
 use self::carry::carry;
 use self::folders::Folders;
 use self::journal::Place;
+use self::partial::LeftOut;
 use self::plan::{Plan, Todo, select};
 use self::recover::settle_found;
-use self::trust::{Trust, is_git};
-use super::{Blobs, Manifest, RelPath};
+use self::trust::{Trust, is_git, obeyed};
+use super::{Alteration, Blobs, Manifest, RelPath};
 use crate::files::try_lock;
 use crate::ids::RunId;
 use crate::workspace::walk::open_root;
@@ -76,6 +81,9 @@ pub struct Request<'a> {
     pub umask: Option<u32>,
     /// Which of the changes that need a yes have one.
     pub agreed: &'a Agreed,
+    /// What needs a yes and has none, what conflicts and what fails is left out, with what belongs to
+    /// it, and the rest is carried over. Otherwise nothing is.
+    pub partial: bool,
     /// Look, and change nothing.
     pub dry_run: bool,
 }
@@ -91,6 +99,12 @@ pub struct Carried {
     pub kept_folders: Vec<RelPath>,
     /// Files with further names, which keep the old content.
     pub linked: Vec<RelPath>,
+    /// What agents and shells on the host will follow from now on.
+    pub obeyed: Vec<Obeyed>,
+    /// What was asked for and is left out, because of what follows.
+    pub pending: Vec<RelPath>,
+    pub protected: Vec<NeedsYes>,
+    pub conflicts: Vec<Conflict>,
 }
 
 /// Carries changes over. Blocking.
@@ -129,18 +143,52 @@ pub fn apply(
         }
     }
     let changes = select(request.manifest, request.only)?;
+    let mut trust = None;
+    let mut left = LeftOut::default();
+    loop {
+        let rest = left.rest(&changes);
+        let mut judge = |todo: &[&Alteration]| {
+            let made = || Trust::of(workspace, root, request.protected, &changes);
+            trust.get_or_insert_with(made).needs(todo)
+        };
+        match attempt(workspace, root, request, &rest, &mut judge) {
+            Err(error) if request.partial => left.note(error, &rest)?,
+            Err(error) => return Err(error),
+            Ok(carried) => {
+                let done: HashSet<_> = rest.iter().map(|change| &change.path).collect();
+                let all = changes.iter().map(|change| &change.path);
+                let pending = all.filter(|path| !done.contains(path)).cloned().collect();
+                let LeftOut { protected, conflicts, .. } = left;
+                return Ok(Carried { pending, protected, conflicts, ..carried });
+            }
+        }
+    }
+}
+
+/// Carries some changes over, all or nothing.
+fn attempt(
+    workspace: &WorkspacePath,
+    root: BorrowedFd<'_>,
+    request: &Request<'_>,
+    changes: &[&Alteration],
+    judge: &mut dyn FnMut(&[&Alteration]) -> Vec<NeedsYes>,
+) -> Result<Carried, ApplyError> {
     if let Some(change) = changes.iter().find(|change| is_git(&change.path)) {
-        return Err(ApplyError::Git(change.path.to_string()));
+        return Err(ApplyError::Git { path: change.path.to_string(), at: change.path.clone() });
     }
     let mut folders = Folders::new(root);
-    let plan = Plan::make(&mut folders, &changes, request.umask)?;
+    let plan = Plan::make(&mut folders, changes, request.umask)?;
     if !plan.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(plan.conflicts));
     }
     let todo: Vec<_> = plan.todo.iter().map(|todo| todo.change).collect();
     if *request.agreed != Agreed::Everything && !todo.is_empty() {
-        let needs = Trust::of(workspace, root, request.protected, &changes).needs(&todo);
-        if !request.agreed.covers(&needs) {
+        let mut needs = judge(&todo);
+        // Who has to look again is shown all of it.
+        if request.partial || needs.iter().all(|need| request.agreed.covers(need)) {
+            needs.retain(|need| !request.agreed.covers(need));
+        }
+        if !needs.is_empty() {
             return Err(ApplyError::Protected(needs));
         }
     }
@@ -149,6 +197,8 @@ pub fn apply(
         already: plan.already.iter().map(|path| (*path).clone()).collect(),
         kept_folders: plan.kept.iter().map(|path| (*path).clone()).collect(),
         linked: plan.todo.iter().filter(|todo| todo.is_linked()).map(Todo::path).collect(),
+        obeyed: obeyed(&todo),
+        ..Carried::default()
     };
     if !request.dry_run && !plan.todo.is_empty() {
         carry(workspace, root, request, &plan, &mut folders)?;

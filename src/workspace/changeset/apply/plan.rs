@@ -199,6 +199,7 @@ impl<'a> Plan<'a> {
             // What the run added where there is nothing takes nothing from anybody, even if the
             // folder around it has changed.
             self.conflicts.push(Conflict {
+                at: change.path.clone(),
                 path: change.path.to_string(),
                 expected: describe(before),
                 found: "a file that somebody else changed while the run went on".into(),
@@ -216,6 +217,7 @@ impl<'a> Plan<'a> {
                 Seen::Special => "neither a file nor a folder".into(),
             };
             self.conflicts.push(Conflict {
+                at: change.path.clone(),
                 path: change.path.to_string(),
                 expected: describe(before),
                 found,
@@ -236,6 +238,7 @@ impl<'a> Plan<'a> {
         for todo in &self.todo {
             if inode(todo).is_some_and(|inode| written.contains(&inode)) {
                 self.conflicts.push(Conflict {
+                    at: todo.change.path.clone(),
                     path: todo.change.path.to_string(),
                     expected: describe(todo.change.before.as_ref()),
                     found: "a file that another process has open for writing".into(),
@@ -257,6 +260,7 @@ impl<'a> Plan<'a> {
                 && there.is_some_and(|path| folders.open(path).is_ok_and(folds_case))
             {
                 self.conflicts.push(Conflict {
+                    at: change.path.clone(),
                     path: change.path.to_string(),
                     expected: describe(change.before.as_ref()),
                     found: format!("one place with `{other}`, because case does not count there"),
@@ -286,6 +290,7 @@ impl<'a> Plan<'a> {
                 if !empty {
                     if change.after.is_some() {
                         self.conflicts.push(Conflict {
+                            at: change.path.clone(),
                             path: change.path.to_string(),
                             expected: "a folder with nothing in it but what the run deleted".into(),
                             found: "a folder with something else in it".into(),
@@ -338,6 +343,7 @@ fn here(
 ) -> Result<Here, ApplyError> {
     let conflict = |found: &str, advice| {
         Ok(Here::Conflict(Conflict {
+            at: change.path.clone(),
             path: change.path.to_string(),
             expected: describe(change.before.as_ref()),
             found: found.to_owned(),

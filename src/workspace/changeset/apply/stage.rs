@@ -157,7 +157,8 @@ impl Stage<'_, '_> {
         let folder = self.folders.get(folder_of(path)).map_err(|errno| failed()(errno.into()))?;
         match node {
             Node::File { sha256, size, mode } => {
-                let mut content = self.blobs.open(sha256, *size)?;
+                let mut content =
+                    self.blobs.open(sha256, *size).map_err(ApplyError::content(path))?;
                 let file =
                     |stat: &&Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
                 let replaced = old.filter(file).map(|_| regular(folder, name_of(path))).transpose();
@@ -173,7 +174,8 @@ impl Stage<'_, '_> {
                     .and_then(|copied| file.set_len(*size).map(|()| copied))
                     .map_err(failed())?;
                 if copied != (sha256.to_ascii_lowercase(), *size) {
-                    return Err(StoreError::Damaged { sha256: sha256.clone() }.into());
+                    let damaged = StoreError::Damaged { sha256: sha256.clone() };
+                    return Err(ApplyError::content(path)(damaged));
                 }
                 if !free {
                     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o777))

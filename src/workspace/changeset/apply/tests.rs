@@ -17,6 +17,7 @@ pub(super) struct Ground {
     manifest: Manifest,
     pub run: RunId,
     pub protected: Vec<String>,
+    pub partial: bool,
 }
 
 impl Ground {
@@ -27,7 +28,15 @@ impl Ground {
         write(&root, &before);
         let blobs = Blobs::new(keep.path().join("blobs"));
         let manifest = between(&root, &before, &after, &blobs, true);
-        Self { keep, before, after, manifest, run: RunId::new(), protected: Vec::new() }
+        Self {
+            keep,
+            before,
+            after,
+            manifest,
+            run: RunId::new(),
+            protected: Vec::new(),
+            partial: false,
+        }
     }
 
     pub fn new(before: &[(&str, &str)], after: &[(&str, &str)]) -> Self {
@@ -104,6 +113,7 @@ impl Ground {
             protected: &self.protected,
             umask: Some(0o027),
             agreed,
+            partial: self.partial,
             dry_run,
         };
         apply(&workspace, &lock, &request)
@@ -115,6 +125,13 @@ impl Ground {
 
     pub fn recover(&self) -> Recovered {
         recover(&self.journals(), &self.locks())
+    }
+
+    /// The content on record is no longer what it was.
+    pub fn damage(&self, content: &str) {
+        use sha2::Digest;
+        let name = crate::text::hex(&sha2::Sha256::digest(content));
+        fs::write(self.keep.path().join("blobs").join(name), "?").expect("damaged");
     }
 
     pub fn now(&self) -> Tree {

@@ -1,6 +1,6 @@
 //! Which changes need an explicit yes: those that tools on the host execute or trust.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType};
 
 use super::super::{Alteration, Node, RelPath};
-use super::error::NeedsYes;
-use crate::workspace::names::{GitMarks, fold, fold_path, is_trusted};
+use super::error::{NeedsYes, Obeyed};
+use crate::workspace::names::{GitMarks, fold, fold_path};
+use crate::workspace::protected_names::{is_named_with, is_order_of, why_obeyed, why_protected};
 use crate::workspace::walk::open_folder;
-use crate::workspace::{WorkspacePath, protected};
+use crate::workspace::{WorkspacePath, git_programs, gitconfig, protected};
 
 /// More steps than any honest way from link to link has.
 const STEPS: usize = 256;
@@ -24,11 +25,23 @@ pub(super) struct Trust<'a> {
     after: HashMap<&'a Path, Option<&'a Node>>,
     /// Configured places, folded.
     extra: Vec<String>,
+    /// What git's settings name, likewise.
+    named: Vec<String>,
     /// Places that exist and are protected during runs.
     places: Vec<PathBuf>,
     /// What the run adds to each folder of what git directories have.
     added: HashMap<&'a Path, GitMarks>,
     git: HashMap<PathBuf, bool>,
+}
+
+/// Those of the changes that agents or shells on the host will follow, and why.
+pub(super) fn obeyed(changes: &[&Alteration]) -> Vec<Obeyed> {
+    let orders = changes.iter().filter(|change| !is_folder(change)).filter_map(|change| {
+        let path = change.path.as_path();
+        let why = why_obeyed(path.parent()?, &fold(path.file_name()?))?;
+        Some(Obeyed { path: change.path.to_string(), why })
+    });
+    orders.collect()
 }
 
 /// Whether any part of a path is git's own, in whatever spelling.
@@ -44,7 +57,7 @@ impl<'a> Trust<'a> {
         changes: &[&'a Alteration],
     ) -> Self {
         let found = protected(workspace, extra);
-        let odd = found.obstacles.into_iter().map(|odd| odd.relative);
+        let odd: Vec<_> = found.obstacles.into_iter().map(|odd| odd.relative).collect();
         let mut added: HashMap<&Path, GitMarks> = HashMap::new();
         for change in changes.iter().filter(|change| change.after.is_some()) {
             for path in change.path.as_path().ancestors() {
@@ -53,14 +66,21 @@ impl<'a> Trust<'a> {
                 }
             }
         }
-        Self {
+        let mut named = git_programs::effective(workspace.path());
+        named.extend(of_repositories(workspace, root, changes));
+        let mut trust = Self {
             root,
             after: changes.iter().map(|c| (c.path.as_path(), c.after.as_ref())).collect(),
             extra: extra.iter().filter_map(|path| fold_path(Path::new(path))).collect(),
-            places: found.places.iter().map(|p| p.relative().to_owned()).chain(odd).collect(),
+            named: named.iter().filter_map(|path| fold_path(path)).collect(),
+            places: found.places.iter().map(|place| place.relative().to_owned()).collect(),
             added,
             git: HashMap::new(),
-        }
+        };
+        // What a trusted name leads to by a link is as trusted.
+        let ends: Vec<_> = odd.iter().filter_map(|link| trust.end_of(link)).collect();
+        trust.places.extend(odd.into_iter().chain(ends));
+        trust
     }
 
     /// Those of the changes that need a yes.
@@ -81,19 +101,27 @@ impl<'a> Trust<'a> {
     }
 
     fn why(&mut self, path: &Path, is_folder: bool) -> Option<&'static str> {
-        let mut above = String::new();
-        for name in path {
+        let last = path.components().count();
+        for (at, place) in places_on(path).enumerate() {
+            let (Some(folder), Some(name)) = (place.parent(), place.file_name()) else { continue };
             let name = fold(name);
-            if is_trusted(&name) {
-                return Some("editors, agents or shells on the host trust it");
+            let is_last = at + 1 == last;
+            let held = is_named_with(&name);
+            if let Some(why) = why_protected(folder, &name) {
+                // A folder holds nothing by itself, and a file of orders is another matter.
+                let spared = match (is_last, is_folder) {
+                    (true, true) => held,
+                    (true, false) => why_obeyed(folder, &name).is_some(),
+                    (false, true) => false,
+                    (false, false) => at + 2 == last && is_order(path),
+                };
+                if !spared {
+                    return Some(why);
+                }
             }
-            if above == ".github" && name == "workflows" {
-                return Some("it runs on the project's build server");
+            if is_last && !is_folder && held {
+                return Some("it could lead to what tools on the host trust");
             }
-            above = name;
-        }
-        if above == ".github" && !is_folder {
-            return Some("it could lead to other workflows");
         }
         let folded = fold_path(path)?;
         let below = |place: &String| {
@@ -107,6 +135,9 @@ impl<'a> Trust<'a> {
         };
         if self.extra.iter().any(|place| below(place) || above(place)) {
             return Some("it is in `workspace.protected`");
+        }
+        if self.named.iter().any(|place| below(place) || above(place)) {
+            return Some("git on the host runs or reads it, by its settings");
         }
         let known =
             |place: &PathBuf| path.starts_with(place) || (!is_folder && place.starts_with(path));
@@ -136,28 +167,34 @@ impl<'a> Trust<'a> {
 
     /// Whether a link leads out of the workspace, or to a place that needs a yes, by whatever way.
     fn leads_astray(&mut self, path: &Path, target: &OsStr) -> Option<&'static str> {
+        match self.follow(path, target) {
+            Ok(end) => self.why(&end, false).map(|_| "a link to what tools on the host trust"),
+            Err(why) => Some(why),
+        }
+    }
+
+    /// Where a link ends, or why that is no place in the workspace.
+    fn follow(&self, path: &Path, target: &OsStr) -> Result<PathBuf, &'static str> {
         const OUT: &str = "a link that leads out of the workspace";
         let parts = |path: &Path| path.iter().map(OsStr::to_owned).collect::<Vec<OsString>>();
         let mut at: PathBuf = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut way: VecDeque<OsString> = parts(Path::new(target)).into();
         for _ in 0..STEPS {
-            let Some(name) = way.pop_front() else {
-                return self.why(&at, false).map(|_| "a link to what tools on the host trust");
-            };
+            let Some(name) = way.pop_front() else { return Ok(at) };
             if name == "/" {
-                return Some(OUT);
+                return Err(OUT);
             }
             if name == "." {
                 continue;
             }
             if name == ".." {
                 if !at.pop() {
-                    return Some(OUT);
+                    return Err(OUT);
                 }
                 continue;
             }
             if fold(&name) == ".git" {
-                return Some("a link into git's own folder");
+                return Err("a link into git's own folder");
             }
             at.push(&name);
             if let Some(next) = self.link_at(&at) {
@@ -167,7 +204,13 @@ impl<'a> Trust<'a> {
                 }
             }
         }
-        Some(OUT)
+        Err(OUT)
+    }
+
+    /// Where a link of the workspace ends in it.
+    fn end_of(&self, link: &Path) -> Option<PathBuf> {
+        let end = self.follow(link, &self.link_at(link)?).ok()?;
+        (!end.as_os_str().is_empty()).then_some(end)
     }
 
     fn link_at(&self, path: &Path) -> Option<OsString> {
@@ -186,6 +229,36 @@ impl<'a> Trust<'a> {
         let target = rustix::fs::readlinkat(parent.as_fd(), name, Vec::new()).ok()?;
         Some(OsStr::from_bytes(target.to_bytes()).to_owned())
     }
+}
+
+/// A path and all above it, from the top.
+fn places_on(path: &Path) -> impl Iterator<Item = &Path> {
+    let mut places: Vec<_> = path.ancestors().filter(|place| place.file_name().is_some()).collect();
+    places.reverse();
+    places.into_iter()
+}
+
+fn is_order(path: &Path) -> bool {
+    let name = path.file_name().map(fold).unwrap_or_default();
+    path.parent().is_some_and(|folder| is_order_of(folder, &name))
+}
+
+/// What the settings of repositories name that changes are in.
+fn of_repositories(
+    workspace: &WorkspacePath,
+    root: BorrowedFd<'_>,
+    changes: &[&Alteration],
+) -> Vec<PathBuf> {
+    let folders = changes.iter().flat_map(|change| change.path.as_path().ancestors().skip(1));
+    let folders: HashSet<_> = folders.collect();
+    let mut named = Vec::new();
+    for folder in folders {
+        let git = folder.join(".git");
+        if let Some(settings) = gitconfig::settings(root, &git) {
+            named.extend(git_programs::of_settings(workspace.path(), folder, &settings));
+        }
+    }
+    named
 }
 
 /// Whether it was and stays a folder, or is one that comes or goes: those hold nothing by

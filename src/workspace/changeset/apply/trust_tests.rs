@@ -77,7 +77,7 @@ fn nothing_of_git_is_ever_carried_over() {
     for name in [".git/hooks/pre-commit", "sub/.GIT/config", ".git", "a/git~1/x"] {
         let ground = Ground::new(&[], &[(name, "x")]);
         let refused = ground.apply().expect_err(name);
-        assert!(matches!(refused, ApplyError::Git(_)), "{refused}");
+        assert!(matches!(refused, ApplyError::Git { .. }), "{refused}");
         ground.assert_untouched();
     }
 }
@@ -106,4 +106,64 @@ fn a_yes_is_for_what_was_looked_at_and_for_nothing_else() {
     std::fs::write(ground.root().join(".envrc"), "old").expect("written");
     ground.ask_with(&[], &agreed, false).expect("with the yes");
     assert_eq!(ground.now(), ground.after);
+}
+
+/// The link was there before the run, and is the user's own.
+#[test]
+fn what_a_trusted_name_leads_to_is_trusted() {
+    let links = [(".vscode", "-> conf/editor"), ("sub/.envrc", "-> ../conf/env")];
+    let before = [&links[..], &[("conf/editor/tasks.json", "1"), ("conf/env", "1")]].concat();
+    let after =
+        [&links[..], &[("conf/editor/tasks.json", "2"), ("conf/env", "2"), ("conf/other", "2")]]
+            .concat();
+    let ground = Ground::new(&before, &after);
+    assert_eq!(ground.needs(), ["conf/editor/tasks.json", "conf/env"]);
+}
+
+#[test]
+fn what_gits_settings_run_needs_a_yes() {
+    let config = "[filter \"x\"]\n\tclean = python3 tools/clean.py %f\n\
+                  [include]\n\tpath = ../settings/git\n";
+    let before =
+        [(".git/config", config), ("nested/.git/config", "[diff \"y\"]\n\ttextconv=./show")];
+    let after = [
+        &before[..],
+        &[("tools/clean.py", "x"), ("settings/git", "[x]"), ("nested/show", "x"), ("tools/x", "x")],
+    ]
+    .concat();
+    let ground = Ground::new(&before, &after);
+    assert_eq!(ground.needs(), ["nested/show", "settings/git", "tools/clean.py"]);
+}
+
+#[test]
+fn orders_for_agents_need_no_yes_and_are_named() {
+    let ground = Ground::new(
+        &[("CLAUDE.md", "old")],
+        &[
+            ("sub/Agents.MD", "do"),
+            (".cursorrules", "do"),
+            (".junie/guidelines.md", "do"),
+            (".github/copilot-instructions.md", "do"),
+            ("other", "1"),
+        ],
+    );
+    let carried = ground.ask(&[], false, false).expect("no yes needed");
+    let named: Vec<_> = carried.obeyed.iter().map(|one| one.path.as_str()).collect();
+    let all = [
+        ".cursorrules",
+        ".github/copilot-instructions.md",
+        ".junie/guidelines.md",
+        "CLAUDE.md",
+        "sub/Agents.MD",
+    ];
+    assert_eq!(named, all);
+    // Not where the folder is another tool's, and not what else is in that folder.
+    let ground = Ground::new(
+        &[],
+        &[(".claude/AGENTS.md", "x"), (".junie/mcp/mcp.json", "x"), (".clinerules/hooks/x", "x")],
+    );
+    let needs = ground.needs();
+    for path in [".claude/AGENTS.md", ".junie/mcp/mcp.json", ".clinerules/hooks/x"] {
+        assert!(needs.iter().any(|need| need == path), "{path}: {needs:?}");
+    }
 }
