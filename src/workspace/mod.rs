@@ -16,6 +16,7 @@
 
 mod changes;
 pub mod changeset;
+pub mod git;
 mod gitconfig;
 mod guard;
 mod ignores;

@@ -168,7 +168,7 @@ impl Project {
 
 /// The program, if there is one. Names that are relative to a folder, or lead into the project,
 /// would let the project say what is executed.
-fn find(search: &OsStr, project: &Path) -> Option<PathBuf> {
+pub(in crate::workspace) fn find(search: &OsStr, project: &Path) -> Option<PathBuf> {
     std::env::split_paths(search).filter(|folder| folder.is_absolute()).find_map(|folder| {
         let program = folder.join("git");
         let real = program.canonicalize().ok()?;
