@@ -60,10 +60,11 @@ pub struct Env {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Git {
-    /// Author and committer of commits that the agent makes.
+    /// Author and committer of commits that the agent makes; when not set, whom git on this machine
+    /// names for that workspace, else "sandbox agent".
     #[schemars(example = "Ada Lovelace")]
     pub name: Option<String>,
-    /// Their address.
+    /// Their address; when not set, the one that git on this machine names.
     #[schemars(example = "ada@example.com")]
     pub email: Option<String>,
 }

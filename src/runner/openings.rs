@@ -13,6 +13,7 @@ use crate::ids::RunId;
 use crate::model::Endpoint;
 use crate::sandbox::{self, EGRESS_PORT, Mount};
 use crate::workspace::check_material;
+use crate::workspace::git::{self, Identity};
 
 /// All openings of one run.
 #[derive(Debug)]
@@ -53,7 +54,10 @@ impl Openings {
             Some(exported) => exported.get(name).cloned(),
             None => std::env::var(name).ok(),
         };
-        let mut environment = usual(config);
+        let workspace = task.workspace.path().to_owned();
+        let asking = tokio::task::spawn_blocking(move || git::identity(&workspace));
+        // An answer is no condition: the image has a name for commits too.
+        let mut environment = usual(config, asking.await.unwrap_or_default());
         environment
             .extend(config.env.set.iter().map(|(name, value)| (name.clone(), value.clone())));
         for (inside, name) in &config.env.pass {
@@ -75,8 +79,8 @@ impl Openings {
     }
 }
 
-/// What every agent gets: the way out, the time zone, and a name for its commits.
-fn usual(config: &Config) -> Vec<(String, String)> {
+/// What every agent gets: the way out, the time zone, a name for its commits, and what is off in git.
+fn usual(config: &Config, git: Identity) -> Vec<(String, String)> {
     let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
     let here = "localhost,127.0.0.1,::1";
     let mut variables: BTreeMap<&str, &str> = [
@@ -97,14 +101,16 @@ fn usual(config: &Config) -> Vec<(String, String)> {
     if let Some(zone) = &zone {
         variables.insert("TZ", zone);
     }
-    for (value, names) in [
-        (&config.git.name, ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"]),
-        (&config.git.email, ["GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"]),
-    ] {
-        if let Some(value) = value {
-            variables.extend(names.map(|name| (name, value.as_str())));
-        }
-    }
+    let (name, email) = (&config.git.name, &config.git.email);
+    let by = [
+        ("GIT_AUTHOR_NAME", name.clone().or(git.author.name)),
+        ("GIT_AUTHOR_EMAIL", email.clone().or(git.author.email)),
+        ("GIT_COMMITTER_NAME", name.clone().or(git.committer.name)),
+        ("GIT_COMMITTER_EMAIL", email.clone().or(git.committer.email)),
+    ];
+    variables.extend(by.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+    let off = git::variables();
+    variables.extend(off.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if !config.credential.is_empty() {
         variables.extend(
             [

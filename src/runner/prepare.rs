@@ -16,7 +16,7 @@ use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
 use crate::workspace::{
-    Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, protected, sockets,
+    Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, git, protected, sockets,
 };
 
 /// All that a run starts from.
@@ -89,6 +89,7 @@ pub async fn prepare(
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
+    tell_of_git(task, user, story).await?;
     // Before the placeholders, which are nothing of the agent's.
     let masks = masks(&task.workspace, task.mode, story).await?;
     let owner =
@@ -267,6 +268,22 @@ async fn masks(
         masks.push((socket, false));
     }
     Ok(masks)
+}
+
+/// Says what of the repository is off inside, and what will not work there.
+async fn tell_of_git(task: &Checked, user: User, story: &mut Story) -> Result<(), Error> {
+    if task.mode == Mode::ReadOnly {
+        return Ok(());
+    }
+    // Root of a rootless engine is its user outside, whose files the workspace's are.
+    let (uid, gid) = (user.uid(), user.gid());
+    let owner = task.workspace.owner();
+    let (uid, gid) = if uid == 0 { (owner.uid, owner.gid) } else { (uid, gid) };
+    let who = git::Inside { uid, gid };
+    for remark in look(&task.workspace, move |at| git::remarks(at.path(), who)).await? {
+        story.remark(&remark);
+    }
+    Ok(())
 }
 
 /// Looks at a workspace, which can be large, without holding up anything else.

@@ -147,7 +147,7 @@ pub(super) fn of_settings(workspace: &Path, folder: &Path, settings: &[Setting])
 pub(super) fn effective(workspace: &Path) -> Vec<PathBuf> {
     let search = std::env::var_os("PATH").unwrap_or_default();
     let Some(listed) =
-        project::git_program(&search, workspace).and_then(|program| list(&program, workspace))
+        project::find_git(&search, workspace).and_then(|program| list(&program, workspace))
     else {
         return Vec::new();
     };

@@ -1,7 +1,7 @@
 //! Reading git's settings, without git: they are hostile, and git does what they say.
 
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -66,10 +66,19 @@ pub(super) fn named(root: BorrowedFd<'_>, workspace: &Path, git: &Path) -> Vec<(
 }
 
 /// The settings of a git directory; nothing when there is no such file.
+<<<<<<< HEAD
 pub(super) fn settings(root: BorrowedFd<'_>, git: &Path) -> Option<Vec<Setting>> {
     let opened = open_folder(root, git).ok()?;
+=======
+fn settings(root: BorrowedFd<'_>, git: &Path) -> Option<Vec<Setting>> {
+    settings_of(open_folder(root, git).ok()?.as_fd(), "config")
+}
+
+/// The settings in a file of an opened git directory; nothing when there is no such file.
+pub(super) fn settings_of(git: BorrowedFd<'_>, name: &str) -> Option<Vec<Setting>> {
+>>>>>>> fa03c5c
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&opened, "config", flags, Mode::empty()).ok()?;
+    let file = rustix::fs::openat(git, name, flags, Mode::empty()).ok()?;
     let found = rustix::fs::fstat(&file).ok()?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return None;
@@ -231,8 +240,6 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::super::walk::open_root;
     use super::*;
 

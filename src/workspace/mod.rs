@@ -16,7 +16,11 @@
 
 mod changes;
 pub mod changeset;
+<<<<<<< HEAD
 mod git_programs;
+=======
+pub mod git;
+>>>>>>> fa03c5c
 mod gitconfig;
 mod guard;
 mod ignores;

@@ -56,6 +56,34 @@ async fn variables_are_handed_in_by_their_names_and_what_is_missing_is_said() {
 }
 
 #[tokio::test]
+async fn commits_are_by_whom_git_here_names_and_need_neither_hooks_nor_keys() {
+    let workspace = Workspace::new();
+    let made =
+        std::process::Command::new("git").args(["init", "-q"]).arg(workspace.path()).status();
+    assert!(made.expect("git").success());
+    let settings = workspace.read(".git/config");
+    let signing = "[commit]\n\tgpgsign = true\n[gpg]\n\tprogram = /nowhere/gpg\n";
+    workspace.write(".git/config", &format!("{settings}{signing}"));
+    workspace.write(".git/hooks/pre-commit", "#!/bin/sh\nexec /nowhere/lint\n");
+    let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(workspace.at(".git/hooks/pre-commit"), runs).expect("chmod");
+    workspace.hand_over();
+    let commit = "echo x > a; git add a; git commit -qm one; git log -1 --format='by=%an <%ae> %cn'; git lfs version";
+    let model = Model::start(Script::bash(commit).then(crate::common::Reply::say("Done."))).await;
+    let product = Product::with_model(&model).await;
+    let user = "[user]\n\tname = Grace Hopper\n\temail = grace@example.com\n";
+    std::fs::write(product.folder("home").join(".gitconfig"), user).expect("settings");
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    product.check_nothing_left().await;
+    let seen = model.step(2).await.said_by("tool");
+    assert!(seen.contains("by=Grace Hopper <grace@example.com> Grace Hopper"), "{seen}");
+    assert!(seen.contains("git-lfs/"), "{seen}");
+    let remarks = report["remarks"].to_string();
+    assert!(remarks.contains("hooks (pre-commit)"), "{remarks}");
+    assert!(remarks.contains("commit.gpgsign"), "{remarks}");
+}
+
+#[tokio::test]
 async fn values_are_neither_in_what_the_engine_knows_nor_in_the_record() {
     let gate = Gate::default();
     let last = Answer::new([Part::Text("Done.".into())]).behind(&gate);

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::Error;
 pub use gather::{Listing, Selection};
-pub(super) use git::find as git_program;
+pub(in crate::workspace) use git::find as find_git;
 pub use git::{Commit, Head, StatusEntry, StatusReport};
 pub use read::{Excerpt, Range};
 pub use search::{Hit, Hits, Query};

@@ -1,0 +1,34 @@
+//! Git directories: reading those of the user, and asking git on this machine.
+//!
+//! A repository is hostile, whoever it belongs to: an agent can have written to it before. So its
+//! files are read without following a link, small and regular ones alone, and git itself is run
+//! only for what it may be trusted with, by [`host::Ask`].
+
+mod host;
+mod identity;
+mod inspect;
+
+pub use identity::{Identity, Person, identity};
+pub use inspect::{Inside, remarks};
+
+/// Settings that git gets in a sandbox over those of any repository. What they turn off is a
+/// program of the user's that the sandbox has not, or a key that it must not have.
+pub const OFF: &[(&str, &str)] = &[
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("commit.gpgSign", "false"),
+    ("tag.gpgSign", "false"),
+    ("tag.forceSignAnnotated", "false"),
+    ("push.gpgSign", "false"),
+    ("log.showSignature", "false"),
+];
+
+/// The variables by which git takes [`OFF`], which nothing in a repository can take back.
+pub fn variables() -> Vec<(String, String)> {
+    let mut variables = vec![("GIT_CONFIG_COUNT".to_owned(), OFF.len().to_string())];
+    for (number, (key, value)) in OFF.iter().enumerate() {
+        variables.push((format!("GIT_CONFIG_KEY_{number}"), (*key).to_owned()));
+        variables.push((format!("GIT_CONFIG_VALUE_{number}"), (*value).to_owned()));
+    }
+    variables
+}
