@@ -263,12 +263,26 @@ pub struct Workspace {
     /// More paths, relative to the workspace, that stay read-only in direct mode.
     #[schemars(example = ["deploy", "scripts/release.sh"])]
     pub protected: Vec<String>,
-    /// How the mode isolated gets its view of a workspace: as an overlay, as a copy, or as an
-    /// overlay where that can be had.
+    /// How a run gets a view of its own: as an overlay, as a copy, or as a copy where that is quick
+    /// and else as an overlay where that can be had.
     pub isolation: Isolation,
+    /// Where a run in the mode direct writes: into the workspace itself, or into a view of its own
+    /// whose changes are applied when the run is completed.
+    pub direct: Direct,
 }
 
-/// How the mode isolated gets its view of a workspace.
+/// Where a run in the mode direct writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direct {
+    /// Into the workspace itself, with what tools on the host trust read-only.
+    #[default]
+    Folder,
+    /// Into a view, as in the mode isolated.
+    View,
+}
+
+/// How a run gets a view of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {

@@ -3,7 +3,7 @@
 
 use crate::ids::RunId;
 use crate::runner::{Report, Status};
-use crate::workspace::Mode;
+use crate::workspace::{Mode, Pending};
 
 /// In a few words; always says where the changes are.
 pub(super) fn of(report: &Report) -> String {
@@ -43,10 +43,22 @@ pub(super) fn waiting(id: &RunId) -> String {
     )
 }
 
+/// Of changes that were left out when the others were applied.
+fn partly(id: &RunId, pending: &Pending) -> String {
+    format!(
+        "{} changes are in the workspace; {} wait (`changes.pending` says why): decide with \
+         apply_changes or discard_changes, run_id {id}.",
+        pending.applied, pending.count
+    )
+}
+
 /// Where the changes are.
 fn changes(report: &Report) -> String {
     match (report.workspace.mode, report.changes.applied) {
-        (_, Some(false)) => waiting(&report.run_id),
+        (_, Some(false)) => match &report.changes.pending {
+            Some(pending) => partly(&report.run_id, pending),
+            None => waiting(&report.run_id),
+        },
         (_, Some(true)) => "Its changes were applied.".to_owned(),
         (Mode::ReadOnly, None) => String::new(),
         (_, None) if report.changes.files.is_empty() => "No file was changed.".to_owned(),

@@ -34,7 +34,7 @@ pub async fn lock(
 ) -> Result<Option<Turn>, End> {
     // Whatever the run may do, it is not to see a workspace that was left half changed.
     settle(shared, task, story).await;
-    if task.mode != Mode::Direct {
+    if task.mode != Mode::Direct || task.has_view() {
         // What a dead run left is in nobody's way here, but somebody has to take it away.
         if crate::sandbox::has_abandoned(&shared.runtime) {
             shared.host.look_again(shared.config.engine.host.as_deref()).await;

@@ -14,6 +14,7 @@ use super::host;
 use super::isolated;
 use super::job::Job;
 use super::kept;
+use super::outcome;
 use super::overseer::Overseer;
 use super::prepare::{Prepared, prepare};
 use super::queue::Place;
@@ -25,8 +26,8 @@ use super::survey;
 use super::verdict::{self, Evidence, judge};
 use super::work::{Done, work};
 use super::{
-    ChangeSummary, EgressReport, Error, EventKind, Phase, Receipt, Report, SandboxReport, Timing,
-    ToolUse, Usage, WorkspaceReport,
+    ChangeSummary, EgressReport, Error, EventKind, Phase, Receipt, Report, SandboxReport, Status,
+    Timing, ToolUse, Usage, WorkspaceReport,
 };
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Retention};
@@ -154,6 +155,7 @@ async fn execute(mut job: Job) -> Report {
         timeout_seconds: job.task.timeout.as_secs(),
     };
     let (mut status, mut error) = judge(&evidence);
+    let checked = verify.as_ref().is_none_or(|verify| verify.passed);
     let answer = story.without_secrets(&verdict::answer(status, &evidence));
     let doubt = verdict::doubt(status, &evidence);
     if let Err(uncleared) = cleared {
@@ -162,6 +164,13 @@ async fn execute(mut job: Job) -> Report {
         (status, error) = (worse, Some(failure));
     }
     story.remarks.extend(doubt);
+    if job.task.mode == Mode::Direct && changes.applied == Some(false) {
+        if status == Status::Completed && checked {
+            outcome::apply_own(&job, &mut changes, &mut story).await;
+        } else {
+            story.remark(&outcome::left_pending(&job.id));
+        }
+    }
     let report = Report {
         run_id: job.id.clone(),
         status,
@@ -293,12 +302,13 @@ async fn start(
     let labels = labels(id, prepared.owner.clone(), task.timeout);
     let memory = folder.path().join(host::MEMORY);
     let spec = Spec { image: &prepared.image, labels: &labels };
-    if task.mode == Mode::Isolated {
-        let site = isolated::Site { engine: &prepared.engine, user: prepared.user };
-        let started = isolated::start(job, site, &mut room.layer, mounts, &spec, story).await?;
-        let (sandbox, policy) = started;
-        let sandbox = room.sandbox.insert(sandbox);
-        found.receipt = Some(sandbox.receipt(&policy).await?);
+    if task.has_view() {
+        let is_rootless = prepared.facts.rootless;
+        let site = isolated::Site { engine: &prepared.engine, user: prepared.user, is_rootless };
+        let layer = &mut room.layer;
+        let started = isolated::start(job, site, layer, mounts, &spec, story).await?;
+        room.sandbox = Some(started.sandbox);
+        found.receipt = Some(started.receipt);
         // What is mounted is what has the name; this must still be what was checked.
         task.workspace.recheck()?;
         let Some(layer) = &room.layer else { unreachable!("it was started with one") };

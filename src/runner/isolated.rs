@@ -15,10 +15,11 @@ use crate::config::Isolation;
 use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::{Owner, RunId};
-use crate::sandbox::{Mount, Overlay, Policy, Sandbox, Spec, User, WORKSPACE};
+use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Spec, User, WORKSPACE};
+use crate::text::one_line;
 use crate::workspace::changeset::RelPath;
 use crate::workspace::layer::{Layer, Mounted};
-use crate::workspace::{Bounds, Watch};
+use crate::workspace::{Bounds, Watch, WorkspacePath};
 
 /// An empty layer for a run. `masks` is what is hidden from the agent.
 pub fn make(
@@ -46,10 +47,23 @@ fn bounds(task: &Checked) -> Bounds {
 pub struct Site<'a> {
     pub engine: &'a Engine,
     pub user: User,
+    pub is_rootless: bool,
 }
 
-/// Starts the sandbox with a view of the workspace: an overlay where the engine mounts one, else a
-/// copy. `mounts` are all others.
+async fn is_quick(workspace: &WorkspacePath) -> Result<bool, Error> {
+    let workspace = workspace.clone();
+    spawn_blocking(move || Layer::is_quick(&workspace)).await.map_err(|_| Error::Looking)
+}
+
+/// A sandbox over a view, which has said what it is.
+#[derive(Debug)]
+pub struct Started {
+    pub sandbox: Sandbox,
+    pub receipt: Receipt,
+}
+
+/// Starts the sandbox with a view of the workspace: a copy where that is quick, an overlay where the
+/// engine mounts one, else a copy. `mounts` are all others.
 pub async fn start(
     job: &Job,
     site: Site<'_>,
@@ -57,38 +71,22 @@ pub async fn start(
     mounts: Vec<Mount>,
     spec: &Spec<'_>,
     story: &mut Story,
-) -> Result<(Sandbox, Policy), Error> {
+) -> Result<Started, Error> {
     let task = &job.task;
-    let isolation = task.config.workspace.isolation;
-    let Some(made) = layer.as_mut() else { unreachable!("a run in this mode has a layer") };
-    if isolation != Isolation::Copy {
-        let why = if made.can_be_overlay() {
-            let mounted = Mounted {
-                image: spec.image.to_owned(),
-                user: site.user.to_string(),
-                runtime: task.config.sandbox.runtime.clone(),
-            };
-            let (upper, work) = made.overlay(&task.workspace, mounted)?;
-            task.workspace.recheck()?;
-            let overlay = Overlay { volume: format!("sandbox-mcp-{}", job.id), upper, work };
-            let view = Policy::overlay_mount(task.workspace.path().to_owned(), overlay);
-            let mounts = [vec![view], mounts.clone()].concat();
-            let policy = Policy::new(&task.config, site.user, mounts);
-            match Sandbox::start(site.engine, &policy, spec).await {
-                Ok(sandbox) => return Ok((sandbox, policy)),
-                Err(crate::sandbox::Error::Engine(error))
-                    if isolation == Isolation::Auto && error.is_about_a_mount() =>
-                {
-                    crate::text::one_line(&error.to_string(), 300)
-                }
-                Err(error) => return Err(error.into()),
-            }
-        } else if isolation == Isolation::Auto {
-            "a path with a comma, a colon or a backslash".to_owned()
-        } else {
-            return Err(Error::NoOverlay);
-        };
-        story.remark(&format!("there is no overlay over this workspace, so it was copied: {why}"));
+    // A copy is a true snapshot, so a small folder is copied. A rootless engine mounts overlays in
+    // which no folder can be renamed.
+    let is_copied = match task.config.workspace.isolation {
+        Isolation::Auto => site.is_rootless || is_quick(&task.workspace).await?,
+        Isolation::Copy => true,
+        Isolation::Overlay => false,
+    };
+    if !is_copied {
+        match overlay(job, site, layer, &mounts, spec).await? {
+            Ok(started) => return Ok(started),
+            Err(why) => story.remark(&format!(
+                "there is no overlay over this workspace, so it was copied: {why}"
+            )),
+        }
     }
     let copied = copy(job, layer).await?;
     if copied.left_out > 0 {
@@ -106,8 +104,64 @@ pub async fn start(
     let mut all = vec![Policy::workspace_mount(copied.path.clone(), false)];
     all.extend(mounts.into_iter().filter(is_there));
     let policy = Policy::new(&task.config, site.user, all);
-    let sandbox = Sandbox::start(site.engine, &policy, spec).await?;
-    Ok((sandbox, policy))
+    begin(site.engine, &policy, spec).await.map_err(Error::from)
+}
+
+/// The same with an overlay; or why there is none, where a copy may take its place.
+async fn overlay(
+    job: &Job,
+    site: Site<'_>,
+    layer: &mut Option<Layer>,
+    mounts: &[Mount],
+    spec: &Spec<'_>,
+) -> Result<Result<Started, String>, Error> {
+    let task = &job.task;
+    let Some(made) = layer.as_mut() else { unreachable!("a run in this mode has a layer") };
+    let or_copy = task.config.workspace.isolation == Isolation::Auto;
+    if !made.can_be_overlay() {
+        return if or_copy {
+            Ok(Err("a path with a comma, a colon or a backslash".to_owned()))
+        } else {
+            Err(Error::NoOverlay)
+        };
+    }
+    let mounted = Mounted {
+        image: spec.image.to_owned(),
+        user: site.user.to_string(),
+        runtime: task.config.sandbox.runtime.clone(),
+    };
+    let (upper, work) = made.overlay(&task.workspace, mounted)?;
+    task.workspace.recheck()?;
+    let overlay = Overlay { volume: format!("sandbox-mcp-{}", job.id), upper, work };
+    let view = Policy::overlay_mount(task.workspace.path().to_owned(), overlay);
+    let policy = Policy::new(&task.config, site.user, [&[view], mounts].concat());
+    match begin(site.engine, &policy, spec).await {
+        Ok(started) => Ok(Ok(started)),
+        Err(sandbox::Error::Engine(error)) if or_copy && error.is_about_a_mount() => {
+            Ok(Err(one_line(&error.to_string(), 300)))
+        }
+        // A kernel that mounts something else than it was told.
+        Err(sandbox::Error::Mismatch(wrong)) if or_copy => {
+            Ok(Err(one_line(&wrong.join("; "), 300)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Starts a sandbox and hears what it says of itself. Removes it where that is not what was meant.
+async fn begin(
+    engine: &Engine,
+    policy: &Policy,
+    spec: &Spec<'_>,
+) -> Result<Started, sandbox::Error> {
+    let mut sandbox = Sandbox::start(engine, policy, spec).await?;
+    match sandbox.receipt(policy).await {
+        Ok(receipt) => Ok(Started { sandbox, receipt }),
+        Err(error) => {
+            sandbox.remove().await?;
+            Err(error)
+        }
+    }
 }
 
 struct CopyMade {

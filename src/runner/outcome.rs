@@ -9,7 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 
-use super::{PastReport, Runner};
+use tokio::task::spawn_blocking;
+
+use super::job::Job;
+use super::shared::Shared;
+use super::story::Story;
+use super::{ChangeSummary, PastReport, Runner};
 use crate::config::{Config, Sandbox, load_at};
 use crate::files::try_lock;
 use crate::history::{Entry, State};
@@ -18,7 +23,7 @@ use crate::workspace::changeset::{
     self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Manifest, NeedsYes, Obeyed, Request,
     StoreError, read_manifest, write_patch,
 };
-use crate::workspace::{GuardError, WorkspacePath, WriterLock};
+use crate::workspace::{GuardError, Pending, PendingFile, WorkspacePath, WriterLock};
 
 /// How often somebody else's lock is asked for.
 const ASK: Duration = Duration::from_millis(100);
@@ -233,42 +238,13 @@ impl Runner {
         options: &ApplyOptions,
         mut told: impl FnMut(&str),
     ) -> Result<Applied, OutcomeError> {
-        let deadline = options.wait.map(|wait| Instant::now() + wait);
         let manifest = changes_of(entry)?;
         let workspace = self.workspace_of(entry, &manifest)?;
         workspace.require_writable()?;
         let shared = self.shared();
         let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
         let config = project.map_or_else(|| shared.config.clone(), |found| Arc::new(found.config));
-        let _record = hold(entry, deadline)?;
-        // Whoever had it just now may have discarded it.
-        let manifest = changes_of(entry).map(|_| manifest)?;
-        for told_before in self.recover().told {
-            told(&told_before);
-        }
-        let locks = shared.host.locks();
-        let mut said = false;
-        let lock = wait(entry, deadline, || {
-            let lock = WriterLock::try_lock(&locks, &workspace)?;
-            if lock.is_none() && !std::mem::replace(&mut said, true) {
-                told("waiting for another run that writes to this workspace");
-            }
-            Ok(lock)
-        })?;
-        let request = Request {
-            run: entry.id(),
-            manifest: &manifest,
-            blobs: &Blobs::new(entry.blobs()),
-            journals: &self.journals(),
-            only: &options.only,
-            protected: &config.workspace.protected,
-            umask: unset_umask(&config),
-            agreed: &options.agreed,
-            partial: options.partial,
-            dry_run: options.dry_run,
-        };
-        let carried = changeset::apply(&workspace, &lock, &request)?;
-        Ok(noted(entry, &manifest, &workspace, options, carried))
+        carry_over(shared, entry, (&manifest, &workspace), &config, options, &mut told)
     }
 
     /// Lets the changes of a run go. Twice is once. Blocking.
@@ -322,6 +298,136 @@ impl Runner {
         }
         Ok(workspace)
     }
+}
+
+/// How many pending changes a report names.
+const NAMED: usize = 20;
+
+/// How long an application at the end of a run waits for others that write to the workspace.
+const TURN: Duration = Duration::from_secs(30);
+
+/// Says that changes of a run in the mode direct wait, and how to decide on them.
+pub(super) fn left_pending(run: &RunId) -> String {
+    format!(
+        "the run is not completed, so its changes wait: `sandbox-mcp diff {run}` shows them, \
+         `sandbox-mcp apply {run}` takes them, `sandbox-mcp discard {run}` lets them go"
+    )
+}
+
+/// Applies the changes of a run that has just been completed, as far as they can be without a
+/// person, and tells what is left.
+pub(super) async fn apply_own(job: &Job, changes: &mut ChangeSummary, story: &mut Story) {
+    let (shared, id) = (job.shared.clone(), job.id.clone());
+    let (workspace, config) = (job.task.workspace.clone(), job.task.config.clone());
+    let applying = move || {
+        let entry = Entry::of(&shared.state, &id).ok_or(OutcomeError::NoList(id))?;
+        let manifest = read_manifest(&entry.changes())?;
+        let manifest = manifest.ok_or_else(|| OutcomeError::NoList(entry.id().clone()))?;
+        let options = ApplyOptions { partial: true, wait: Some(TURN), ..ApplyOptions::default() };
+        carry_over(&shared, &entry, (&manifest, &workspace), &config, &options, &mut |told| {
+            tracing::info!("{told}");
+        })
+    };
+    let applied = match spawn_blocking(applying).await {
+        Ok(Ok(applied)) => applied,
+        Ok(Err(error)) => {
+            let id = &job.id;
+            let told = format!(
+                "the changes were not applied: {error}; they wait, and `sandbox-mcp apply {id}` \
+                 tries again"
+            );
+            return story.remark(&told);
+        }
+        Err(error) => {
+            tracing::error!("applying run {} broke down: {error}", job.id);
+            return story.remark("the changes were not applied, because sandbox-mcp broke down");
+        }
+    };
+    for obeyed in &applied.obeyed {
+        story.remark(&format!("{} was changed: {}", obeyed.path, obeyed.why));
+    }
+    for linked in &applied.linked {
+        story.remark(&format!(
+            "{linked} had another name (a hard link), which keeps the old content"
+        ));
+    }
+    if applied.pending.is_empty() {
+        changes.applied = Some(true);
+        return;
+    }
+    let mut why: std::collections::HashMap<&str, String> = applied
+        .conflicts
+        .iter()
+        .map(|conflict| {
+            let (expected, found) = (&conflict.expected, &conflict.found);
+            (&*conflict.path, format!("conflict: {found} where the run found {expected}"))
+        })
+        .collect();
+    why.extend(
+        applied.protected.iter().map(|need| (&*need.path, format!("protected: {}", need.why))),
+    );
+    let files = applied.pending.iter().take(NAMED).map(|path| PendingFile {
+        why: why.get(&**path).cloned().unwrap_or_else(|| "it belongs to one of these".into()),
+        path: path.clone(),
+    });
+    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+    let pending = Pending {
+        count: count(applied.pending.len()),
+        protected: count(applied.protected.len()),
+        applied: count(applied.changed.len()),
+        files: files.collect(),
+    };
+    let id = &job.id;
+    story.remark(&format!(
+        "{} of the changes wait for a decision: `sandbox-mcp diff {id}` shows them, and \
+         `sandbox-mcp apply {id}{}` takes them",
+        pending.count,
+        if pending.protected > 0 { " --allow-protected" } else { "" }
+    ));
+    changes.pending = Some(pending);
+}
+
+/// Carries changes over, while no other process decides on them or writes to the workspace.
+fn carry_over(
+    shared: &Shared,
+    entry: &Entry,
+    (manifest, workspace): (&Manifest, &WorkspacePath),
+    config: &Config,
+    options: &ApplyOptions,
+    told: &mut dyn FnMut(&str),
+) -> Result<Applied, OutcomeError> {
+    let deadline = options.wait.map(|wait| Instant::now() + wait);
+    let _record = hold(entry, deadline)?;
+    // Another process may have discarded it meanwhile.
+    if Fate::read(&entry.applied())?.discarded_at.is_some() {
+        return Err(OutcomeError::Discarded(entry.id().clone()));
+    }
+    let (locks, journals) = (shared.host.locks(), shared.journals());
+    for before in changeset::recover(&journals, &locks).told {
+        told(&before);
+    }
+    let mut said = false;
+    let lock = wait(entry, deadline, || {
+        let lock = WriterLock::try_lock(&locks, workspace)?;
+        if lock.is_none() && !std::mem::replace(&mut said, true) {
+            told("waiting for another run that writes to this workspace");
+        }
+        Ok(lock)
+    })?;
+    let request = Request {
+        run: entry.id(),
+        manifest,
+        blobs: &Blobs::new(entry.blobs()),
+        journals: &journals,
+        only: &options.only,
+        protected: &config.workspace.protected,
+        umask: unset_umask(config),
+        agreed: &options.agreed,
+        partial: options.partial,
+        dry_run: options.dry_run,
+    };
+    let carried = changeset::apply(workspace, &lock, &request)?;
+    Ok(noted(entry, manifest, workspace, options, carried))
 }
 
 /// Keeps others from the changes of a run, over all processes.

@@ -15,6 +15,7 @@ use crate::model::{self, Endpoint, Patience};
 use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
+use crate::workspace::layer::mounts_below;
 use crate::workspace::{
     Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, git, protected, sockets,
 };
@@ -91,7 +92,7 @@ pub async fn prepare(
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
     tell_of_git(task, user, story).await?;
     // Before the placeholders, which are nothing of the agent's.
-    let masks = masks(&task.workspace, task.mode, story).await?;
+    let masks = masks(task, story).await?;
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let folder = RunFolder::create(&shared.runtime, id, &owner)
@@ -102,15 +103,22 @@ pub async fn prepare(
         let extra = &config.workspace.protected;
         room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
     }
-    if task.mode == Mode::Isolated {
+    if task.has_view() {
         room.layer = Some(isolated::make(&shared.state, id, &owner, task, &masks)?);
+    }
+    if task.has_view() || task.mode == Mode::ReadOnly {
+        for mount in mounts_below(task.workspace.path()) {
+            story.remark(&format!(
+                "{mount} is empty inside, because something else is mounted there"
+            ));
+        }
     }
     let uid_gid = (user.uid(), user.gid());
     if let Some(held) = session::take(shared, task, uid_gid).await? {
         room.session = Some(held);
     }
     let mut mounts =
-        workspace_mounts(&task.workspace, task.mode, &config.workspace.protected, story).await?;
+        if task.has_view() { Vec::new() } else { workspace_mounts(task, story).await? };
     // The engine takes one mount a place, and a mask is the stronger one.
     mounts.retain(|mount| !masks.iter().any(|(mask, _)| mount.target.starts_with(inside(mask))));
     mounts.extend(openings.mounts.iter().cloned());
@@ -231,11 +239,8 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
 
 /// The agent's settings in the workspace, to be hidden from it: they can run code at its start and
 /// lead its model requests elsewhere. And sockets, behind which there are programs of the host.
-async fn masks(
-    workspace: &WorkspacePath,
-    mode: Mode,
-    story: &mut Story,
-) -> Result<Vec<(PathBuf, bool)>, Error> {
+async fn masks(task: &Checked, story: &mut Story) -> Result<Vec<(PathBuf, bool)>, Error> {
+    let workspace = &task.workspace;
     let found = existing(workspace, &opencode::SETTINGS);
     if let Some(obstacle) = found.obstacles.into_iter().next() {
         return Err(Error::Unprotectable(obstacle));
@@ -251,7 +256,7 @@ async fn masks(
         .iter()
         .map(|place| (place.relative().to_owned(), place.kind() == Kind::Dir))
         .collect();
-    if mode == Mode::Isolated {
+    if task.has_view() {
         // A copy has no sockets, and in an overlay they are other inodes than the ones that
         // programs listen at. So nothing has to be looked for, in a folder of whatever size.
         return Ok(masks);
@@ -301,20 +306,13 @@ fn inside(relative: &Path) -> String {
 }
 
 /// The workspace, and over it, read-only, what a program on the host would trust or execute.
-async fn workspace_mounts(
-    workspace: &WorkspacePath,
-    mode: Mode,
-    extra: &[String],
-    story: &mut Story,
-) -> Result<Vec<Mount>, Error> {
+async fn workspace_mounts(task: &Checked, story: &mut Story) -> Result<Vec<Mount>, Error> {
+    let workspace = &task.workspace;
     let root = workspace.path();
-    match mode {
-        Mode::ReadOnly => return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]),
-        // Its view is made with the container, and nothing in it is the host's to trust.
-        Mode::Isolated => return Ok(Vec::new()),
-        Mode::Direct => {}
+    if task.mode == Mode::ReadOnly {
+        return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]);
     }
-    let extra = extra.to_vec();
+    let extra = task.config.workspace.protected.clone();
     let protection = look(workspace, move |workspace| protected(workspace, &extra)).await?;
     for obstacle in protection.obstacles {
         // A place that cannot be protected is a way out onto the host, so there is no run. A link

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-    Mount as EngineMount, MountType, MountVolumeOptions, ResourcesUlimits,
+    Mount as EngineMount, MountBindOptions, MountType, MountVolumeOptions, ResourcesUlimits,
 };
 use crate::engine::{Engine, Exit};
 use crate::text::one_line;
@@ -338,6 +338,10 @@ fn engine_mount(mount: &Mount) -> EngineMount {
             source: Some(mount.source.to_string_lossy().into_owned()),
             target,
             read_only,
+            // What is mounted below would stay writable on most kernels.
+            bind_options: mount
+                .read_only
+                .then(|| MountBindOptions { non_recursive: Some(true), ..Default::default() }),
             ..Default::default()
         },
         Some(overlay) => EngineMount {

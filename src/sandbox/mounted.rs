@@ -21,6 +21,9 @@ pub struct MountSeen {
     /// The file system's type; an old image does not say.
     #[serde(default)]
     pub kind: String,
+    /// Its options, without those that are the kernel's defaults.
+    #[serde(default)]
+    pub options: String,
     /// Some of the names in an overlay and their inodes, which are those of the folder below it.
     #[serde(default)]
     pub entries: Vec<(String, u64)>,
@@ -72,7 +75,8 @@ impl Receipt {
     ) -> bool {
         if !self.gvisor {
             let upper = identity(&overlay.upper).map(|(_, inode)| inode);
-            if seen.kind != "overlay" || upper.is_none() || seen.inode != upper {
+            let same = |inode: u64| upper.is_some_and(|upper| inode & LOW == upper & LOW);
+            if seen.kind != "overlay" || !seen.inode.is_some_and(same) || !is_complete(seen) {
                 return false;
             }
         }
@@ -85,8 +89,7 @@ impl Receipt {
         }
         let inode_of = |name: &str| {
             let stat = rustix::fs::statat(&below, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            // The kernel may put the layer's number into the upper bits.
-            Some(stat.st_ino & 0xffff_ffff)
+            Some(stat.st_ino & LOW)
         };
         let shown: Vec<_> = seen.entries.iter().filter(|(name, _)| !covered(name)).collect();
         if shown.is_empty() {
@@ -95,7 +98,7 @@ impl Receipt {
         // A name that is gone was removed just now, or was never there.
         let there = shown.iter().filter_map(|(name, inode)| {
             let ours = inode_of(name)?;
-            Some(self.gvisor || ours == inode & 0xffff_ffff)
+            Some(self.gvisor || ours == inode & LOW)
         });
         let (same, other): (Vec<_>, Vec<_>) = there.partition(|same| *same);
         !same.is_empty() && other.is_empty()
@@ -147,6 +150,27 @@ impl Held {
     }
 }
 
+/// An overlay over two file systems has the layer's number in the upper bits of its inodes.
+const LOW: u64 = 0xffff_ffff;
+
+/// Whether an overlay has the options that it was mounted with: a kernel that cannot have one takes
+/// another without a word.
+fn is_complete(seen: &MountSeen) -> bool {
+    let wanted =
+        [("redirect_dir", "on"), ("metacopy", "off"), ("index", "off"), ("nfs_export", "off")];
+    wanted.iter().all(|(name, wanted)| {
+        let shown = seen
+            .options
+            .split(',')
+            .find_map(|option| option.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')));
+        let value = shown.map(str::to_owned).or_else(|| {
+            let default = std::fs::read(format!("/sys/module/overlay/parameters/{name}")).ok()?;
+            Some(if default.starts_with(b"Y") { "on" } else { "off" }.to_owned())
+        });
+        value.is_none_or(|value| value == *wanted)
+    })
+}
+
 /// Whether a folder has nothing that the guest would tell of: it leaves out names that could be read
 /// differently.
 fn is_empty_but_for(folder: &OwnedFd, covered: &dyn Fn(&str) -> bool) -> bool {
@@ -196,7 +220,8 @@ mod tests {
             let meta = path.metadata().expect("it exists");
             let path = format!("{WORKSPACE}/.git");
             let (device, inode) = (Some(meta.dev()), Some(meta.ino()));
-            MountSeen { path, device, inode, kind: String::new(), entries: Vec::new() }
+            let (kind, options) = (String::new(), String::new());
+            MountSeen { path, device, inode, kind, options, entries: Vec::new() }
         };
         let misplaced = |source: &Path, seen: Vec<MountSeen>| {
             let mount = Mount {
@@ -260,7 +285,8 @@ mod tests {
             let policy = Policy { mounts: vec![mount], ..policy() };
             let (path, device) = (WORKSPACE.into(), Some(1));
             let inode = Some(inode(top));
-            let seen = MountSeen { path, device, inode, kind: kind.into(), entries };
+            let options = "rw,redirect_dir=on".into();
+            let seen = MountSeen { path, device, inode, kind: kind.into(), options, entries };
             let receipt = Receipt { workspace_mounts: vec![seen], ..good(&policy) };
             receipt.misplaced(&policy).len()
         };

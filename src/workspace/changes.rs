@@ -35,6 +35,32 @@ pub struct ChangeSummary {
     /// they were made there, or where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<bool>,
+    // What of them was not applied when the rest was. Not in the schema, where every word is on the
+    // wire in each conversation: the result itself names its parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub pending: Option<Pending>,
+}
+
+/// Changes that wait for a decision, after the others were applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pending {
+    /// The number of them.
+    pub count: u64,
+    /// The number of those that tools on this machine trust or execute.
+    pub protected: u64,
+    /// The number of changes that were applied.
+    pub applied: u64,
+    /// The first of them.
+    pub files: Vec<PendingFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingFile {
+    pub path: String,
+    /// Why it was not applied.
+    pub why: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -237,7 +263,7 @@ impl After<'_> {
             change,
             from: None,
         });
-        ChangeSummary { files: files.collect(), truncated, applied: None }
+        ChangeSummary { files: files.collect(), truncated, ..ChangeSummary::default() }
     }
 }
 

@@ -66,17 +66,12 @@ pub(super) fn named(root: BorrowedFd<'_>, workspace: &Path, git: &Path) -> Vec<(
 }
 
 /// The settings of a git directory; nothing when there is no such file.
-<<<<<<< HEAD
 pub(super) fn settings(root: BorrowedFd<'_>, git: &Path) -> Option<Vec<Setting>> {
-    let opened = open_folder(root, git).ok()?;
-=======
-fn settings(root: BorrowedFd<'_>, git: &Path) -> Option<Vec<Setting>> {
     settings_of(open_folder(root, git).ok()?.as_fd(), "config")
 }
 
 /// The settings in a file of an opened git directory; nothing when there is no such file.
 pub(super) fn settings_of(git: BorrowedFd<'_>, name: &str) -> Option<Vec<Setting>> {
->>>>>>> fa03c5c
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(git, name, flags, Mode::empty()).ok()?;
     let found = rustix::fs::fstat(&file).ok()?;

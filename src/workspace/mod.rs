@@ -16,11 +16,8 @@
 
 mod changes;
 pub mod changeset;
-<<<<<<< HEAD
-mod git_programs;
-=======
 pub mod git;
->>>>>>> fa03c5c
+mod git_programs;
 mod gitconfig;
 mod guard;
 mod ignores;
@@ -45,7 +42,7 @@ mod walk;
 mod watch;
 mod written;
 
-pub use changes::{Baseline, Change, ChangeKind, ChangeSummary};
+pub use changes::{Baseline, Change, ChangeKind, ChangeSummary, Pending, PendingFile};
 pub use guard::GuardError;
 pub use layer::{LayerError, View};
 pub use lock::WriterLock;

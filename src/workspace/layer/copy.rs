@@ -1,5 +1,6 @@
 //! A copy of a workspace, where there is no overlay.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,8 +15,9 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamp
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{LayerError, View};
+use super::{LayerError, Note, View};
 use crate::workspace::changes;
+use crate::workspace::changeset::RelPath;
 use crate::workspace::walk::{BOTTOM, Entry, Limits, Visitor, open_folder, open_root, walk_to};
 use crate::workspace::{Bounds, WorkspacePath};
 
@@ -57,27 +59,27 @@ pub(super) fn copy(
     workspace: &WorkspacePath,
     to: &Path,
     folder: &Path,
-    bounds: Bounds,
+    note: &Note,
     stop: &AtomicBool,
 ) -> Result<(View, u64), LayerError> {
     let from = workspace.path();
     let list = folder.join(LIST);
     let list = File::options().create_new(true).write(true).mode(0o600).open(&list);
     let list = list.map_err(LayerError::io("make the list", folder))?;
-    fill(from, to, BufWriter::new(list), bounds, stop)
+    fill(from, to, BufWriter::new(list), (note.bounds, &note.mounts), stop)
 }
 
 /// Copies a folder that an agent has written to into an empty one: no link is followed, and
 /// nothing but files, folders and links is made.
 pub fn copy_folder(from: &Path, to: &Path, bounds: Bounds) -> Result<(), LayerError> {
-    fill(from, to, io::sink(), bounds, &AtomicBool::new(false)).map(drop)
+    fill(from, to, io::sink(), (bounds, &[]), &AtomicBool::new(false)).map(drop)
 }
 
 fn fill(
     from: &Path,
     to: &Path,
     list: impl Write,
-    bounds: Bounds,
+    (bounds, mounts): (Bounds, &[RelPath]),
     stop: &AtomicBool,
 ) -> Result<(View, u64), LayerError> {
     let open = |path: &Path| {
@@ -89,6 +91,7 @@ fn fill(
         here: None,
         list,
         folders: Vec::new(),
+        mounts,
         bounds,
         bytes: 0,
         files: 0,
@@ -118,6 +121,34 @@ fn fill(
     Ok((view, copier.left_out))
 }
 
+/// Most files, and bytes in them, that are copied within a tenth of a second.
+const FEW: (usize, u64) = (800, 24 << 20);
+
+/// Tells whether a copy takes less than a tenth of a second, by a look that takes less than that.
+pub(super) fn is_quick(workspace: &WorkspacePath) -> bool {
+    let Ok(root) = open_root(workspace.path()) else { return false };
+    let limits = Limits { entries: FEW.0, time: Duration::from_millis(30) };
+    let mut weighed = Weighed(0);
+    walk_to(BOTTOM, root.as_fd(), limits, &mut weighed) && weighed.0 <= FEW.1
+}
+
+struct Weighed(u64);
+
+impl Visitor for Weighed {
+    fn entry(&mut self, _folder: &Path, entry: &Entry<'_>) -> bool {
+        if entry.kind() == FileType::RegularFile
+            && let Some(stat) = entry.stat()
+        {
+            self.0 = self.0.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+        }
+        true
+    }
+
+    fn enough(&self) -> bool {
+        self.0 > FEW.1
+    }
+}
+
 struct Copier<'a, L> {
     root: BorrowedFd<'a>,
     /// The folder of the copy that is being filled.
@@ -125,6 +156,8 @@ struct Copier<'a, L> {
     /// Gets the name and inode of each copy.
     list: L,
     folders: Vec<(PathBuf, Stat)>,
+    /// Where something else is mounted, which stays empty.
+    mounts: &'a [RelPath],
     bounds: Bounds,
     bytes: u64,
     files: u64,
@@ -182,7 +215,9 @@ impl<L: Write> Copier<'_, L> {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let mode = Mode::RUSR | Mode::WUSR;
                 let to = rustix::fs::openat(&here, entry.name, flags, mode)?;
-                self.bytes += self.content(from, &to, &stat, room).map_err(Not::Failed)?;
+                if !self.is_mount(folder, entry.name) {
+                    self.bytes += self.content(from, &to, &stat, room).map_err(Not::Failed)?;
+                }
                 finish(to.as_fd(), &stat)?;
             }
             _ => return Err(Not::Copied),
@@ -193,6 +228,13 @@ impl<L: Write> Copier<'_, L> {
             .and_then(|()| self.list.write_all(path.as_os_str().as_bytes()))
             .and_then(|()| self.list.write_all(b"\0"));
         line.map_err(Not::Failed)
+    }
+
+    fn is_mount(&self, folder: &Path, name: &OsStr) -> bool {
+        !self.mounts.is_empty() && {
+            let path = folder.join(name);
+            self.mounts.iter().any(|mount| mount.as_path() == path)
+        }
     }
 
     fn content(&mut self, from: OwnedFd, to: &OwnedFd, stat: &Stat, room: u64) -> io::Result<u64> {
@@ -234,6 +276,9 @@ impl<L: Write> Visitor for Copier<'_, L> {
                 self.failed = Some(LayerError::io("copy", &folder.join(entry.name))(source));
                 return false;
             }
+        }
+        if self.is_mount(folder, entry.name) {
+            return false;
         }
         let Bounds { bytes, files } = self.bounds;
         if self.bytes > bytes {

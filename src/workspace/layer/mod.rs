@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub(in crate::workspace) use copy::Copied;
 pub(in crate::workspace) use note::Note;
 
-pub use note::Mounted;
+pub use note::{Mounted, mounts_below};
 
 pub use copy::copy_folder;
 
@@ -130,6 +130,11 @@ impl Layer {
         plain(&self.note.workspace) && plain(&self.folder)
     }
 
+    /// Returns true where a copy takes less than a tenth of a second.
+    pub fn is_quick(workspace: &WorkspacePath) -> bool {
+        copy::is_quick(workspace)
+    }
+
     /// Makes the two folders of an overlay, and returns them: upper and work.
     pub fn overlay(
         &mut self,
@@ -161,7 +166,7 @@ impl Layer {
         self.note.view = None;
         self.note.write(&self.folder)?;
         Self::owned(&copy, workspace)?;
-        let (view, left_out) = copy::copy(workspace, &copy, &self.folder, self.note.bounds, stop)?;
+        let (view, left_out) = copy::copy(workspace, &copy, &self.folder, &self.note, stop)?;
         workspace.recheck()?;
         self.note.copied = Some(Copied::written(&self.folder)?);
         self.note.view = Some(view);

@@ -1,7 +1,9 @@
 //! What is known of a layer, written down for whoever comes after us.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,8 @@ pub struct Note {
     pub copied: Option<Copied>,
     pub bounds: Bounds,
     pub covered: Vec<RelPath>,
+    /// Where something else is mounted in the workspace: empty places of the view.
+    pub mounts: Vec<RelPath>,
     /// Of an overlay.
     pub mounted: Option<Mounted>,
 }
@@ -41,6 +45,42 @@ pub struct Mounted {
     /// `uid:gid`.
     pub user: String,
     pub runtime: Option<String>,
+}
+
+/// The places below a folder where something else is mounted, as far as this process sees them.
+pub fn mounts_below(folder: &Path) -> Vec<RelPath> {
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let lines = mounts.split(|byte| *byte == b'\n');
+    let paths = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4).map(unescape));
+    let below = paths.filter_map(|path| {
+        let path = PathBuf::from(OsString::from_vec(path));
+        RelPath::new(path.strip_prefix(folder).ok()?).ok()
+    });
+    let mut below: Vec<_> = below.collect();
+    below.sort();
+    below.dedup();
+    below
+}
+
+/// Reads a name in which the kernel wrote blanks, line ends and backslashes as octal numbers.
+fn unescape(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| first == b'\\');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    bytes
 }
 
 impl Note {
@@ -59,6 +99,7 @@ impl Note {
             copied: None,
             bounds,
             covered,
+            mounts: mounts_below(workspace.path()),
             mounted: None,
         }
     }
@@ -77,5 +118,18 @@ impl Note {
         (&file).take(LARGEST).read_to_end(&mut bytes).map_err(failed())?;
         let note = serde_json::from_slice(&bytes).map_err(|error| failed()(error.into()))?;
         Ok((note, file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_as_they_are() {
+        assert_eq!(unescape(b"/a\\040b\\134c\\"), b"/a b\\c\\");
+        assert!(
+            mounts_below(Path::new("/")).iter().any(|path| path.as_path() == Path::new("proc"))
+        );
     }
 }

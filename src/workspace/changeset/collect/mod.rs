@@ -87,7 +87,12 @@ pub fn collect(
     let mut collector = Collector {
         base: Base::open(&note.workspace, note.identity, note.began, &note.bounds),
         blobs: Blobs::new(blobs, note.bounds.bytes),
-        covered: note.covered.iter().map(|path| path.as_path().to_owned()).collect(),
+        covered: note
+            .covered
+            .iter()
+            .chain(&note.mounts)
+            .map(|path| path.as_path().into())
+            .collect(),
         limits,
         found: BTreeMap::new(),
         skipped: BTreeMap::new(),

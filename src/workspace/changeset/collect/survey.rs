@@ -52,7 +52,12 @@ impl Survey {
         Ok(Self {
             base,
             upper,
-            covered: note.covered.iter().map(|path| path.as_path().to_owned()).collect(),
+            covered: note
+                .covered
+                .iter()
+                .chain(&note.mounts)
+                .map(|path| path.as_path().into())
+                .collect(),
             inodes,
             merged: Merged { folders: BTreeMap::new(), whole: true },
             room: LIST,
