@@ -26,8 +26,8 @@ use super::survey;
 use super::verdict::{self, Evidence, judge};
 use super::work::{Done, work};
 use super::{
-    ChangeSummary, EgressReport, Error, EventKind, Phase, Receipt, Report, SandboxReport, Status,
-    Timing, ToolUse, Usage, WorkspaceReport,
+    ChangeSummary, EgressReport, Error, EventKind, Phase, Receipt, Report, SandboxReport, Timing,
+    ToolUse, Usage, WorkspaceReport,
 };
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Retention};
@@ -155,7 +155,6 @@ async fn execute(mut job: Job) -> Report {
         timeout_seconds: job.task.timeout.as_secs(),
     };
     let (mut status, mut error) = judge(&evidence);
-    let checked = verify.as_ref().is_none_or(|verify| verify.passed);
     let answer = story.without_secrets(&verdict::answer(status, &evidence));
     let doubt = verdict::doubt(status, &evidence);
     if let Err(uncleared) = cleared {
@@ -164,13 +163,8 @@ async fn execute(mut job: Job) -> Report {
         (status, error) = (worse, Some(failure));
     }
     story.remarks.extend(doubt);
-    if job.task.mode == Mode::Direct && changes.applied == Some(false) {
-        if status == Status::Completed && checked {
-            outcome::apply_own(&job, &mut changes, &mut story).await;
-        } else {
-            story.remark(&outcome::left_pending(&job.id));
-        }
-    }
+    let is_good = status == super::Status::Completed && verify.as_ref().is_none_or(|it| it.passed);
+    outcome::close_direct(&job, is_good, &mut changes, &mut story).await;
     let report = Report {
         run_id: job.id.clone(),
         status,

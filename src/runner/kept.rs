@@ -91,7 +91,9 @@ fn settle(
             remove(layer);
             return Ok(closed);
         };
-        let Collected { manifest, summary, commits } = collect(&layer, merged, &entry.blobs())?;
+        let Collected { manifest, summary, commits, remarks } =
+            collect(&layer, merged, &entry.blobs())?;
+        closed.remarks.extend(remarks);
         closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
         if commits {

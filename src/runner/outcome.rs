@@ -23,7 +23,7 @@ use crate::workspace::changeset::{
     self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Manifest, NeedsYes, Obeyed, Request,
     StoreError, read_manifest, write_patch,
 };
-use crate::workspace::{GuardError, Pending, PendingFile, WorkspacePath, WriterLock};
+use crate::workspace::{GuardError, Mode, Pending, PendingFile, WorkspacePath, WriterLock};
 
 /// How often somebody else's lock is asked for.
 const ASK: Duration = Duration::from_millis(100);
@@ -307,16 +307,27 @@ const NAMED: usize = 20;
 const TURN: Duration = Duration::from_secs(30);
 
 /// Says that changes of a run in the mode direct wait, and how to decide on them.
-pub(super) fn left_pending(run: &RunId) -> String {
+fn left_pending(run: &RunId) -> String {
     format!(
         "the run is not completed, so its changes wait: `sandbox-mcp diff {run}` shows them, \
          `sandbox-mcp apply {run}` takes them, `sandbox-mcp discard {run}` lets them go"
     )
 }
 
-/// Applies the changes of a run that has just been completed, as far as they can be without a
-/// person, and tells what is left.
-pub(super) async fn apply_own(job: &Job, changes: &mut ChangeSummary, story: &mut Story) {
+/// Applies the changes of a direct run that is good, as far as they can be without a person, and
+/// tells what is left.
+pub(super) async fn close_direct(
+    job: &Job,
+    is_good: bool,
+    changes: &mut ChangeSummary,
+    story: &mut Story,
+) {
+    if job.task.mode != Mode::Direct || changes.applied != Some(false) {
+        return;
+    }
+    if !is_good {
+        return story.remark(&left_pending(&job.id));
+    }
     let (shared, id) = (job.shared.clone(), job.id.clone());
     let (workspace, config) = (job.task.workspace.clone(), job.task.config.clone());
     let applying = move || {

@@ -15,6 +15,7 @@ use crate::model::{self, Endpoint, Patience};
 use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
+use crate::workspace::changeset::RelPath;
 use crate::workspace::layer::mounts_below;
 use crate::workspace::{
     Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, git, protected, sockets,
@@ -92,7 +93,7 @@ pub async fn prepare(
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
     tell_of_git(task, user, story).await?;
     // Before the placeholders, which are nothing of the agent's.
-    let masks = masks(task, story).await?;
+    let (masks, hidden) = masks(task, story).await?;
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let folder = RunFolder::create(&shared.runtime, id, &owner)
@@ -104,7 +105,8 @@ pub async fn prepare(
         room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
     }
     if task.has_view() {
-        room.layer = Some(isolated::make(&shared.state, id, &owner, task, &masks)?);
+        let layer = isolated::make(&shared.state, id, &owner, task, &masks)?;
+        room.layer.insert(layer).hide(hidden)?;
     }
     if task.has_view() || task.mode == Mode::ReadOnly {
         for mount in mounts_below(task.workspace.path()) {
@@ -239,11 +241,25 @@ fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User,
 
 /// The agent's settings in the workspace, to be hidden from it: they can run code at its start and
 /// lead its model requests elsewhere. And sockets, behind which there are programs of the host.
-async fn masks(task: &Checked, story: &mut Story) -> Result<Vec<(PathBuf, bool)>, Error> {
+/// The second list is of links, over which nothing can be mounted: a view goes without them.
+async fn masks(
+    task: &Checked,
+    story: &mut Story,
+) -> Result<(Vec<(PathBuf, bool)>, Vec<RelPath>), Error> {
     let workspace = &task.workspace;
     let found = existing(workspace, &opencode::SETTINGS);
-    if let Some(obstacle) = found.obstacles.into_iter().next() {
-        return Err(Error::Unprotectable(obstacle));
+    let mut hidden = Vec::new();
+    for obstacle in found.obstacles {
+        match RelPath::new(&obstacle.relative) {
+            Ok(link) if task.has_view() && obstacle.relative.components().count() == 1 => {
+                story.remark(&format!(
+                    "{link} of the workspace is not in the run's view: it could run code at the \
+                     agent's start"
+                ));
+                hidden.push(link);
+            }
+            _ => return Err(Error::Unprotectable(obstacle)),
+        }
     }
     for place in &found.places {
         let place = place.relative().display();
@@ -259,7 +275,7 @@ async fn masks(task: &Checked, story: &mut Story) -> Result<Vec<(PathBuf, bool)>
     if task.has_view() {
         // A copy has no sockets, and in an overlay they are other inodes than the ones that
         // programs listen at. So nothing has to be looked for, in a folder of whatever size.
-        return Ok(masks);
+        return Ok((masks, hidden));
     }
     let (sockets, all) = look(workspace, sockets).await?;
     if !all {
@@ -272,7 +288,7 @@ async fn masks(task: &Checked, story: &mut Story) -> Result<Vec<(PathBuf, bool)>
         ));
         masks.push((socket, false));
     }
-    Ok(masks)
+    Ok((masks, hidden))
 }
 
 /// Says what of the repository is off inside, and what will not work there.

@@ -14,8 +14,10 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{LayerError, Note, View};
+use crate::text::hex;
 use crate::workspace::changes;
 use crate::workspace::changeset::RelPath;
 use crate::workspace::walk::{BOTTOM, Entry, Limits, Visitor, open_folder, open_root, walk_to};
@@ -38,18 +40,46 @@ impl Copied {
         Ok(Self { at: changes::changed(&rustix::fs::stat(&path).map_err(failed)?) })
     }
 
-    /// What was copied: names and inodes of the copies.
-    pub fn read(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    /// What was copied.
+    pub fn read(folder: &Path) -> io::Result<Vec<(PathBuf, Twin)>> {
         let mut bytes = Vec::new();
         File::open(folder.join(LIST))?.take(LARGEST).read_to_end(&mut bytes)?;
         let lines = bytes.split(|byte| *byte == 0).filter(|line| !line.is_empty());
         let parsed = lines.map(|line| {
-            let at = line.iter().position(|byte| *byte == b' ')?;
-            let inode = std::str::from_utf8(&line[..at]).ok()?.parse().ok()?;
-            let path = std::ffi::OsString::from_vec(line[at + 1..].to_vec());
-            Some((PathBuf::from(path), inode))
+            let mut parts = line.splitn(6, |byte| *byte == b' ');
+            let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<i128>().ok();
+            let (inode, original) = (number()?, number()?);
+            let (size, modified) = (number()?, number()?);
+            let (inode, original) = (inode.try_into().ok()?, original.try_into().ok()?);
+            let sha256 = std::str::from_utf8(parts.next()?).ok().filter(|sha256| *sha256 != "-");
+            let sha256 = sha256.map(str::to_owned);
+            let path = std::ffi::OsString::from_vec(parts.next()?.to_vec());
+            Some((PathBuf::from(path), Twin { inode, original, size, modified, sha256 }))
         });
         parsed.collect::<Option<_>>().ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// What was known of a thing when it was copied.
+#[derive(Clone, Debug)]
+pub struct Twin {
+    /// The copy's.
+    pub inode: u64,
+    /// The inode, size and time of modification of what was copied.
+    original: u64,
+    size: i128,
+    modified: i128,
+    /// Of its content, where the copy had to read it.
+    pub sha256: Option<String>,
+}
+
+impl Twin {
+    /// Returns true where the original is still the file that was copied, whatever became of its
+    /// mode, its owner and its further names.
+    pub fn is(&self, stat: &Stat) -> bool {
+        let modified = changes::nanoseconds(stat.st_mtime.into(), stat.st_mtime_nsec.into());
+        let now = (stat.st_ino, i128::from(stat.st_size), modified);
+        now == (self.original, self.size, self.modified)
     }
 }
 
@@ -66,20 +96,29 @@ pub(super) fn copy(
     let list = folder.join(LIST);
     let list = File::options().create_new(true).write(true).mode(0o600).open(&list);
     let list = list.map_err(LayerError::io("make the list", folder))?;
-    fill(from, to, BufWriter::new(list), (note.bounds, &note.mounts), stop)
+    let places = Places { mounts: &note.mounts, hidden: &note.hidden };
+    fill(from, to, BufWriter::new(list), (note.bounds, places), stop)
 }
 
 /// Copies a folder that an agent has written to into an empty one: no link is followed, and
 /// nothing but files, folders and links is made.
 pub fn copy_folder(from: &Path, to: &Path, bounds: Bounds) -> Result<(), LayerError> {
-    fill(from, to, io::sink(), (bounds, &[]), &AtomicBool::new(false)).map(drop)
+    let places = Places { mounts: &[], hidden: &[] };
+    fill(from, to, io::sink(), (bounds, places), &AtomicBool::new(false)).map(drop)
+}
+
+/// Places that a copy treats in their own way.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    mounts: &'a [RelPath],
+    hidden: &'a [RelPath],
 }
 
 fn fill(
     from: &Path,
     to: &Path,
     list: impl Write,
-    (bounds, mounts): (Bounds, &[RelPath]),
+    (bounds, places): (Bounds, Places<'_>),
     stop: &AtomicBool,
 ) -> Result<(View, u64), LayerError> {
     let open = |path: &Path| {
@@ -91,11 +130,13 @@ fn fill(
         here: None,
         list,
         folders: Vec::new(),
-        mounts,
+        mounts: places.mounts,
+        hidden: places.hidden,
         bounds,
         bytes: 0,
         files: 0,
         left_out: 0,
+        sha256: None,
         reflinks: true,
         plain: false,
         stop,
@@ -158,10 +199,13 @@ struct Copier<'a, L> {
     folders: Vec<(PathBuf, Stat)>,
     /// Where something else is mounted, which stays empty.
     mounts: &'a [RelPath],
+    hidden: &'a [RelPath],
     bounds: Bounds,
     bytes: u64,
     files: u64,
     left_out: u64,
+    /// Of the content that was copied last.
+    sha256: Option<String>,
     /// Whether the file system has not refused yet.
     reflinks: bool,
     /// Whether anything was copied byte by byte.
@@ -172,6 +216,8 @@ struct Copier<'a, L> {
 
 /// Why one entry is not in the copy.
 enum Not {
+    /// It is not for the agent.
+    Hidden,
     /// It is nothing to copy, cannot be read, or has just gone.
     Copied,
     Failed(io::Error),
@@ -186,6 +232,9 @@ impl From<Errno> for Not {
 impl<L: Write> Copier<'_, L> {
     fn one(&mut self, folder: &Path, entry: &Entry<'_>) -> Result<(), Not> {
         let stat = entry.stat().ok_or(Not::Copied)?;
+        if self.hidden.iter().any(|hidden| hidden.as_path() == folder.join(entry.name)) {
+            return Err(Not::Hidden);
+        }
         let here = self.here.clone().ok_or(Not::Copied)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
@@ -224,7 +273,10 @@ impl<L: Write> Copier<'_, L> {
         }
         let made = rustix::fs::statat(&here, entry.name, AtFlags::SYMLINK_NOFOLLOW)?;
         let path = folder.join(entry.name);
-        let line = write!(self.list, "{} ", made.st_ino)
+        let modified = changes::nanoseconds(stat.st_mtime.into(), stat.st_mtime_nsec.into());
+        let sha256 = self.sha256.take().unwrap_or_else(|| "-".into());
+        let (inode, original, size) = (made.st_ino, stat.st_ino, stat.st_size);
+        let line = write!(self.list, "{inode} {original} {size} {modified} {sha256} ")
             .and_then(|()| self.list.write_all(path.as_os_str().as_bytes()))
             .and_then(|()| self.list.write_all(b"\0"));
         line.map_err(Not::Failed)
@@ -251,7 +303,20 @@ impl<L: Write> Copier<'_, L> {
         }
         self.plain = true;
         let mut to = File::from(to.try_clone()?);
-        io::copy(&mut File::from(from).take(room), &mut to)
+        let mut from = File::from(from).take(room);
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; usize::try_from(size.clamp(1, 128 << 10)).unwrap_or(1)];
+        let mut copied = 0;
+        loop {
+            let count = from.read(&mut buffer)?;
+            if count == 0 {
+                self.sha256 = Some(hex(&hasher.finalize()));
+                return Ok(copied);
+            }
+            copied += count as u64;
+            to.write_all(&buffer[..count])?;
+            hasher.update(&buffer[..count]);
+        }
     }
 }
 
@@ -268,6 +333,7 @@ impl<L: Write> Visitor for Copier<'_, L> {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
         match self.one(folder, entry) {
             Ok(()) => self.files += 1,
+            Err(Not::Hidden) => return false,
             Err(Not::Copied) => {
                 self.left_out += 1;
                 return false;

@@ -23,11 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(in crate::workspace) use copy::Copied;
+pub(in crate::workspace) use copy::{Copied, Twin};
 pub(in crate::workspace) use note::Note;
 
 pub use note::{Mounted, mounts_below};
@@ -135,6 +135,13 @@ impl Layer {
         copy::is_quick(workspace)
     }
 
+    /// Leaves links at the top of the workspace out of the view.
+    pub fn hide(&mut self, links: Vec<RelPath>) -> Result<(), LayerError> {
+        self.note.covered.extend(links.iter().cloned());
+        self.note.hidden = links;
+        self.note.write(&self.folder)
+    }
+
     /// Makes the two folders of an overlay, and returns them: upper and work.
     pub fn overlay(
         &mut self,
@@ -147,6 +154,13 @@ impl Layer {
         let spare = self.folder.parent().map(|layers| layers.join(SPARE));
         if !spare.is_some_and(|spare| remove::take_spare(&spare, &work, workspace.owner())) {
             Self::owned(&work, workspace)?;
+        }
+        for hidden in &self.note.hidden {
+            // The kernel's mark of something that is not there, which any user may make.
+            let place = upper.join(hidden.as_path());
+            let kind = rustix::fs::FileType::CharacterDevice;
+            let made = rustix::fs::mknodat(CWD, &place, kind, rustix::fs::Mode::empty(), 0);
+            made.map_err(|errno| LayerError::io("hide", &place)(errno.into()))?;
         }
         self.note.view = Some(View::Overlay);
         self.note.mounted = Some(mounted);

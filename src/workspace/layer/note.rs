@@ -34,6 +34,8 @@ pub struct Note {
     pub covered: Vec<RelPath>,
     /// Where something else is mounted in the workspace: empty places of the view.
     pub mounts: Vec<RelPath>,
+    /// Links that would lead the agent to settings of its own: they are not in the view.
+    pub hidden: Vec<RelPath>,
     /// Of an overlay.
     pub mounted: Option<Mounted>,
 }
@@ -69,16 +71,9 @@ fn unescape(name: &[u8]) -> Vec<u8> {
     while let Some((&first, after)) = rest.split_first() {
         let digits = after.get(..3).filter(|_| first == b'\\');
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
+        let octal = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(octal.unwrap_or(first));
+        rest = if octal.is_some() { &after[3..] } else { after };
     }
     bytes
 }
@@ -100,6 +95,7 @@ impl Note {
             bounds,
             covered,
             mounts: mounts_below(workspace.path()),
+            hidden: Vec::new(),
             mounted: None,
         }
     }

@@ -1,5 +1,6 @@
 //! The workspace as it is when a run's changes are told.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -7,12 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::{Node, listed, tree, walk_all};
 use crate::workspace::Bounds;
 use crate::workspace::changes::changed_since;
+use crate::workspace::layer::Twin;
 use crate::workspace::walk::{Entry, Limits, Visitor, open_folder, open_root};
 
 /// How much of the workspace is read, in times of what a run may add to it.
@@ -23,6 +25,8 @@ const ROOM: u64 = 8;
 pub struct Base {
     root: Option<OwnedFd>,
     began: i128,
+    /// Of a copy, what was known of each thing when it was copied.
+    twins: HashMap<PathBuf, Twin>,
     bytes: u64,
     /// The folder that was looked at last: what is asked for comes by folders.
     last: Option<(PathBuf, Option<OwnedFd>)>,
@@ -66,7 +70,17 @@ impl Base {
         let root = open_root(workspace).ok().filter(|root| {
             rustix::fs::fstat(root).is_ok_and(|now| (now.st_dev, now.st_ino) == identity)
         });
-        Self { root, began, bytes: bounds.bytes.saturating_mul(ROOM), last: None }
+        Self {
+            root,
+            began,
+            twins: HashMap::new(),
+            bytes: bounds.bytes.saturating_mul(ROOM),
+            last: None,
+        }
+    }
+
+    pub fn copied(&mut self, twins: HashMap<PathBuf, Twin>) {
+        self.twins = twins;
     }
 
     /// False where the workspace was moved or removed.
@@ -124,9 +138,10 @@ impl Base {
         };
         // Once more: it may have changed while it was read.
         let after = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
-        let moved = changed_since(&stat, began)
-            || after.is_ok_and(|after| changed_since(&after, began))
-            || after.is_err();
+        let twin = self.twins.get(path).filter(|_| !matches!(node, Some(Node::Folder { .. })));
+        let changed =
+            |stat: &Stat| changed_since(stat, began) && !twin.is_some_and(|twin| twin.is(stat));
+        let moved = changed(&stat) || after.map_or(true, |after| changed(&after));
         self.bytes = self.bytes.saturating_sub(read);
         Ok(Seen { node, moved, inode: Some(stat.st_ino) })
     }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, MemfdFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -58,6 +58,27 @@ impl Blobs {
             self.store(file, &sha256, size)?;
         }
         Ok(Node::File { sha256, size, mode })
+    }
+
+    /// Keeps a content; gives its hash and size.
+    pub fn put(&mut self, bytes: &[u8]) -> io::Result<(String, u64)> {
+        let sha256 = hex(&Sha256::digest(bytes));
+        let size = bytes.len() as u64;
+        let mut file = File::from(rustix::fs::memfd_create("content", MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        match self.store(&mut file, &sha256, size) {
+            Ok(()) => Ok((sha256, size)),
+            Err(Not::Failed(error)) => Err(error),
+            Err(Not::Kept(why)) => Err(io::Error::other(why)),
+        }
+    }
+
+    /// A content that is kept, of up to `most` bytes.
+    pub fn get(&self, sha256: &str, most: u64) -> Option<Vec<u8>> {
+        let file = File::open(self.folder.join(sha256)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
     }
 
     fn store(&mut self, file: &mut File, sha256: &str, size: u64) -> Result<(), Not> {

@@ -25,7 +25,10 @@ pub(super) fn collect(
         collector.complete = false;
         return Ok(());
     };
-    let known: HashMap<_, _> = Copied::read(layer.folder())?.into_iter().collect();
+    let twins: HashMap<_, _> = Copied::read(layer.folder())?.into_iter().collect();
+    let known: HashMap<_, _> =
+        twins.iter().map(|(path, twin)| (path.clone(), twin.inode)).collect();
+    collector.base.copied(twins);
     let mut limits = collector.limits;
     limits.entries = limits.entries.saturating_add(known.len());
     let mut compared = Compared { collector, known, at };

@@ -9,6 +9,7 @@ mod blobs;
 mod copied;
 mod overlay;
 mod renames;
+mod repair;
 mod summary;
 mod survey;
 mod tree;
@@ -69,6 +70,8 @@ pub struct Collected {
     pub summary: ChangeSummary,
     /// Whether commits or branches were made, which stay in the run's own view.
     pub commits: bool,
+    /// For a person to know.
+    pub remarks: Vec<String>,
 }
 
 /// Tells what is changed in a layer, and keeps the new contents in `blobs`. The container must be
@@ -101,6 +104,7 @@ pub fn collect(
         repositories: BTreeMap::new(),
         complete: true,
         room: LIST,
+        remarks: Vec::new(),
         failed: None,
     };
     // Without a base nothing can be compared, and nothing could be applied.
@@ -123,9 +127,10 @@ pub fn collect(
         return Err(error.into());
     }
     let commits = collector.repositories.values().any(|commits| *commits);
+    let remarks = std::mem::take(&mut collector.remarks);
     let manifest = collector.manifest(&note.workspace);
     let summary = summary::summary(&manifest, &written);
-    Ok(Collected { manifest, summary, commits })
+    Ok(Collected { manifest, summary, commits, remarks })
 }
 
 /// What has been found so far.
@@ -145,6 +150,7 @@ struct Collector {
     complete: bool,
     /// What is left of [`LIST`].
     room: usize,
+    remarks: Vec<String>,
     failed: Option<io::Error>,
 }
 
@@ -240,7 +246,8 @@ impl Collector {
                     self.blobs.keep(&mut file, &stat, base.node.as_ref())
                 });
                 match kept {
-                    Ok(node) => Some(node),
+                    Ok(node) if Some(&node) == base.node.as_ref() => Some(node),
+                    Ok(node) => Some(self.repaired(path, base.node.as_ref(), node)),
                     Err(Not::Kept(why)) => return self.skip(path, why),
                     Err(Not::Failed(error)) => {
                         self.failed = Some(error);
