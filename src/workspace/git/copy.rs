@@ -147,6 +147,8 @@ impl Copier {
         self.write(&to.join("config"), settings::inside(&theirs, worktree).as_bytes())?;
         self.folders(to, Path::new("objects/info"))?;
         self.folders(to, Path::new("objects/pack"))?;
+        // Empty: what the user's hooks run is not there, but tools expect the folder.
+        self.folder(&to.join("hooks"))?;
         Ok(())
     }
 

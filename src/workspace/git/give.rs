@@ -20,7 +20,7 @@ use super::find::{Found, Refused, find, stores};
 use super::inspect::Inside;
 use super::read::{look, open_absolute, resolved};
 use super::settings::{OfTheUser, of_the_user, path_setting};
-use super::start::{Repository, head, index, references};
+use super::start::{Repository, head, index, note, references};
 
 /// How often a repository is copied afresh that changes meanwhile.
 const TRIES: usize = 3;
@@ -49,6 +49,11 @@ pub struct Given {
 }
 
 impl Given {
+    /// No git, and why.
+    pub fn nothing(why: String) -> Self {
+        Self { remarks: vec![why], ..Self::default() }
+    }
+
     /// Whether what is mounted of the user's is still what was found: the engine goes by names, and
     /// follows links. To be asked when everything is mounted, too.
     pub fn is_as_it_was(&self) -> bool {
@@ -80,7 +85,7 @@ pub(super) fn give_for(
     into: &Path,
     ours: &Ours,
 ) -> Result<Given, CopyError> {
-    let refused = |Refused(why)| Given { remarks: vec![why], ..Given::default() };
+    let refused = |Refused(why)| Given::nothing(why);
     let found = match find(top, ours) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Given::default()),
@@ -115,6 +120,7 @@ pub(super) fn give_for(
         }
         // Something of another moment could be in it.
         if left == 0 || state(&found) == before {
+            note(into, &giving.given.repositories)?;
             return Ok(giving.given);
         }
         for entry in fs::read_dir(into).into_iter().flatten().flatten() {

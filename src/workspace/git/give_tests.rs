@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::super::refuse::Ours;
 use super::give::{Given, give_for};
 use super::inspect::Inside;
+use super::start::noted;
 
 /// A folder with repositories, and what was given of one of them.
 pub(super) struct Ground {
@@ -142,10 +143,19 @@ fn state(folder: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
     found
 }
 
+/// Has a look at a copy from where the host sees it: in its own folder.
+fn symlink_free_copy(ground: &Ground, given: &Given, look: impl FnOnce(&Path)) {
+    let mount = given.mounts.iter().find(|mount| !mount.read_only).expect("a copy");
+    fs::rename(&mount.target, &mount.source).expect("back");
+    look(&ground.at("layer"));
+    fs::rename(&mount.source, &mount.target).expect("in place");
+}
+
 /// Works in the repository of a workspace as an agent does, and looks that nothing of it reaches
 /// the user's.
 #[track_caller]
 fn works(ground: &Ground, workspace: &str, given: &Given) {
+    assert!(!given.repositories[0].has_news(&ground.at("layer")));
     let users = ground.mount(given);
     assert!(!users.is_empty(), "{:?}", given.mounts);
     let before: Vec<_> = users.iter().map(|(_, aside)| state(aside)).collect();
@@ -155,6 +165,11 @@ fn works(ground: &Ground, workspace: &str, given: &Given) {
     ground.write(&format!("{workspace}/new"), "new\n");
     git(&["add", "-A"]);
     git(&["commit", "-qm", "inside"]);
+    // As the host is going to see it, where the copy lay.
+    let layer = ground.at("layer");
+    let kept = &given.repositories[0];
+    assert_eq!(noted(&layer), given.repositories);
+    symlink_free_copy(ground, given, |folder| assert!(kept.has_news(folder)));
     ground.write(&format!("{workspace}/a"), "stashed\n");
     git(&["stash"]);
     git(&["switch", "-qc", "topic"]);
@@ -193,7 +208,7 @@ fn a_plain_repository_works_and_stays_the_users() {
     assert_eq!(start.format, "sha1");
     let config = fs::read_to_string(ground.at("layer/git/config")).expect("config");
     assert!(config.contains("autocrlf") && !config.contains("hookspath"), "{config}");
-    assert!(!ground.at("layer/git/hooks").exists());
+    assert_eq!(fs::read_dir(ground.at("layer/git/hooks")).expect("read").count(), 0);
     works(&ground, "ws", &given);
 }
 

@@ -24,7 +24,7 @@ pub use copy::CopyError;
 pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};
-pub use start::Repository;
+pub use start::{Repository, noted};
 
 /// Settings that git gets in a sandbox over those of any repository. What they turn off is a
 /// program of the user's that the sandbox has not, or a key that it must not have.
