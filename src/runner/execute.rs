@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::follow::End;
+use super::git;
 use super::host;
 use super::isolated;
 use super::job::Job;
@@ -239,6 +240,10 @@ async fn live(
         Ok(overseer) => session::oversee(overseer, room.session.as_ref()).await,
         Err(error) => Err(error),
     };
+    let started = match started {
+        Ok(overseers) => git::oversee(overseers, &job.task, room.layer.as_ref()).await,
+        Err(error) => Err(error),
+    };
     found.timing.boot_ms = found.lap.next();
     let end = match started {
         Ok(overseers) => work(job, &prepared, room, story, overseers, &mut found.done).await,
@@ -305,6 +310,7 @@ async fn start(
         found.receipt = Some(started.receipt);
         // What is mounted is what has the name; this must still be what was checked.
         task.workspace.recheck()?;
+        git::recheck(&prepared.repository)?;
         let Some(layer) = &room.layer else { unreachable!("it was started with one") };
         return isolated::watch(task, layer).await.map(Some);
     }

@@ -97,12 +97,18 @@ pub async fn start(
         ));
     }
     // A mount makes its place where there is none, and sockets were not copied.
-    let is_there = |mount: &Mount| match mount.target.strip_prefix(WORKSPACE) {
-        Ok(place) => copied.path.join(place).symlink_metadata().is_ok(),
+    let lies_in = |mount: &Mount, other: &Mount| {
+        mount.target != other.target && mount.target.starts_with(&other.target)
+    };
+    let is_there = |mount: &&Mount| match mount.target.strip_prefix(WORKSPACE) {
+        Ok(place) => {
+            copied.path.join(place).symlink_metadata().is_ok()
+                || mounts.iter().any(|other| lies_in(mount, other))
+        }
         Err(_) => true,
     };
     let mut all = vec![Policy::workspace_mount(copied.path.clone(), false)];
-    all.extend(mounts.into_iter().filter(is_there));
+    all.extend(mounts.iter().filter(is_there).cloned());
     let policy = Policy::new(&task.config, site.user, all);
     begin(site.engine, &policy, spec).await.map_err(Error::from)
 }

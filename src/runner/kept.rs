@@ -16,6 +16,7 @@ use crate::workspace::changeset::{
     Blobs, CollectError, Collected, Manifest, Merged, StoreError, collect, write_manifest,
     write_patch,
 };
+use crate::workspace::git::noted;
 use crate::workspace::layer::{Layer, abandoned};
 
 /// What is told of a run's layer in its report.
@@ -96,7 +97,7 @@ fn settle(
         closed.remarks.extend(remarks);
         closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
-        if commits {
+        if commits || made_commits(&layer) {
             closed.remarks.push(
                 "commits and branches that the run made stay in its own view; its files are kept"
                     .to_owned(),
@@ -113,6 +114,13 @@ fn settle(
     }
     remove(layer);
     Ok(closed)
+}
+
+/// Whether git says something else in the copies that the run had than at its start.
+fn made_commits(layer: &Layer) -> bool {
+    layer
+        .git()
+        .is_ok_and(|folder| noted(&folder).iter().any(|repository| repository.has_news(&folder)))
 }
 
 fn remove(layer: Layer) {

@@ -11,6 +11,7 @@ mod error;
 mod event;
 mod execute;
 mod follow;
+mod git;
 mod hook;
 mod host;
 mod isolated;

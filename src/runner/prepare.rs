@@ -4,7 +4,7 @@ use super::openings::Openings;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
-use super::{Error, deadlines, isolated, probe, session};
+use super::{Error, deadlines, git, isolated, probe, session};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,9 +16,10 @@ use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
 use crate::workspace::changeset::RelPath;
+use crate::workspace::git::Given;
 use crate::workspace::layer::mounts_below;
 use crate::workspace::{
-    Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, git, protected, sockets,
+    Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, protected, sockets,
 };
 
 /// All that a run starts from.
@@ -36,6 +37,8 @@ pub struct Prepared {
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,
     pub openings: Openings,
+    /// What the sandbox gets of the workspace's repository.
+    pub repository: Given,
     /// Whether the conversation is to outlive the sandbox.
     pub remembers: bool,
     /// The agent's own name for the conversation to go on with.
@@ -91,7 +94,7 @@ pub async fn prepare(
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
-    tell_of_git(task, user, story).await?;
+    git::tell(task, user, story).await?;
     // Before the placeholders, which are nothing of the agent's.
     let (masks, hidden) = masks(task, story).await?;
     let owner =
@@ -104,9 +107,12 @@ pub async fn prepare(
         let extra = &config.workspace.protected;
         room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
     }
+    let mut repository = Given::default();
     if task.has_view() {
         let layer = isolated::make(&shared.state, id, &owner, task, &masks)?;
-        room.layer.insert(layer).hide(hidden)?;
+        let layer = room.layer.insert(layer);
+        layer.hide(hidden)?;
+        repository = git::give(task, user, layer, story).await?;
     }
     if task.has_view() || task.mode == Mode::ReadOnly {
         for mount in mounts_below(task.workspace.path()) {
@@ -123,6 +129,7 @@ pub async fn prepare(
         if task.has_view() { Vec::new() } else { workspace_mounts(task, story).await? };
     // The engine takes one mount a place, and a mask is the stronger one.
     mounts.retain(|mount| !masks.iter().any(|(mask, _)| mount.target.starts_with(inside(mask))));
+    mounts.extend(git::mounts(&repository));
     mounts.extend(openings.mounts.iter().cloned());
     mounts.extend(room.session.iter().map(|held| Policy::session_mount(held.agent_folder())));
     let labels = deadlines::labels(id, owner.clone(), Duration::from_secs(60));
@@ -147,6 +154,7 @@ pub async fn prepare(
         masks,
         instructions,
         openings,
+        repository,
         remembers: room.session.is_some(),
         conversation,
         owner,
@@ -289,22 +297,6 @@ async fn masks(
         masks.push((socket, false));
     }
     Ok((masks, hidden))
-}
-
-/// Says what of the repository is off inside, and what will not work there.
-async fn tell_of_git(task: &Checked, user: User, story: &mut Story) -> Result<(), Error> {
-    if task.mode == Mode::ReadOnly {
-        return Ok(());
-    }
-    // Root of a rootless engine is its user outside, whose files the workspace's are.
-    let (uid, gid) = (user.uid(), user.gid());
-    let owner = task.workspace.owner();
-    let (uid, gid) = if uid == 0 { (owner.uid, owner.gid) } else { (uid, gid) };
-    let who = git::Inside { uid, gid };
-    for remark in look(&task.workspace, move |at| git::remarks(at.path(), who)).await? {
-        story.remark(&remark);
-    }
-    Ok(())
 }
 
 /// Looks at a workspace, which can be large, without holding up anything else.

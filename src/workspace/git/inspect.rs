@@ -62,8 +62,9 @@ pub struct Inside {
     pub gid: u32,
 }
 
-/// What is to be said of the repository at the top of a workspace; nothing where there is none.
-pub fn remarks(workspace: &Path, who: Inside) -> Vec<String> {
+/// What is to be said of the repository at the top of a workspace; nothing where there is none. In a
+/// view it is only read, and `in_place` written to.
+pub fn remarks(workspace: &Path, who: Inside, in_place: bool) -> Vec<String> {
     let Ok(root) = open_root(workspace) else { return Vec::new() };
     let found = rustix::fs::statat(root.as_fd(), ".git", AtFlags::SYMLINK_NOFOLLOW);
     let Ok(found) = found else { return Vec::new() };
@@ -75,7 +76,7 @@ pub fn remarks(workspace: &Path, who: Inside) -> Vec<String> {
         signing(&settings),
         programs(&settings),
         format(&settings),
-        owner(&workspace.join(".git"), git.as_fd(), &found, who),
+        owner(&workspace.join(".git"), git.as_fd(), &found, (who, in_place)),
     ];
     looked.into_iter().flatten().collect()
 }
@@ -190,9 +191,15 @@ fn format(settings: &[Setting]) -> Option<String> {
 }
 
 /// The first thing in a git directory that the sandbox's user cannot work with.
-fn owner(path: &Path, git: BorrowedFd<'_>, found: &Stat, who: Inside) -> Option<String> {
-    let mut look = Look { who, odd: None };
-    if !who.may(found, READ | WRITE | SEARCH) {
+fn owner(
+    path: &Path,
+    git: BorrowedFd<'_>,
+    found: &Stat,
+    (who, in_place): (Inside, bool),
+) -> Option<String> {
+    let write = if in_place { WRITE } else { 0 };
+    let mut look = Look { who, write, odd: None };
+    if !who.may(found, READ | write | SEARCH) {
         look.odd = Some((String::new(), found.st_uid));
     }
     walk(git, LOOK, &mut look);
@@ -200,10 +207,11 @@ fn owner(path: &Path, git: BorrowedFd<'_>, found: &Stat, who: Inside) -> Option<
     let place = one_line(&path.join(&name).display().to_string(), 200);
     let of = if of == 0 { "root".to_owned() } else { format!("the user {of}") };
     Some(format!(
-        "{place} belongs to {of}, and the sandbox works as {}:{}, so git cannot write there; `sudo \
+        "{place} belongs to {of}, and the sandbox works as {}:{}, so git cannot {} there; `sudo \
          chown -R {}:{} {}` gives it back",
         who.uid,
         who.gid,
+        if in_place { "write" } else { "read" },
         who.uid,
         who.gid,
         one_line(&path.display().to_string(), 200)
@@ -231,6 +239,7 @@ impl Inside {
 
 struct Look {
     who: Inside,
+    write: u32,
     odd: Option<(String, u32)>,
 }
 
@@ -239,9 +248,9 @@ impl Visitor for Look {
         let Some(found) = entry.stat() else { return false };
         let logs = folder.starts_with("logs");
         let rights = match entry.is_dir() {
-            true => READ | WRITE | SEARCH,
+            true => READ | self.write | SEARCH,
             // What is written anew needs the folder alone; these are added to.
-            false if logs => READ | WRITE,
+            false if logs => READ | self.write,
             false => READ,
         };
         if self.odd.is_none() && !self.who.may(&found, rights) {

@@ -4,12 +4,27 @@
 //! files are read without following a link, small and regular ones alone, and git itself is run
 //! only for what it may be trusted with, by [`host::Ask`].
 
+mod copy;
+mod find;
+mod give;
 mod host;
 mod identity;
 mod inspect;
+mod modules;
+mod read;
+mod settings;
+mod start;
 
+#[cfg(test)]
+mod give_hostile_tests;
+#[cfg(test)]
+mod give_tests;
+
+pub use copy::CopyError;
+pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};
+pub use start::{Repository, noted};
 
 /// Settings that git gets in a sandbox over those of any repository. What they turn off is a
 /// program of the user's that the sandbox has not, or a key that it must not have.

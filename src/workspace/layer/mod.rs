@@ -6,6 +6,7 @@
 //! | `upper/`, `work/` | the two halves of an overlay that are not the workspace |
 //! | `copy/` | the copy, where there is no overlay |
 //! | `copied` | the names and inodes of what was copied |
+//! | `git/` | copies of git directories ([`git`](super::git)) |
 //!
 //! Nothing in here is ever executed on the host, so nothing in it needs protection from the agent.
 //! A layer outlives a process that is killed: whoever comes next finds it by [`abandoned`], keeps
@@ -43,6 +44,7 @@ const LAYERS: &str = "layers";
 const UPPER: &str = "upper";
 const WORK: &str = "work";
 const COPY: &str = "copy";
+const GIT: &str = "git";
 /// Where work folders wait that only root could remove; see [`remove`].
 const SPARE: &str = "spare";
 
@@ -186,6 +188,20 @@ impl Layer {
         self.note.view = Some(view);
         self.note.write(&self.folder)?;
         Ok((copy, left_out))
+    }
+
+    /// The folder for copies of git directories, which is made where it is not there.
+    pub fn git(&self) -> Result<PathBuf, LayerError> {
+        let folder = self.folder.join(GIT);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(LayerError::io("make the folder", &folder))?;
+        Ok(folder)
+    }
+
+    /// Adds places that mounts of ours hide.
+    pub fn cover(&mut self, places: impl Iterator<Item = RelPath>) -> Result<(), LayerError> {
+        self.note.covered.extend(places);
+        self.note.write(&self.folder)
     }
 
     /// Makes a folder as the workspace's root is, for whom it belongs to.

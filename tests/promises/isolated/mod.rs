@@ -3,6 +3,7 @@
 mod beside_others;
 mod both_views;
 mod ends;
+mod git;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -139,8 +139,13 @@ impl Base {
         // Once more: it may have changed while it was read.
         let after = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
         let twin = self.twins.get(path).filter(|_| !matches!(node, Some(Node::Folder { .. })));
-        let changed =
-            |stat: &Stat| changed_since(stat, began) && !twin.is_some_and(|twin| twin.is(stat));
+        let same = twin.is_some_and(|twin| match (&node, &twin.sha256) {
+            (Some(Node::File { sha256, .. }), Some(was)) => sha256 == was,
+            _ => false,
+        });
+        let changed = |stat: &Stat| {
+            changed_since(stat, began) && !same && !twin.is_some_and(|twin| twin.is(stat))
+        };
         let moved = changed(&stat) || after.map_or(true, |after| changed(&after));
         self.bytes = self.bytes.saturating_sub(read);
         Ok(Seen { node, moved, inode: Some(stat.st_ino) })

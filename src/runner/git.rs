@@ -1,0 +1,98 @@
+//! What git says and has in a run: remarks on the repository, and in a view of the workspace a copy
+//! of its git directory.
+
+use tokio::task::spawn_blocking;
+
+use super::Error;
+use super::overseer::{Overseen, Overseer};
+use super::story::Story;
+use super::task::Checked;
+use crate::sandbox::{Mount, User, WORKSPACE};
+use crate::workspace::changeset::RelPath;
+use crate::workspace::git::{self, Given, Inside};
+use crate::workspace::layer::Layer;
+use crate::workspace::{Bounds, Mode, Watch};
+
+/// Says what of the repository is off inside, and what will not work there.
+pub async fn tell(task: &Checked, user: User, story: &mut Story) -> Result<(), Error> {
+    if task.mode == Mode::ReadOnly {
+        return Ok(());
+    }
+    let (workspace, who) = (task.workspace.path().to_owned(), who(task, user));
+    let in_place = !task.has_view();
+    let told = spawn_blocking(move || git::remarks(&workspace, who, in_place));
+    for remark in told.await.map_err(|_| Error::Looking)? {
+        story.remark(&remark);
+    }
+    Ok(())
+}
+
+/// Root of a rootless engine is its user outside, whose files the workspace's are.
+fn who(task: &Checked, user: User) -> Inside {
+    let owner = task.workspace.owner();
+    match (user.uid(), user.gid()) {
+        (0, _) => Inside { uid: owner.uid, gid: owner.gid },
+        (uid, gid) => Inside { uid, gid },
+    }
+}
+
+/// Copies the git directory of a workspace into a run's layer. Where that fails there is no git
+/// inside, which is said; the run goes on.
+pub async fn give(
+    task: &Checked,
+    user: User,
+    layer: &mut Layer,
+    story: &mut Story,
+) -> Result<Given, Error> {
+    let folder = layer.git()?;
+    let (workspace, who) = (task.workspace.clone(), who(task, user));
+    let giving = spawn_blocking(move || git::give(&workspace, WORKSPACE.as_ref(), who, &folder));
+    let given = match giving.await.map_err(|_| Error::Looking)? {
+        Ok(given) => given,
+        Err(error) => Given::nothing(format!("git does not work in this run: failed to {error}")),
+    };
+    for remark in &given.remarks {
+        story.remark(remark);
+    }
+    let covered = given.covered.iter().filter_map(|place| RelPath::new(place.clone()).ok());
+    layer.cover(covered)?;
+    Ok(given)
+}
+
+/// Refuses a sandbox that may have been given something else than was found.
+pub fn recheck(given: &Given) -> Result<(), Error> {
+    if given.is_as_it_was() {
+        return Ok(());
+    }
+    let stores = given.repositories.iter().flat_map(|repository| &repository.stores);
+    let given = stores.map(|store| store.display().to_string()).next().unwrap_or_default();
+    Err(crate::workspace::Error::Replaced { given }.into())
+}
+
+/// The mounts of a copy, as the policy has them.
+pub fn mounts(given: &Given) -> impl Iterator<Item = Mount> + '_ {
+    given.mounts.iter().map(|mount| Mount {
+        what: mount.what.to_owned(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        overlay: None,
+    })
+}
+
+/// Watches the growth of what git keeps of a run, in the same bounds as its files.
+pub async fn oversee(
+    mut overseers: Vec<Overseer>,
+    task: &Checked,
+    layer: Option<&Layer>,
+) -> Result<Vec<Overseer>, Error> {
+    if let Some(layer) = layer {
+        let limits = &task.config.limits;
+        let bounds = Bounds { bytes: limits.disk.bytes(), files: limits.files };
+        let folder = layer.git()?;
+        let watch = spawn_blocking(move || Watch::start_at(&folder, bounds));
+        let watch = watch.await.map_err(|_| Error::Looking)??;
+        overseers.push(Overseer::new(watch, Overseen::Overgrown, layer.sign(), || None));
+    }
+    Ok(overseers)
+}

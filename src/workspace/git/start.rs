@@ -1,0 +1,144 @@
+//! How a repository was when its git directory was copied: what commits that come back are held
+//! against.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
+
+use super::super::walk::{open_folder, step};
+use super::copy::{CopyError, names};
+use super::read::{is_id, line, open_absolute, small};
+use crate::files::{Durability, write_json};
+
+/// One repository that a run got: that of the workspace, or a submodule's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repository {
+    /// Its working tree, relative to the workspace.
+    pub place: PathBuf,
+    /// Its git directory on this machine, and what its working trees share.
+    pub git: PathBuf,
+    pub common: PathBuf,
+    /// Its object stores, its own first.
+    pub stores: Vec<PathBuf>,
+    /// The copy of its git directory, relative to where all copies are.
+    pub copy: PathBuf,
+    /// Where the copy is inside, and its working tree.
+    pub inside: PathBuf,
+    pub worktree: PathBuf,
+    /// `sha1` or `sha256`.
+    pub format: String,
+    /// The branch that was checked out, by its full name; none where a commit itself was.
+    pub branch: Option<String>,
+    /// The commit that was checked out; none before the first.
+    pub commit: Option<String>,
+    /// All references by their full names.
+    pub refs: BTreeMap<String, String>,
+    /// The end of the index, which is a sum of all of it.
+    pub index: Option<String>,
+}
+
+/// The file beside the copies that tells of [`Repository`]s.
+const NOTE: &str = "repositories.json";
+
+/// Most references that are read of one repository, and how deep their names go.
+const MOST: usize = 200_000;
+const DEEPEST: usize = 32;
+const PACKED: u64 = 256 << 20;
+
+/// Writes down what was copied, for whoever takes back what becomes of it.
+pub(super) fn note(folder: &Path, repositories: &[Repository]) -> Result<(), CopyError> {
+    let path = folder.join(NOTE);
+    write_json(&path, &repositories, Durability::Lazy)
+        .map_err(|source| CopyError::Io { path, source })
+}
+
+/// What was copied into a folder; nothing where that was not finished.
+pub fn noted(folder: &Path) -> Vec<Repository> {
+    let text = std::fs::read(folder.join(NOTE)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+impl Repository {
+    /// Whether other commits, branches or stashes are in its copy than at the start. What lies in
+    /// the copy is hostile.
+    pub fn has_news(&self, folder: &Path) -> bool {
+        let copy = folder.join(&self.copy);
+        // A linked worktree's is in that of all.
+        let common = match self.git.strip_prefix(&self.common) {
+            Ok(own) => copy.ancestors().nth(own.components().count()).unwrap_or(&copy),
+            Err(_) => &copy,
+        };
+        let refs = references(common);
+        let (branch, commit) = head(&copy, &refs);
+        refs != self.refs || (branch, commit) != (self.branch.clone(), self.commit.clone())
+    }
+}
+
+/// Reads references from a copy of a git directory, in which nothing is followed: loose ones go
+/// first.
+pub(super) fn references(common: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let Ok(common) = open_absolute(common) else { return found };
+    let packed = small(common.as_fd(), "packed-refs", PACKED).unwrap_or_default();
+    for line in packed.split(|byte| *byte == b'\n').take(MOST) {
+        let Some((id, name)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(' '))
+        else {
+            continue;
+        };
+        if is_id(id) && name.starts_with("refs/") {
+            found.insert(name.to_owned(), id.to_owned());
+        }
+    }
+    if let Ok(refs) = open_folder(common.as_fd(), Path::new("refs")) {
+        loose(refs.as_fd(), "refs", &mut found, 0);
+    }
+    found
+}
+
+fn loose(folder: BorrowedFd<'_>, above: &str, found: &mut BTreeMap<String, String>, depth: usize) {
+    for (part, kind) in names(folder) {
+        let Some(part) = part.to_str() else { continue };
+        let name = format!("{above}/{part}");
+        match kind {
+            _ if found.len() >= MOST => return,
+            FileType::Directory if depth < DEEPEST => {
+                if let Ok(folder) = step(folder, part.as_ref()) {
+                    loose(folder.as_fd(), &name, found, depth + 1);
+                }
+            }
+            FileType::RegularFile => {
+                if let Some(id) = line(folder, part).filter(|id| is_id(id)) {
+                    found.insert(name, id);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is checked out: a branch and the commit behind it.
+pub(super) fn head(
+    git: &Path,
+    refs: &BTreeMap<String, String>,
+) -> (Option<String>, Option<String>) {
+    let text = open_absolute(git).ok().and_then(|git| line(git.as_fd(), "HEAD"));
+    let text = text.unwrap_or_default();
+    match text.strip_prefix("ref:").map(str::trim) {
+        Some(branch) => (Some(branch.to_owned()), refs.get(branch).cloned()),
+        None => (None, is_id(&text).then_some(text)),
+    }
+}
+
+/// The sum at the end of an index of ours.
+pub(super) fn index(git: &Path) -> Option<String> {
+    let mut file = File::open(git.join("index")).ok()?;
+    file.seek(SeekFrom::End(-20)).ok()?;
+    let mut sum = [0; 20];
+    file.read_exact(&mut sum).ok()?;
+    Some(crate::text::hex(&sum))
+}
