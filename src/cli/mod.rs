@@ -104,6 +104,9 @@ enum Command {
     /// Carry the changes of a run over into its workspace, all or none
     #[command(after_help = runs::RUN)]
     Apply(runs::ApplyArgs),
+    /// Put back what applying a run's changes has replaced, all or nothing
+    #[command(after_help = runs::RUN)]
+    Undo(runs::One),
     /// Let the changes of a run go
     #[command(after_help = runs::RUN)]
     Discard(runs::One),
@@ -280,6 +283,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         }
         Some(Command::Apply(args)) => {
             runs::outcome(&runs::Outcome::Apply(args), runs_settings, &mut stdout)
+        }
+        Some(Command::Undo(args)) => {
+            runs::outcome(&runs::Outcome::Undo(args), runs_settings, &mut stdout)
         }
         Some(Command::Discard(args)) => {
             runs::outcome(&runs::Outcome::Discard(args), runs_settings, &mut stdout)

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{
-    APPLIED, BLOBS, CHANGES, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT, SWEPT, TASK,
+    APPLIED, BEFORE, BLOBS, CHANGES, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT, SWEPT, TASK,
     folder_of,
 };
 use crate::ids::{Owner, RunId};
@@ -100,6 +100,11 @@ impl Entry {
     /// Where it is written what became of the changes, likewise.
     pub fn applied(&self) -> PathBuf {
         self.folder.join(APPLIED)
+    }
+
+    /// Where what was replaced by applying the changes is, likewise.
+    pub fn before(&self) -> PathBuf {
+        self.folder.join(BEFORE)
     }
 
     /// When it began and when it was last written to, as far as the file system tells.

@@ -13,6 +13,7 @@
 //! | `changes.patch` | the same as a patch for `git apply` |
 //! | `blobs/` | the new contents, each under its SHA-256 |
 //! | `applied.json` | what became of those changes |
+//! | `before/` | what applying them replaced, to be put back |
 //! | `run.json` | the closing report; the run is over when it is there |
 //!
 //! Versions read each other's records: files may be missing, and what is in them is handed on as
@@ -47,6 +48,8 @@ const SWEPT: &str = "swept";
 const CHANGES: &str = "changes.json";
 const PATCH: &str = "changes.patch";
 const BLOBS: &str = "blobs";
+/// What applying the changes replaced.
+const BEFORE: &str = "before";
 const APPLIED: &str = "applied.json";
 const REPORT: &str = "run.json";
 

@@ -20,8 +20,8 @@ use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Manifest, NeedsYes, Obeyed, Request,
-    StoreError, read_manifest, write_patch,
+    self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed,
+    Request, StoreError, read_manifest, write_patch,
 };
 use crate::workspace::{GuardError, Mode, Pending, PendingFile, WorkspacePath, WriterLock};
 
@@ -61,6 +61,8 @@ pub struct Applied {
     pub linked: Vec<String>,
     /// What agents and shells on the host will follow from now on, and why.
     pub obeyed: Vec<Obeyed>,
+    /// Files whose old content is too much to be kept: then this cannot be undone.
+    pub not_undoable: Vec<String>,
     /// Paths that were left out, because of what follows.
     pub pending: Vec<String>,
     /// Those of them that tools on the host trust.
@@ -92,6 +94,10 @@ pub enum OutcomeError {
     Unchanged(RunId),
     #[error("run {0} left no list of changes")]
     NoList(RunId),
+    #[error("nothing of run {0} is applied, or what it replaced was not kept")]
+    NotApplied(RunId),
+    #[error("undo run {run}: what it replaced was too much to be kept, such as `{path}`")]
+    NotKept { run: RunId, path: String },
     #[error("the changes of run {0} were discarded")]
     Discarded(RunId),
     #[error("another run writes to the workspace of run {0}, or its changes are in use")]
@@ -113,7 +119,7 @@ pub enum OutcomeError {
 }
 
 impl OutcomeError {
-    fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.display().to_string();
         move |source| Self::Io { path, source }
     }
@@ -125,6 +131,8 @@ impl OutcomeError {
             Self::Direct(_) | Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => {
                 "no_changes"
             }
+            Self::NotApplied(_) => "not_applied",
+            Self::NotKept { .. } => "not_kept",
             Self::Discarded(_) => "discarded",
             Self::Busy(_) => "busy",
             Self::Apply(ApplyError::Conflicts(_)) => "conflict",
@@ -144,7 +152,10 @@ impl OutcomeError {
         match self {
             Self::Running(_) => "wait for its end, or cancel it",
             Self::Direct(_) => "nothing is to be done; git shows and undoes what it changed",
-            Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => "nothing is to be done",
+            Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) | Self::NotApplied(_) => {
+                "nothing is to be done"
+            }
+            Self::NotKept { .. } => "git may have the old state",
             Self::Discarded(_) => "run the task again",
             Self::Busy(_) => "try again when the other run has ended",
             Self::Moved { .. } => "put the folder back, or take the patch of the run",
@@ -362,6 +373,13 @@ pub(super) async fn close_direct(
             "{linked} had another name (a hard link), which keeps the old content"
         ));
     }
+    if let Some(path) = applied.not_undoable.first() {
+        story.remark(&format!(
+            "this cannot be undone: the old contents of {} files, such as {path}, are too much to \
+             be kept",
+            applied.not_undoable.len()
+        ));
+    }
     if applied.pending.is_empty() {
         changes.applied = Some(true);
         return;
@@ -433,6 +451,7 @@ fn carry_over(
         only: &options.only,
         protected: &config.workspace.protected,
         umask: unset_umask(config),
+        keep: Some(Keep { folder: &entry.before(), bytes: config.history.max_bytes.bytes() / 2 }),
         agreed: &options.agreed,
         partial: options.partial,
         dry_run: options.dry_run,
@@ -442,7 +461,7 @@ fn carry_over(
 }
 
 /// Keeps others from the changes of a run, over all processes.
-fn hold(entry: &Entry, deadline: Option<Instant>) -> Result<File, OutcomeError> {
+pub(super) fn hold(entry: &Entry, deadline: Option<Instant>) -> Result<File, OutcomeError> {
     let folder = File::open(entry.folder()).map_err(OutcomeError::io(entry.folder()))?;
     wait(entry, deadline, || {
         let locked = try_lock(&folder, FlockOperation::NonBlockingLockExclusive);
@@ -451,7 +470,7 @@ fn hold(entry: &Entry, deadline: Option<Instant>) -> Result<File, OutcomeError> 
     Ok(folder)
 }
 
-fn wait<T>(
+pub(super) fn wait<T>(
     entry: &Entry,
     deadline: Option<Instant>,
     mut ask: impl FnMut() -> Result<Option<T>, OutcomeError>,
@@ -495,6 +514,7 @@ fn noted(
         kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
         linked: carried.linked.iter().map(ToString::to_string).collect(),
         obeyed: carried.obeyed,
+        not_undoable: carried.beyond.iter().map(ToString::to_string).collect(),
         pending: carried.pending.iter().map(ToString::to_string).collect(),
         protected: carried.protected,
         conflicts: carried.conflicts,

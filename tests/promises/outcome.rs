@@ -143,6 +143,23 @@ fn small() -> Result {
 }
 
 #[tokio::test]
+async fn what_was_applied_is_put_back_and_waits_again() {
+    let result = small();
+    let early = result.call(&["undo", RUN]).await;
+    assert_eq!(early.code, Some(1), "{early:#?}");
+    assert_eq!(result.json(&["apply", RUN, "--json"]).await["not_undoable"], json!([]));
+    let undone = result.json(&["undo", "last", "--json"]).await;
+    assert_eq!(undone["restored"].as_array().map(Vec::len), Some(4), "{undone}");
+    assert_eq!(std::fs::read(result.workspace.at("gone.txt")).expect("back"), b"bye\n");
+    assert!(!result.workspace.at("new file").exists());
+    assert_eq!(result.standing().await, "undone");
+    result.json(&["apply", RUN, "--json"]).await;
+    assert_eq!(result.standing().await, "applied");
+    assert!(!result.workspace.at("gone.txt").exists());
+    result.product.check_nothing_left().await;
+}
+
+#[tokio::test]
 async fn a_result_is_shown_and_carried_over_once() {
     let result = small();
     assert_eq!(result.standing().await, "pending");

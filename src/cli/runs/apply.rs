@@ -82,6 +82,10 @@ pub fn run(
     for order in &applied.obeyed {
         writeln!(out, "obeyed    {} ({})", one_line(&order.path, WIDTH), order.why)?;
     }
+    for path in &applied.not_undoable {
+        let path = one_line(path, WIDTH);
+        writeln!(out, "no undo   {path} (its old content is too much to be kept)")?;
+    }
     show_conflicts(&applied.conflicts, out)?;
     show_protected(&applied.protected, out)?;
     let would = if args.dry_run { "would be " } else { "" };

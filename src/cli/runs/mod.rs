@@ -11,6 +11,7 @@ mod list;
 mod log;
 mod rm;
 mod show;
+mod undo;
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::path::Path;
@@ -23,6 +24,7 @@ use crate::config::{Config, LoadOptions, state_dir};
 use crate::history::{self, Entry};
 use crate::runner::{Runner, changes_of};
 use crate::text::clean;
+use crate::workspace::changeset::reversed;
 
 pub use apply::ApplyArgs;
 pub use diff::DiffArgs;
@@ -63,6 +65,9 @@ enum RunsCommand {
     /// Carry the changes of a run over into its workspace, all or none
     #[command(after_help = RUN)]
     Apply(ApplyArgs),
+    /// Put back what applying a run's changes has replaced, all or nothing
+    #[command(after_help = RUN)]
+    Undo(One),
     /// Let the changes of a run go
     #[command(after_help = RUN)]
     Discard(One),
@@ -94,7 +99,8 @@ pub struct Settings {
 impl Settings {
     /// A runner that may work in a run's workspace: a person who names a run means its folder.
     fn runner_for(mut self, entry: &Entry) -> anyhow::Result<Runner> {
-        let workspace = changes_of(entry).ok().map(|manifest| manifest.workspace);
+        let applied = || reversed(&entry.before()).ok().flatten().map(|(manifest, _)| manifest);
+        let workspace = changes_of(entry).ok().or_else(applied).map(|manifest| manifest.workspace);
         self.config.workspace.roots.extend(workspace);
         Ok(Runner::new(self.config, self.options)?)
     }
@@ -106,6 +112,7 @@ pub enum Outcome<'a> {
     Diff(&'a DiffArgs),
     Apply(&'a ApplyArgs),
     Discard(&'a One),
+    Undo(&'a One),
 }
 
 pub fn outcome(
@@ -118,6 +125,7 @@ pub fn outcome(
     let done = match command {
         Outcome::Diff(args) => diff::run(&entry(args.word())?, args, out),
         Outcome::Apply(args) => apply::run(&entry(args.word())?, args, settings()?, out),
+        Outcome::Undo(args) => undo::run(&entry(&args.run)?, args, settings()?, out),
         Outcome::Discard(args) => discard::run(&entry(&args.run)?, args, settings()?, out),
     };
     ended(done, out)
@@ -140,6 +148,7 @@ pub fn run(
         Some(RunsCommand::Log(one)) => log::run(&find(&state, &one.run)?, one.json, out),
         Some(RunsCommand::Diff(args)) => return outcome(&Outcome::Diff(args), settings, out),
         Some(RunsCommand::Apply(args)) => return outcome(&Outcome::Apply(args), settings, out),
+        Some(RunsCommand::Undo(args)) => return outcome(&Outcome::Undo(args), settings, out),
         Some(RunsCommand::Discard(args)) => return outcome(&Outcome::Discard(args), settings, out),
         Some(RunsCommand::Rm(args)) => rm::run(&state, args, out),
         Some(RunsCommand::Gc { json }) => gc::run(&state, &settings()?.config.history, *json, out),

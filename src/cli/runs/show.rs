@@ -20,6 +20,7 @@ pub fn run(entry: &Entry, json: bool, out: &mut impl Write) -> anyhow::Result<u8
     field(out, "workspace", &format!("{} ({})", glance.workspace, glance.mode.replace('_', "-")))?;
     let standing = match glance.changes {
         Some("pending") => format!("not applied yet (sandbox-mcp apply {})", glance.run_id),
+        Some("undone") => format!("undone (sandbox-mcp apply {})", glance.run_id),
         _ => glance.changes_label().unwrap_or_default(),
     };
     field(out, "result", &standing)?;

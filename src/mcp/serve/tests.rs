@@ -125,7 +125,7 @@ async fn bad_arguments_are_results_that_a_model_can_read() {
         answer["error"]["message"],
         "there is no tool `other`; there are `run_in_sandbox`, `run_many`, `get_run`, `list_runs`, \
          `cancel_run`, `read_project_file`, `list_project_files`, `search_project`, \
-         `project_status`, `apply_changes`, `discard_changes`"
+         `project_status`, `apply_changes`, `discard_changes`, `undo_changes`"
     );
     assert!(host.leave().await.is_ok());
 }

@@ -137,6 +137,9 @@ pub(super) fn of_applied(applied: &Applied) -> Value {
         1024,
         |order| json!({ "path": one_line(&order.path, PATH), "why": order.why }),
     );
+    if !applied.not_undoable.is_empty() {
+        value["not_undoable"] = applied.not_undoable.len().into();
+    }
     if !obeyed.is_empty() {
         value["obeyed"] = obeyed.into();
     }

@@ -16,6 +16,7 @@ mod run_in_sandbox;
 mod run_many;
 mod runs;
 mod search_project;
+mod undo_changes;
 
 use rmcp::RoleServer;
 use rmcp::model::{CallToolResult, ErrorData, JsonObject, Tool};
@@ -44,6 +45,7 @@ const TABLE: &[Entry] = &[
     project_status::ENTRY,
     apply_changes::ENTRY,
     discard_changes::ENTRY,
+    undo_changes::ENTRY,
 ];
 
 /// All tools; their texts name the limits in force.
@@ -95,7 +97,7 @@ mod tests {
             tool.output_schema = None;
         }
         let shown = bytes(&tools);
-        assert!(shown < 7 * 1024 + 256, "{shown} bytes of all hosts can show");
+        assert!(shown < 7 * 1024 + 640, "{shown} bytes of all hosts can show");
         // Most show their model no more than this.
         for tool in &mut tools {
             tool.annotations = None;
@@ -103,7 +105,7 @@ mod tests {
             tool.title = None;
         }
         let read = bytes(&tools);
-        assert!(read < 6 * 1024, "{read} bytes in the model's context");
+        assert!(read < 6 * 1024 + 256, "{read} bytes in the model's context");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Fate {
     /// Every path of the list was carried over, at once or in parts.
     pub whole: bool,
     pub discarded_at: Option<String>,
+    /// What was applied was put back, and waits again.
+    pub undone_at: Option<String>,
     pub applied: Vec<Application>,
 }
 
@@ -55,18 +57,25 @@ impl Fate {
         self.whole = manifest.changes.iter().all(|change| known.contains(&change.path));
     }
 
+    pub fn undo(&mut self) {
+        self.whole = false;
+        self.applied.clear();
+        self.undone_at = Some(now());
+    }
+
     pub fn discard(&mut self) {
         self.discarded_at.get_or_insert_with(now);
     }
 
-    /// `applied`, `partly_applied` or `discarded`; nothing while nothing has become of it.
+    /// `applied`, `partly_applied`, `discarded` or `undone`; nothing while nothing has become of it.
     pub fn word(&self) -> Option<&'static str> {
         if self.whole {
             Some("applied")
         } else if self.discarded_at.is_some() {
             Some("discarded")
         } else {
-            (!self.applied.is_empty()).then_some("partly_applied")
+            let undone = self.undone_at.as_ref().map(|_| "undone");
+            (!self.applied.is_empty()).then_some("partly_applied").or(undone)
         }
     }
 }

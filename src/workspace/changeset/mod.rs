@@ -17,8 +17,8 @@ mod store;
 pub(super) mod testing;
 
 pub use apply::{
-    Agreed, ApplyError, Carried, Conflict, NeedsYes, Obeyed, Recovered, Request, STAGING, apply,
-    is_unsettled, recover,
+    Agreed, ApplyError, Carried, Conflict, Keep, NeedsYes, Obeyed, Recovered, Request, STAGING,
+    apply, forget_all, is_unsettled, recover, reversed,
 };
 pub use collect::{CollectError, Collected, Merged, Survey, collect};
 pub use fate::{Application, Fate};

@@ -13,7 +13,7 @@ use super::journal::{Journal, Place};
 use super::plan::Plan;
 use super::stage::Stage;
 use super::swap::{Swap, Undone, busy, mark};
-use super::{ApplyError, KEPT, Request, fault, staging};
+use super::{ApplyError, KEPT, Request, fault, staging, undo};
 use crate::workspace::WorkspacePath;
 use crate::workspace::walk::step;
 
@@ -40,11 +40,20 @@ pub(super) fn carry(
     let mut journal = Journal::new(workspace.path().to_owned(), workspace.identity().1);
     let opened = begin(&place, &journal, root)?;
     let opened = opened.as_fd();
+    let beyond = request.keep.map(|keep| undo::beyond(plan, keep)).unwrap_or_default();
     let done = prepare(workspace, request, plan, folders, opened)
         .and_then(|prepared| {
             journal = prepared;
+            if let Some(keep) = request.keep {
+                undo::copy_across(plan, keep, &beyond, folders)?;
+                journal.undo = Some(undo::next(keep.folder));
+            }
             place.write(&journal)?;
-            change(&journal, folders, opened)
+            change(&journal, folders, opened)?;
+            match &journal.undo {
+                Some(list) => undo::note(workspace.path(), plan, list, beyond, folders),
+                None => Ok(()),
+            }
         })
         .and_then(|()| Ok(place.commit()?));
     if done.is_ok() {
@@ -149,7 +158,16 @@ pub(super) fn settle(
     folders: &mut Folders<'_>,
 ) -> Result<Option<Kept>, ApplyError> {
     let name = staging(place.run());
-    let why = if done { None } else { undo(journal, folders, opened)? };
+    let why = if done {
+        // It is done all the same.
+        if let Err(error) = undo::kept(journal, opened) {
+            tracing::warn!("what was replaced cannot be put back any more: {error}");
+        }
+        None
+    } else {
+        undo::forget(journal);
+        undo(journal, folders, opened)?
+    };
     if let Some(why) = why {
         let left = format!("{KEPT}{}", place.run());
         rustix::fs::renameat_with(root, &name, root, &left, RenameFlags::NOREPLACE)

@@ -84,6 +84,9 @@ pub(super) struct Journal {
     /// All folders that the steps change names in, but for the workspace itself.
     pub folders: Vec<FolderMark>,
     pub steps: Vec<Step>,
+    /// Where the list is of what is kept to be put back one day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<PathBuf>,
 }
 
 /// The place of one application's journal.
@@ -96,7 +99,7 @@ pub(super) struct Place {
 impl Journal {
     pub fn new(workspace: PathBuf, inode: u64) -> Self {
         let (folders, steps) = (Vec::new(), Vec::new());
-        Self { version: VERSION, workspace, inode, staging: None, folders, steps }
+        Self { version: VERSION, workspace, inode, staging: None, folders, steps, undo: None }
     }
 }
 

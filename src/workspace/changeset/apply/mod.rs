@@ -31,6 +31,9 @@ mod tests;
 mod trust;
 #[cfg(test)]
 mod trust_tests;
+mod undo;
+#[cfg(test)]
+mod undo_tests;
 mod writers;
 
 use std::collections::HashSet;
@@ -42,6 +45,7 @@ use rustix::fs::FlockOperation;
 
 pub use error::{Agreed, ApplyError, Conflict, NeedsYes, Obeyed};
 pub use recover::{Recovered, is_unsettled, recover};
+pub use undo::{Keep, forget_all, reversed};
 
 use self::carry::carry;
 use self::folders::Folders;
@@ -79,6 +83,8 @@ pub struct Request<'a> {
     /// The mask of the run, where nobody has set it. What is new and has the mode that it gives has
     /// the mode here that our own mask gives.
     pub umask: Option<u32>,
+    /// Where what is replaced is kept, to be put back one day.
+    pub keep: Option<Keep<'a>>,
     /// Which of the changes that need a yes have one.
     pub agreed: &'a Agreed,
     /// What needs a yes and has none, what conflicts and what fails is left out, with what belongs to
@@ -101,6 +107,8 @@ pub struct Carried {
     pub linked: Vec<RelPath>,
     /// What agents and shells on the host will follow from now on.
     pub obeyed: Vec<Obeyed>,
+    /// Files whose old content is too much to be kept, so that this cannot be undone.
+    pub beyond: Vec<RelPath>,
     /// What was asked for and is left out, because of what follows.
     pub pending: Vec<RelPath>,
     pub protected: Vec<NeedsYes>,
@@ -198,6 +206,7 @@ fn attempt(
         kept_folders: plan.kept.iter().map(|path| (*path).clone()).collect(),
         linked: plan.todo.iter().filter(|todo| todo.is_linked()).map(Todo::path).collect(),
         obeyed: obeyed(&todo),
+        beyond: request.keep.map(|keep| undo::beyond(&plan, keep)).unwrap_or_default(),
         ..Carried::default()
     };
     if !request.dry_run && !plan.todo.is_empty() {

@@ -12,16 +12,18 @@ use super::*;
 /// A workspace, a result, and everything around them.
 pub(super) struct Ground {
     keep: tempfile::TempDir,
-    before: Tree,
+    pub before: Tree,
     pub after: Tree,
     manifest: Manifest,
     pub run: RunId,
     pub protected: Vec<String>,
     pub partial: bool,
+    /// How much of what is replaced is kept.
+    pub bytes: u64,
 }
 
 impl Ground {
-    fn of(before: Tree, after: Tree) -> Self {
+    pub fn of(before: Tree, after: Tree) -> Self {
         let keep = tempfile::tempdir().expect("temp");
         let root = keep.path().canonicalize().expect("real").join("w");
         fs::create_dir(&root).expect("made");
@@ -36,6 +38,7 @@ impl Ground {
             run: RunId::new(),
             protected: Vec::new(),
             partial: false,
+            bytes: 1 << 20,
         }
     }
 
@@ -86,6 +89,31 @@ impl Ground {
         self.keep.path().join("applying")
     }
 
+    pub fn kept(&self) -> PathBuf {
+        self.keep.path().join("before")
+    }
+
+    /// Puts back what was applied.
+    pub fn undo(&self) -> Result<Carried, ApplyError> {
+        let (manifest, _) = super::reversed(&self.kept()).expect("read").expect("something");
+        let workspace = WorkspacePath::check(None, self.root(), &[]).expect("checked");
+        let lock = WriterLock::try_lock(&self.locks(), &workspace).expect("ok").expect("free");
+        let request = Request {
+            run: &self.run,
+            manifest: &manifest,
+            blobs: &Blobs::new(self.kept()),
+            journals: &self.journals(),
+            only: &[],
+            protected: &[],
+            umask: None,
+            keep: None,
+            agreed: &Agreed::Everything,
+            partial: false,
+            dry_run: false,
+        };
+        apply(&workspace, &lock, &request)
+    }
+
     fn locks(&self) -> PathBuf {
         self.keep.path().join("locks")
     }
@@ -112,6 +140,7 @@ impl Ground {
             only: &only,
             protected: &self.protected,
             umask: Some(0o027),
+            keep: Some(super::Keep { folder: &self.kept(), bytes: self.bytes }),
             agreed,
             partial: self.partial,
             dry_run,
@@ -186,7 +215,7 @@ fn paths(paths: &[RelPath]) -> Vec<String> {
 }
 
 /// Runs until the fault, which must be reached; false where there is nothing more to reach.
-fn with_fault(at: usize, fault: Fault, work: impl FnOnce()) -> bool {
+pub(super) fn with_fault(at: usize, fault: Fault, work: impl FnOnce()) -> bool {
     AT.set(Some((at, fault)));
     let ended = catch_unwind(AssertUnwindSafe(work));
     let reached = AT.take().is_none();

@@ -1,0 +1,76 @@
+//! Putting back what applying the changes of a run has replaced.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Runner;
+use super::outcome::{OutcomeError, hold, wait};
+use crate::history::{Entry, State};
+use crate::ids::RunId;
+use crate::workspace::WriterLock;
+use crate::workspace::changeset::{self, Agreed, Blobs, Fate, Request, forget_all, reversed};
+
+/// What was put back.
+#[derive(Clone, Debug, Serialize)]
+pub struct Undone {
+    pub run_id: RunId,
+    pub workspace: String,
+    /// What has become of the run's changes: they wait again, unless they were discarded.
+    pub state: Option<&'static str>,
+    /// Paths that are as they were before.
+    pub restored: Vec<String>,
+    /// Folders that the run made, and that stay because something else is in them.
+    pub kept_folders: Vec<String>,
+}
+
+impl Runner {
+    /// Puts back all that applying a run's changes has replaced, added or removed, or nothing.
+    /// Blocking; `patience` bounds how long it waits for others.
+    pub fn undo(&self, entry: &Entry, patience: Option<Duration>) -> Result<Undone, OutcomeError> {
+        if entry.state() == State::Running {
+            return Err(OutcomeError::Running(entry.id().clone()));
+        }
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let _record = hold(entry, deadline)?;
+        // What was applied may be about to be undone by itself.
+        self.recover();
+        let before = entry.before();
+        let none = || OutcomeError::NotApplied(entry.id().clone());
+        let (manifest, lost) = reversed(&before)?.ok_or_else(none)?;
+        if let Some(path) = lost.first() {
+            let (run, path) = (entry.id().clone(), path.to_string());
+            return Err(OutcomeError::NotKept { run, path });
+        }
+        let workspace = self.workspace_of(entry, &manifest)?;
+        workspace.require_writable()?;
+        let locks = self.shared().host.locks();
+        let lock = wait(entry, deadline, || Ok(WriterLock::try_lock(&locks, &workspace)?))?;
+        let request = Request {
+            run: entry.id(),
+            manifest: &manifest,
+            blobs: &Blobs::new(&before),
+            journals: &self.journals(),
+            only: &[],
+            protected: &[],
+            umask: None,
+            keep: None,
+            // It was there before, and who undoes wants it back.
+            agreed: &Agreed::Everything,
+            partial: false,
+            dry_run: false,
+        };
+        let carried = changeset::apply(&workspace, &lock, &request)?;
+        let mut fate = Fate::read(&entry.applied())?;
+        fate.undo();
+        fate.write(&entry.applied())?;
+        forget_all(&before).map_err(OutcomeError::io(&before))?;
+        Ok(Undone {
+            run_id: entry.id().clone(),
+            workspace: workspace.path().display().to_string(),
+            state: fate.word(),
+            restored: carried.changed.iter().map(ToString::to_string).collect(),
+            kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
