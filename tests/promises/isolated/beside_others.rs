@@ -58,7 +58,8 @@ async fn two_isolated_runs_and_a_writer_do_not_wait_for_each_other() {
 /// being marked there, and the folder is theirs alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_that_changes_under_a_run_is_marked_in_the_result() {
-    for config in ["", "[workspace]\nisolation = \"copy\"\n"] {
+    for view in ["overlay", "copy"] {
+        let config = &format!("[workspace]\nisolation = \"{view}\"\n");
         let workspace = Workspace::new();
         for name in
             ["both", "edited", "removed", "gone", "replaced", "theirs", "still/one", "folder/a"]

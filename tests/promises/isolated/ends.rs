@@ -28,12 +28,12 @@ fn assert_kept(product: &Product, report: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_and_one_out_of_time_keep_what_they_did() {
-    for config in ["", "[workspace]\nisolation = \"copy\"\n"] {
+    for config in ["overlay", "copy"].map(|view| format!("[workspace]\nisolation = \"{view}\"\n")) {
         let workspace = furnished();
         let before = picture(workspace.path());
         let gate = Gate::default();
         let model = held(WORK, &gate).await;
-        let product = Product::with_model(&model).await.config(config);
+        let product = Product::with_model(&model).await.config(&config);
         let run = product.start_run(&workspace, ["--json", "--mode", "isolated", "go"]);
         model.step(2).await;
         run.signal(rustix::process::Signal::INT);
@@ -88,12 +88,12 @@ async fn a_run_that_fills_its_view_is_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_run_did_is_kept_by_the_next() {
-    for config in ["", "[workspace]\nisolation = \"copy\"\n"] {
+    for config in ["overlay", "copy"].map(|view| format!("[workspace]\nisolation = \"{view}\"\n")) {
         let workspace = furnished();
         let before = picture(workspace.path());
         let gate = Gate::default();
         let model = held(WORK, &gate).await;
-        let product = Product::with_model(&model).await.config(config);
+        let product = Product::with_model(&model).await.config(&config);
         let run = product.start_run(&workspace, ["--json", "--mode", "isolated", "go"]);
         model.step(2).await;
         run.signal(rustix::process::Signal::KILL);
@@ -119,6 +119,10 @@ async fn what_a_killed_run_did_is_kept_by_the_next() {
 async fn where_no_overlay_can_be_had_the_workspace_is_copied_and_that_is_said() {
     let outer = Workspace::new();
     outer.write("a:b, c/old.txt", "old\n");
+    // A smaller folder is copied anyway.
+    for number in 0..900 {
+        outer.write(&format!("a:b, c/many/{number}"), "");
+    }
     let folder = outer.at("a:b, c").display().to_string();
     let before = picture(outer.path());
     let model = Model::start(Script::bash(WORK).then(Reply::say("Done."))).await;
