@@ -3,8 +3,8 @@
     python3 benches/relay.py --binary target/release/sandbox-mcp [-n CHUNKS]
 
 A scripted server sends one chunk every two milliseconds, with the moment in it. The same client
-reads such answers straight from the server and through the gateway of a running sandbox, in turn.
-Prints the medians and the difference in microseconds. Needs Docker and the right to open the run's
+reads such answers in turn: straight from the server, through a plain pipe that looks at nothing, and
+through the gateway of a running sandbox. Prints the medians in microseconds. Needs Docker and the right to open the run's
 sockets (root, or the user who runs it). Standard library only.
 """
 
@@ -64,6 +64,28 @@ class Connection(http.client.HTTPConnection):
         self.sock.connect(str(self.address) if unix else self.address)
 
 
+def pipe(target):
+    """Starts a forwarder that copies bytes; returns its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def copy(source, sink):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+    def serve():
+        while True:
+            client, _ = listener.accept()
+            server = socket.create_connection(target)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()
+
+
 def latencies(address, chunks):
     connection = Connection(address)
     messages = [{"role": "user", "content": "Count."}]
@@ -119,14 +141,14 @@ def main():
             raise SystemExit("the run did not begin")
         time.sleep(2)
         server.paced = True
-        direct, relayed = [], []
+        plain = pipe(server.server_address)
+        ways = {"straight": server.server_address, "plain pipe": plain, "gateway": found[0]}
+        seen = {name: [] for name in ways}
         for _ in range(ROUNDS):
-            direct += latencies(server.server_address, options.chunks)
-            relayed += latencies(found[0], options.chunks)
-        medians = statistics.median(direct), statistics.median(relayed)
-        print(f"{len(direct)} chunks each, medians of one way in microseconds:")
-        print(f"straight {medians[0]:.0f}, through the gateway {medians[1]:.0f}, "
-              f"added {medians[1] - medians[0]:.0f}")
+            for name, address in ways.items():
+                seen[name] += latencies(address, options.chunks)
+        print(f"{ROUNDS * options.chunks} chunks each, medians of one way in microseconds:")
+        print(", ".join(f"{name} {statistics.median(all):.0f}" for name, all in seen.items()))
     finally:
         run.terminate()
         run.wait(60)
