@@ -91,9 +91,13 @@ impl Receipt {
             let stat = rustix::fs::statat(&below, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
             Some(stat.st_ino & LOW)
         };
+        // What the layer has under a name is the run's own: a sandbox that looks at it after a crash
+        // must not take it for another folder's. Before a run it has nothing.
+        let covered =
+            |name: &str| covered(name) || overlay.upper.join(name).symlink_metadata().is_ok();
         let shown: Vec<_> = seen.entries.iter().filter(|(name, _)| !covered(name)).collect();
         if shown.is_empty() {
-            return is_empty_but_for(&below, covered);
+            return is_empty_but_for(&below, &covered);
         }
         // A name that is gone was removed just now, or was never there.
         let there = shown.iter().filter_map(|(name, inode)| {
@@ -304,6 +308,12 @@ mod tests {
         assert_eq!(misplaced(&below, "overlay", &upper, vec![]), 1, "an image that does not say");
         assert_eq!(misplaced(&below, "overlay", &other, vec![a(&below)]), 1, "another upper");
         assert_eq!(misplaced(&below, "ext4", &upper, vec![a(&below)]), 1, "no overlay at all");
+        std::fs::write(upper.join("a"), "").expect("the run's own");
+        let its_own = || ("a".to_owned(), inode(&upper.join("a")));
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![its_own()]), 0, "after a crash");
+        std::fs::write(below.join("b"), "").expect("a file");
+        let b = |inode| ("b".to_owned(), inode);
+        assert_eq!(misplaced(&below, "overlay", &upper, vec![its_own(), b(1)]), 1);
         let link = root.join("link");
         assert_eq!(misplaced(&link, "overlay", &upper, vec![a(&below)]), 1, "by a link");
     }

@@ -92,7 +92,9 @@ async fn what_a_killed_run_did_is_kept_by_the_next() {
         let workspace = furnished();
         let before = picture(workspace.path());
         let gate = Gate::default();
-        let model = held(WORK, &gate).await;
+        // As editors and `sed -i` write: other files take the names.
+        let replacing = "{ cat old.txt; echo more; } >new && mv new old.txt; echo work >new.txt";
+        let model = held(replacing, &gate).await;
         let product = Product::with_model(&model).await.config(&config);
         let run = product.start_run(&workspace, ["--json", "--mode", "isolated", "go"]);
         model.step(2).await;
