@@ -50,9 +50,13 @@ pub struct Site<'a> {
     pub is_rootless: bool,
 }
 
-async fn is_quick(workspace: &WorkspacePath) -> Result<bool, Error> {
+async fn is_quick(layer: &mut Option<Layer>, workspace: &WorkspacePath) -> Result<bool, Error> {
+    let Some(taken) = layer.take() else { unreachable!("a run in this mode has a layer") };
     let workspace = workspace.clone();
-    spawn_blocking(move || Layer::is_quick(&workspace)).await.map_err(|_| Error::Looking)
+    let looking = spawn_blocking(move || (taken.is_quick(&workspace), taken));
+    let (is_quick, taken) = looking.await.map_err(|_| Error::Looking)?;
+    *layer = Some(taken);
+    Ok(is_quick)
 }
 
 /// A sandbox over a view, which has said what it is.
@@ -76,7 +80,7 @@ pub async fn start(
     // A copy is a true snapshot, so a small folder is copied. A rootless engine mounts overlays in
     // which no folder can be renamed.
     let is_copied = match task.config.workspace.isolation {
-        Isolation::Auto => site.is_rootless || is_quick(&task.workspace).await?,
+        Isolation::Auto => site.is_rootless || is_quick(layer, &task.workspace).await?,
         Isolation::Copy => true,
         Isolation::Overlay => false,
     };

@@ -96,21 +96,22 @@ pub(super) fn copy(
     let list = folder.join(LIST);
     let list = File::options().create_new(true).write(true).mode(0o600).open(&list);
     let list = list.map_err(LayerError::io("make the list", folder))?;
-    let places = Places { mounts: &note.mounts, hidden: &note.hidden };
+    let empty = note.empty();
+    let places = Places { empty: &empty, hidden: &note.hidden };
     fill(from, to, BufWriter::new(list), (note.bounds, places), stop)
 }
 
 /// Copies a folder that an agent has written to into an empty one: no link is followed, and
 /// nothing but files, folders and links is made.
 pub fn copy_folder(from: &Path, to: &Path, bounds: Bounds) -> Result<(), LayerError> {
-    let places = Places { mounts: &[], hidden: &[] };
+    let places = Places { empty: &[], hidden: &[] };
     fill(from, to, io::sink(), (bounds, places), &AtomicBool::new(false)).map(drop)
 }
 
 /// Places that a copy treats in their own way.
 #[derive(Clone, Copy)]
 struct Places<'a> {
-    mounts: &'a [RelPath],
+    empty: &'a [&'a Path],
     hidden: &'a [RelPath],
 }
 
@@ -130,7 +131,7 @@ fn fill(
         here: None,
         list,
         folders: Vec::new(),
-        mounts: places.mounts,
+        empty: places.empty,
         hidden: places.hidden,
         bounds,
         bytes: 0,
@@ -166,27 +167,34 @@ fn fill(
 const FEW: (usize, u64) = (800, 24 << 20);
 
 /// Tells whether a copy takes less than a tenth of a second, by a look that takes less than that.
-pub(super) fn is_quick(workspace: &WorkspacePath) -> bool {
+pub(super) fn is_quick(workspace: &WorkspacePath, note: &Note) -> bool {
     let Ok(root) = open_root(workspace.path()) else { return false };
     let limits = Limits { entries: FEW.0, time: Duration::from_millis(30) };
-    let mut weighed = Weighed(0);
-    walk_to(BOTTOM, root.as_fd(), limits, &mut weighed) && weighed.0 <= FEW.1
+    let empty = note.empty();
+    let mut weighed = Weighed { bytes: 0, empty: &empty };
+    walk_to(BOTTOM, root.as_fd(), limits, &mut weighed) && weighed.bytes <= FEW.1
 }
 
-struct Weighed(u64);
+struct Weighed<'a> {
+    bytes: u64,
+    empty: &'a [&'a Path],
+}
 
-impl Visitor for Weighed {
-    fn entry(&mut self, _folder: &Path, entry: &Entry<'_>) -> bool {
+impl Visitor for Weighed<'_> {
+    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
+        if self.empty.contains(&&*folder.join(entry.name)) {
+            return false;
+        }
         if entry.kind() == FileType::RegularFile
             && let Some(stat) = entry.stat()
         {
-            self.0 = self.0.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+            self.bytes = self.bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
         }
         true
     }
 
     fn enough(&self) -> bool {
-        self.0 > FEW.1
+        self.bytes > FEW.1
     }
 }
 
@@ -197,8 +205,8 @@ struct Copier<'a, L> {
     /// Gets the name and inode of each copy.
     list: L,
     folders: Vec<(PathBuf, Stat)>,
-    /// Where something else is mounted, which stays empty.
-    mounts: &'a [RelPath],
+    /// Places of the copy under which nothing is copied.
+    empty: &'a [&'a Path],
     hidden: &'a [RelPath],
     bounds: Bounds,
     bytes: u64,
@@ -264,7 +272,7 @@ impl<L: Write> Copier<'_, L> {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let mode = Mode::RUSR | Mode::WUSR;
                 let to = rustix::fs::openat(&here, entry.name, flags, mode)?;
-                if !self.is_mount(folder, entry.name) {
+                if !self.is_empty(folder, entry.name) {
                     self.bytes += self.content(from, &to, &stat, room).map_err(Not::Failed)?;
                 }
                 finish(to.as_fd(), &stat)?;
@@ -282,11 +290,8 @@ impl<L: Write> Copier<'_, L> {
         line.map_err(Not::Failed)
     }
 
-    fn is_mount(&self, folder: &Path, name: &OsStr) -> bool {
-        !self.mounts.is_empty() && {
-            let path = folder.join(name);
-            self.mounts.iter().any(|mount| mount.as_path() == path)
-        }
+    fn is_empty(&self, folder: &Path, name: &OsStr) -> bool {
+        !self.empty.is_empty() && self.empty.contains(&&*folder.join(name))
     }
 
     fn content(&mut self, from: OwnedFd, to: &OwnedFd, stat: &Stat, room: u64) -> io::Result<u64> {
@@ -343,7 +348,7 @@ impl<L: Write> Visitor for Copier<'_, L> {
                 return false;
             }
         }
-        if self.is_mount(folder, entry.name) {
+        if self.is_empty(folder, entry.name) {
             return false;
         }
         let Bounds { bytes, files } = self.bounds;

@@ -133,8 +133,8 @@ impl Layer {
     }
 
     /// Returns true where a copy takes less than a tenth of a second.
-    pub fn is_quick(workspace: &WorkspacePath) -> bool {
-        copy::is_quick(workspace)
+    pub fn is_quick(&self, workspace: &WorkspacePath) -> bool {
+        copy::is_quick(workspace, &self.note)
     }
 
     /// Leaves links at the top of the workspace out of the view.

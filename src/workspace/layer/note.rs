@@ -100,6 +100,12 @@ impl Note {
         }
     }
 
+    /// The places of the view that are none of the run's to change: something of ours or of another
+    /// program's is mounted there, so nothing of the workspace is seen.
+    pub fn empty(&self) -> Vec<&Path> {
+        self.covered.iter().chain(&self.mounts).map(RelPath::as_path).collect()
+    }
+
     pub(super) fn write(&self, folder: &Path) -> Result<(), LayerError> {
         let path = folder.join(NOTE);
         let written = write_json(&path, self, Durability::Lazy);

@@ -90,12 +90,7 @@ pub fn collect(
     let mut collector = Collector {
         base: Base::open(&note.workspace, note.identity, note.began, &note.bounds),
         blobs: Blobs::new(blobs, note.bounds.bytes),
-        covered: note
-            .covered
-            .iter()
-            .chain(&note.mounts)
-            .map(|path| path.as_path().into())
-            .collect(),
+        covered: note.empty().into_iter().map(Path::to_owned).collect(),
         limits,
         found: BTreeMap::new(),
         skipped: BTreeMap::new(),

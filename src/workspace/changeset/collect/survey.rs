@@ -52,12 +52,7 @@ impl Survey {
         Ok(Self {
             base,
             upper,
-            covered: note
-                .covered
-                .iter()
-                .chain(&note.mounts)
-                .map(|path| path.as_path().into())
-                .collect(),
+            covered: note.empty().into_iter().map(Path::to_owned).collect(),
             inodes,
             merged: Merged { folders: BTreeMap::new(), whole: true },
             room: LIST,
