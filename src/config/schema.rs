@@ -263,15 +263,15 @@ pub struct Workspace {
     /// More paths, relative to the workspace, that stay read-only in direct mode.
     #[schemars(example = ["deploy", "scripts/release.sh"])]
     pub protected: Vec<String>,
-    /// How a run gets a view of its own: as an overlay, as a copy, or as a copy where that is quick
-    /// and else as an overlay where that can be had.
+    /// The kind of view that a run has: an overlay, a copy, or a copy where that is quick and else an
+    /// overlay where that can be had.
     pub isolation: Isolation,
-    /// Where a run in the mode direct writes: into the workspace itself, or into a view of its own
+    /// The place that a run in the mode direct writes to: the workspace itself, or a view of its own
     /// whose changes are applied when the run is completed.
     pub direct: Direct,
 }
 
-/// Where a run in the mode direct writes.
+/// The place that a run in the mode direct writes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Direct {
@@ -282,7 +282,7 @@ pub enum Direct {
     View,
 }
 
-/// How a run gets a view of its own.
+/// The kind of view that a run has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {

@@ -102,7 +102,7 @@ impl Entry {
         self.folder.join(APPLIED)
     }
 
-    /// Where what was replaced by applying the changes is, likewise.
+    /// The folder of what applying the changes replaced, likewise.
     pub fn before(&self) -> PathBuf {
         self.folder.join(BEFORE)
     }

@@ -48,7 +48,7 @@ const SWEPT: &str = "swept";
 const CHANGES: &str = "changes.json";
 const PATCH: &str = "changes.patch";
 const BLOBS: &str = "blobs";
-/// What applying the changes replaced.
+/// The folder of what applying the changes replaced.
 const BEFORE: &str = "before";
 const APPLIED: &str = "applied.json";
 const REPORT: &str = "run.json";

@@ -1,4 +1,4 @@
-//! What git says and has in a run: remarks on the repository, and in a view of the workspace a copy
+//! Git in a run: remarks on the repository, and in a view of the workspace a copy
 //! of its git directory.
 
 use tokio::task::spawn_blocking;

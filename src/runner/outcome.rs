@@ -320,7 +320,7 @@ const TURN: Duration = Duration::from_secs(30);
 /// Says that changes of a run in the mode direct wait, and how to decide on them.
 fn left_pending(run: &RunId) -> String {
     format!(
-        "the run is not completed, so its changes wait: `sandbox-mcp diff {run}` shows them, \
+        "the run did not end well, so its changes wait: `sandbox-mcp diff {run}` shows them, \
          `sandbox-mcp apply {run}` takes them, `sandbox-mcp discard {run}` lets them go"
     )
 }

@@ -26,7 +26,7 @@ const DESCRIPTION: &str = "Undoes apply_changes.";
 
 /// A host waits for the answer, and so for no other run for long.
 const WAIT: Duration = Duration::from_secs(10);
-/// What is listed of what was put back.
+/// The number of restored paths that are listed.
 const MOST: usize = 30;
 
 async fn call(
