@@ -14,6 +14,7 @@ mod compose_parity;
 mod conducts;
 mod config_command;
 mod conformance;
+mod direct_in_a_view;
 mod doctor;
 mod edits_files;
 mod egress_end_to_end;

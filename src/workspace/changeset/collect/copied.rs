@@ -107,7 +107,8 @@ impl Visitor for Compared<'_> {
             }
             Place::Plain => {}
         }
-        if !same {
+        let is_shared = is_dir && inode.is_none() && self.collector.is_made_meanwhile(&path);
+        if !same && !is_shared {
             let past = Past::Known(inode.is_some());
             self.collector.compare(&path, entry.folder(), entry.name, &stat, past);
         }

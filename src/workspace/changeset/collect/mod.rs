@@ -263,6 +263,13 @@ impl Collector {
         self.changed(path, base, after, written, past);
     }
 
+    /// Returns true for a folder that the workspace has got since the run began. One that the run
+    /// made in the same place is the same, and its mode is the user's.
+    fn is_made_meanwhile(&mut self, folder: &Path) -> bool {
+        let base = self.base.node(folder);
+        base.is_ok_and(|base| base.moved && matches!(base.node, Some(Node::Folder { .. })))
+    }
+
     /// Enters a change, if it is one.
     fn changed(&mut self, path: &Path, base: Seen, after: Node, written: Option<i64>, past: Past) {
         let after = Some(after);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::blobs::Not;
-use super::survey::Merged;
+use super::survey::{Merged, shows_through};
 use super::{Collector, Past, Place, is_of_a_branch, tree, walk_all, written};
 use crate::sandbox::{EntrySeen, KindSeen};
 use crate::workspace::changeset::Node;
@@ -73,7 +73,7 @@ impl View<'_> {
         };
         // Where the workspace's own folder shows through, all that the run changed is in the layer.
         // What else differs was changed below, where a view may show it or not.
-        let shows_through = merged_same(&self.same, folder);
+        let shows_through = shows_through(&self.same, folder);
         for (name, inode) in &before {
             let path = folder.join(name);
             let entry = now.get(name);
@@ -110,6 +110,10 @@ impl View<'_> {
                     return;
                 };
                 self.left = left;
+                let is_new = entry.kind == KindSeen::Folder && !self.same.contains(&path);
+                if is_new && self.collector.is_made_meanwhile(&path) {
+                    continue;
+                }
                 // The survey may have opened a folder that the run had shut.
                 stat.st_mode = (stat.st_mode & !0o7777) | entry.mode;
                 self.collector.compare(&path, here, name, &stat, Past::Unknown);
@@ -120,11 +124,6 @@ impl View<'_> {
             }
         }
     }
-}
-
-/// Whether a folder of the view is the workspace's own, with a layer over it: it and all above.
-fn merged_same(same: &HashSet<PathBuf>, folder: &Path) -> bool {
-    folder.ancestors().all(|above| above.as_os_str().is_empty() || same.contains(above))
 }
 
 /// Whether something in the layer is the kernel's mark of a deletion, device 0/0. No agent can make

@@ -114,16 +114,18 @@ impl Survey {
             }
         }
         // Another folder shows here, with everything that is in it.
-        !self.shows_through(folder)
-    }
-
-    fn shows_through(&self, folder: &Path) -> bool {
-        folder.ancestors().all(|above| above.as_os_str().is_empty() || self.same.contains(above))
+        !shows_through(&self.same, folder)
     }
 
     pub fn done(self) -> Merged {
         self.merged
     }
+}
+
+/// Returns true for a folder of the view that is the workspace's own with a layer over it: it and all
+/// above are the `same`.
+pub(super) fn shows_through(same: &HashSet<PathBuf>, folder: &Path) -> bool {
+    folder.ancestors().all(|above| above.as_os_str().is_empty() || same.contains(above))
 }
 
 fn is_empty(folder: &OwnedFd) -> io::Result<bool> {

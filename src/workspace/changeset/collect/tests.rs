@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -206,7 +206,8 @@ fn what_the_host_changed_meanwhile_is_marked() {
     let mut ground = Ground::new(&[("a", "1"), ("b", "1"), ("c", "1"), ("d/e", "1")]);
     let upper = ground.overlay();
     fs::create_dir(upper.join("d")).expect("made");
-    for name in ["a", "c", "d/e", "d/new", "new"] {
+    fs::DirBuilder::new().mode(0o700).create(upper.join("both")).expect("made");
+    for name in ["a", "both/file", "c", "d/e", "d/new", "new"] {
         fs::write(upper.join(name), "2").expect("written");
     }
     whiteout(&upper.join("b"));
@@ -215,6 +216,7 @@ fn what_the_host_changed_meanwhile_is_marked() {
     let merged = ground.merged();
     fs::remove_file(root.join("removed-meanwhile")).expect("removed");
     fs::write(root.join("made-meanwhile"), "3").expect("written");
+    fs::create_dir(root.join("both")).expect("made");
     fs::write(root.join("a"), "3").expect("written");
     fs::write(root.join("b"), "3").expect("written");
     fs::remove_file(root.join("c")).expect("removed");
@@ -222,6 +224,8 @@ fn what_the_host_changed_meanwhile_is_marked() {
     let expected = [
         "a file file moved",
         "b file - moved",
+        // The folder is there, whoever made it; the file in it may have been.
+        "both/file - file moved",
         "c - file moved",
         "d/e file file",
         "d/new - file",
