@@ -77,7 +77,7 @@ pub async fn start(
     story: &mut Story,
 ) -> Result<Started, Error> {
     let task = &job.task;
-    // A copy is a true snapshot, so a small folder is copied. A rootless engine mounts overlays in
+    // A copy is a snapshot, so a small folder is copied. A rootless engine mounts overlays in
     // which no folder can be renamed.
     let is_copied = match task.config.workspace.isolation {
         Isolation::Auto => site.is_rootless || is_quick(layer, &task.workspace).await?,

@@ -391,3 +391,14 @@ fn strings(paths: &[&str]) -> Vec<String> {
 fn nano(cpus: f64) -> i64 {
     (cpus * 1e9) as i64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_mounted_below_comes_with_a_read_only_mount() {
+        let mount = engine_mount(&Policy::workspace_mount("/w".into(), true));
+        assert_eq!(mount.bind_options.and_then(|options| options.non_recursive), Some(true));
+    }
+}

@@ -149,3 +149,27 @@ fn a_path_that_an_overlays_options_cannot_hold_is_known() {
         assert_eq!(make(keep.path(), &workspace, &me()).can_be_overlay(), can, "{name}");
     }
 }
+
+#[test]
+fn what_a_mount_will_cover_is_an_empty_place_of_a_copy() {
+    let (keep, workspace) = ground();
+    for name in ["inner/deep/file", "plain"] {
+        let path = workspace.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, "text").expect("written");
+    }
+    for number in 0..900 {
+        fs::write(workspace.path().join(format!("inner/{number}")), "").expect("written");
+    }
+    let owner = me().parse::<Owner>().expect("an owner");
+    let bounds = Bounds { bytes: 1 << 20, files: 10 };
+    let made = Layer::make(keep.path(), &RunId::new(), &owner, &workspace, bounds, Vec::new());
+    let mut layer = made.expect("made");
+    assert!(!layer.is_quick(&workspace));
+    let places = ["inner", "plain"].map(|place| RelPath::new(place).expect("a path"));
+    layer.cover(places.into_iter()).expect("noted");
+    assert!(layer.is_quick(&workspace), "what is not copied takes no time");
+    let (copy, left_out) = layer.copy(&workspace, &AtomicBool::new(false)).expect("copied");
+    assert_eq!(fs::read_dir(copy.join("inner")).expect("a folder").count(), 0);
+    assert_eq!((fs::read(copy.join("plain")).expect("a file").len(), left_out), (0, 0));
+}

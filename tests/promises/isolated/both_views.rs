@@ -214,3 +214,70 @@ async fn what_git_keeps_is_no_part_of_the_result() {
         assert!(remarks.contains("stay in its own view"), "{remarks}");
     }
 }
+
+/// Swapped, in a chain, into each other, removed and made anew: the layer of an overlay alone does
+/// not tell these apart.
+const RENAMES: &str = r#"
+    python3 - <<'E'
+import os
+for old, new in [("a", "t"), ("b", "a"), ("t", "b"), ("c", "c2"), ("d", "c"), ("c/in", "moved")]:
+    os.rename(old, new)
+open("b/new.txt", "w").write("new\n")
+os.remove("e/f"); os.rmdir("e"); os.mkdir("e")
+E
+    cat a/f b/f c/f moved/deep
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_can_be_renamed_and_are_told_by_their_contents() {
+    let expected = [
+        "a/f: file 1 644 -> file 3 644",
+        "b/f: file 3 644 -> file 1 644",
+        "b/new.txt: nothing -> file 4 640",
+        "c/f: file 2 644 -> file 4 644",
+        "c2: nothing -> folder 755",
+        "c2/f: nothing -> file 2 644",
+        "d: folder 755 -> nothing",
+        "d/f: file 4 644 -> nothing",
+        "d/in: folder 755 -> nothing",
+        "d/in/deep: file 5 644 -> nothing",
+        "e: folder 755 -> folder 750",
+        "e/f: file 6 644 -> nothing",
+        "moved: nothing -> folder 755",
+        "moved/deep: nothing -> file 5 644 from d/in/deep",
+    ];
+    for view in [OVERLAY, COPY] {
+        let workspace = Workspace::new();
+        for (name, text) in [
+            ("a/f", "a"),
+            ("b/f", "bbb"),
+            ("c/f", "cc"),
+            ("d/f", "dddd"),
+            ("d/in/deep", "ddddd"),
+            ("e/f", "eeeeee"),
+        ] {
+            workspace.write(name, text);
+        }
+        let (product, report, said) = run(&workspace, view, RENAMES).await;
+        assert!(said.contains("bbbaddddddddd"), "{said}");
+        let manifest = manifest(&product, &report);
+        assert_eq!(told(&manifest), expected, "{view}");
+        assert_eq!(content(&product, &report, "c2/f"), b"cc");
+        assert_eq!(manifest["skipped"], json!([]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_settings_of_the_agent_is_in_no_view_and_stays() {
+    for view in [OVERLAY, COPY] {
+        let workspace = Workspace::new();
+        workspace.write("elsewhere/plugin.js", "");
+        std::os::unix::fs::symlink("elsewhere", workspace.at(".opencode")).expect("a link");
+        let (product, report, said) = run(&workspace, view, "ls -A; echo made >made").await;
+        assert!(said.contains("elsewhere") && !said.contains(".opencode"), "{said}");
+        assert!(report["remarks"].to_string().contains(".opencode"), "{report:#}");
+        assert_eq!(lines(&report), ["made: added"]);
+        product.call(["apply", "last"]).await.assert_code(0);
+        assert!(workspace.at(".opencode").is_symlink() && workspace.at("made").exists());
+    }
+}
