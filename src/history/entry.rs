@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{
-    APPLIED, BEFORE, BLOBS, CHANGES, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT, SWEPT, TASK,
-    folder_of,
+    APPLIED, BEFORE, BLOBS, CHANGES, COMMITS, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT,
+    SWEPT, TASK, folder_of,
 };
 use crate::ids::{Owner, RunId};
 
@@ -105,6 +105,11 @@ impl Entry {
     /// The folder of what applying the changes replaced, likewise.
     pub fn before(&self) -> PathBuf {
         self.folder.join(BEFORE)
+    }
+
+    /// Where it is written what came back to the user's repositories, likewise.
+    pub fn commits(&self) -> PathBuf {
+        self.folder.join(COMMITS)
     }
 
     /// When it began and when it was last written to, as far as the file system tells.

@@ -50,6 +50,7 @@ const PATCH: &str = "changes.patch";
 const BLOBS: &str = "blobs";
 /// The folder of what applying the changes replaced.
 const BEFORE: &str = "before";
+const COMMITS: &str = "commits.json";
 const APPLIED: &str = "applied.json";
 const REPORT: &str = "run.json";
 

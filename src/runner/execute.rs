@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 use tokio::task::spawn_blocking;
 
+use super::commits;
 use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::follow::End;
@@ -49,6 +50,8 @@ struct Findings {
     done: Done,
     /// The last look of an overlay.
     merged: Option<Merged>,
+    /// What git inside said of its indexes.
+    trees: commits::Trees,
 }
 
 impl Findings {
@@ -63,7 +66,13 @@ impl Findings {
             remains: None,
             done: Done::default(),
             merged: None,
+            trees: commits::Trees::new(),
         }
+    }
+
+    /// The last look into the sandbox.
+    fn looked(&mut self) -> (Option<Merged>, commits::Trees) {
+        (self.merged.take(), std::mem::take(&mut self.trees))
     }
 }
 
@@ -135,7 +144,7 @@ async fn execute(mut job: Job) -> Report {
     let mut view = None;
     if let Some(layer) = layer {
         let engine = engine.as_ref().filter(|_| gone);
-        let closed = kept::close(&job, layer, found.merged.take(), engine).await;
+        let closed = kept::close(&job, layer, found.looked(), engine).await;
         closed.remarks.iter().for_each(|remark| story.remark(remark));
         (view, changes) = (closed.view, closed.changes);
     }
@@ -254,6 +263,9 @@ async fn live(
     };
     found.timing.agent_ms = found.lap.next();
     if let (Some(sandbox), Some(layer)) = (&mut room.sandbox, &room.layer) {
+        if survey::quiet(sandbox).await {
+            found.trees = commits::pack(sandbox, layer).await;
+        }
         found.merged = survey::last_look(sandbox, layer).await;
     }
     end

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tokio::task::spawn_blocking;
 
+use super::commits::{self, Trees};
 use super::job::Job;
 use super::{ChangeSummary, View, survey};
 use crate::engine::Engine;
@@ -16,7 +17,6 @@ use crate::workspace::changeset::{
     Blobs, CollectError, Collected, Manifest, Merged, StoreError, collect, write_manifest,
     write_patch,
 };
-use crate::workspace::git::noted;
 use crate::workspace::layer::{Layer, abandoned};
 
 /// What is told of a run's layer in its report.
@@ -32,7 +32,7 @@ pub struct Closed {
 pub async fn close(
     job: &Job,
     layer: Layer,
-    merged: Option<Merged>,
+    (merged, trees): (Option<Merged>, Trees),
     engine: Option<&Engine>,
 ) -> Closed {
     let (state, id) = (&job.shared.state, &job.id);
@@ -60,7 +60,9 @@ pub async fn close(
         },
     };
     let (state, id) = (state.to_owned(), id.clone());
-    match spawn_blocking(move || settle(&state, &id, layer, merged.as_ref())).await {
+    let protected = job.task.config.workspace.protected.clone();
+    let settled = move || settle(&state, &id, layer, merged.as_ref(), (&trees, &protected));
+    match spawn_blocking(settled).await {
         Ok(Ok(kept)) => Closed { view, ..kept },
         Ok(Err(error)) => {
             tracing::error!("failed to {error}");
@@ -81,6 +83,7 @@ fn settle(
     id: &RunId,
     layer: Layer,
     merged: Option<&Merged>,
+    (trees, protected): (&Trees, &[String]),
 ) -> Result<Closed, CollectError> {
     let mut closed = Closed::default();
     if layer.view().is_some() {
@@ -97,12 +100,18 @@ fn settle(
         closed.remarks.extend(remarks);
         closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
-        if commits || made_commits(&layer) {
+        if commits {
             closed.remarks.push(
-                "commits and branches that the run made stay in its own view; its files are kept"
+                "commits in a repository below the workspace do not come back; its files are kept"
                     .to_owned(),
             );
         }
+        let (commits, remarks) = commits::take(&entry, &layer, trees, protected)?;
+        closed.remarks.extend(remarks);
+        if commits.is_some() && closed.changes.applied.is_none() {
+            closed.changes.applied = Some(false);
+        }
+        closed.changes.commits = commits;
         if !manifest.complete {
             let why: Vec<_> = manifest.skipped.iter().take(3).map(said).collect();
             closed.remarks.push(format!(
@@ -114,13 +123,6 @@ fn settle(
     }
     remove(layer);
     Ok(closed)
-}
-
-/// Whether git says something else in the copies that the run had than at its start.
-fn made_commits(layer: &Layer) -> bool {
-    layer
-        .git()
-        .is_ok_and(|folder| noted(&folder).iter().any(|repository| repository.has_news(&folder)))
 }
 
 fn remove(layer: Layer) {
@@ -186,7 +188,11 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
         };
         let began = layer.view().is_some();
         let (state, run) = (state.to_owned(), id.clone());
-        match spawn_blocking(move || settle(&state, &run, layer, merged.as_ref())).await {
+        match spawn_blocking(move || {
+            settle(&state, &run, layer, merged.as_ref(), (&Trees::new(), &[]))
+        })
+        .await
+        {
             Ok(Ok(closed)) if began => {
                 let count = closed.changes.files.len();
                 let more = if closed.changes.truncated { " or more" } else { "" };

@@ -5,6 +5,7 @@
 //! Docker's API or any host's protocol.
 
 mod cancel;
+mod commits;
 mod custody;
 mod deadlines;
 mod error;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use tokio::task::spawn_blocking;
 
+use super::commits;
 use super::job::Job;
 use super::shared::Shared;
 use super::story::Story;
@@ -23,7 +24,9 @@ use crate::workspace::changeset::{
     self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed,
     Request, StoreError, read_manifest, write_patch,
 };
-use crate::workspace::{GuardError, Mode, Pending, PendingFile, WorkspacePath, WriterLock};
+use crate::workspace::{
+    Commits, GuardError, Mode, Pending, PendingFile, WorkspacePath, WriterLock,
+};
 
 /// How often somebody else's lock is asked for.
 const ASK: Duration = Duration::from_millis(100);
@@ -69,6 +72,10 @@ pub struct Applied {
     pub protected: Vec<NeedsYes>,
     /// Those of them that are not as the run found them, or that failed.
     pub conflicts: Vec<Conflict>,
+    /// Commits of the run, and whether the branch has them.
+    pub commits: Option<Commits>,
+    /// What a person should know besides.
+    pub remarks: Vec<String>,
 }
 
 /// What was let go.
@@ -190,7 +197,9 @@ pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
     let fate = Fate::read(&entry.applied())?;
     match read_manifest(&entry.changes())? {
         _ if fate.discarded_at.is_some() => Err(OutcomeError::Discarded(id())),
-        Some(manifest) if manifest.changes.is_empty() && manifest.complete => {
+        Some(manifest)
+            if manifest.changes.is_empty() && manifest.complete && !entry.commits().exists() =>
+        {
             Err(OutcomeError::Unchanged(id()))
         }
         Some(manifest) => Ok(manifest),
@@ -276,6 +285,7 @@ impl Runner {
         let mut fate = Fate::read(&entry.applied())?;
         fate.discard();
         fate.write(&entry.applied())?;
+        commits::forget(entry)?;
         for path in [entry.changes(), entry.patch()] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -365,6 +375,10 @@ pub(super) async fn close_direct(
             return story.remark("the changes were not applied, because sandbox-mcp broke down");
         }
     };
+    applied.remarks.iter().for_each(|remark| story.remark(remark));
+    if applied.commits.is_some() {
+        changes.commits.clone_from(&applied.commits);
+    }
     for obeyed in &applied.obeyed {
         story.remark(&format!("{} was changed: {}", obeyed.path, obeyed.why));
     }
@@ -457,7 +471,13 @@ fn carry_over(
         dry_run: options.dry_run,
     };
     let carried = changeset::apply(workspace, &lock, &request)?;
-    Ok(noted(entry, manifest, workspace, options, carried))
+    let mut applied = noted(entry, manifest, workspace, options, carried);
+    let is_whole = applied.pending.is_empty() && options.only.is_empty();
+    if is_whole || applied.state == Some("applied") {
+        let agreed = options.agreed == Agreed::Everything;
+        (applied.commits, applied.remarks) = commits::advance(entry, agreed, options.dry_run)?;
+    }
+    Ok(applied)
 }
 
 /// Keeps others from the changes of a run, over all processes.
@@ -518,6 +538,8 @@ fn noted(
         pending: carried.pending.iter().map(ToString::to_string).collect(),
         protected: carried.protected,
         conflicts: carried.conflicts,
+        commits: None,
+        remarks: Vec::new(),
     };
     if options.dry_run {
         return applied;

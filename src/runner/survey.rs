@@ -43,6 +43,11 @@ pub async fn last_look(sandbox: &mut Sandbox, layer: &Layer) -> Option<Merged> {
         .ok()
 }
 
+/// Ends what goes on in a run's sandbox. False where that takes too long.
+pub async fn quiet(sandbox: &mut Sandbox) -> bool {
+    timeout(STOP, stop(sandbox)).await.is_ok() && sandbox.is_idle()
+}
+
 async fn stop(sandbox: &mut Sandbox) {
     if sandbox.is_idle() || sandbox.stop().await.is_err() {
         return;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Runner;
+use super::commits;
 use super::outcome::{OutcomeError, hold, wait};
 use crate::history::{Entry, State};
 use crate::ids::RunId;
@@ -22,6 +23,8 @@ pub struct Undone {
     pub restored: Vec<String>,
     /// Folders that the run made, and that stay because something else is in them.
     pub kept_folders: Vec<String>,
+    /// What a person should know besides.
+    pub remarks: Vec<String>,
 }
 
 impl Runner {
@@ -61,6 +64,7 @@ impl Runner {
             dry_run: false,
         };
         let carried = changeset::apply(&workspace, &lock, &request)?;
+        let remarks = commits::retreat(entry)?;
         let mut fate = Fate::read(&entry.applied())?;
         fate.undo();
         fate.write(&entry.applied())?;
@@ -71,6 +75,7 @@ impl Runner {
             state: fate.word(),
             restored: carried.changed.iter().map(ToString::to_string).collect(),
             kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
+            remarks,
         })
     }
 }

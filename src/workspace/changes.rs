@@ -40,6 +40,25 @@ pub struct ChangeSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub pending: Option<Pending>,
+    // What came back to the user's repository, which the schema leaves out likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub commits: Option<Commits>,
+}
+
+/// Commits, branches and stash entries of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Commits {
+    /// The number of new commits; those that are listed may be fewer.
+    pub count: usize,
+    pub list: Vec<String>,
+    /// Where they are in the user's repository: a prefix of references.
+    pub refs: String,
+    /// The branch that is to have them, or has them.
+    pub branch: Option<String>,
+    /// Whether the branch has them.
+    pub moved: bool,
 }
 
 /// Changes that wait for a decision, after the others were applied.

@@ -42,7 +42,7 @@ mod walk;
 mod watch;
 mod written;
 
-pub use changes::{Baseline, Change, ChangeKind, ChangeSummary, Pending, PendingFile};
+pub use changes::{Baseline, Change, ChangeKind, ChangeSummary, Commits, Pending, PendingFile};
 pub use guard::GuardError;
 pub use layer::{LayerError, View};
 pub use lock::WriterLock;

@@ -9,6 +9,7 @@ mod belongs_to_the_machine;
 mod build_is_idempotent;
 mod cancel_removes_the_container;
 mod cli;
+mod commits_come_back;
 mod completes;
 mod compose_parity;
 mod conducts;

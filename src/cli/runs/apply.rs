@@ -75,6 +75,16 @@ pub fn run(
     for path in &applied.kept_folders {
         writeln!(out, "kept      {}/ (something else is in it)", one_line(path, WIDTH))?;
     }
+    if let Some(commits) = &applied.commits {
+        let place = match &commits.branch {
+            Some(branch) if commits.moved => branch.trim_start_matches("refs/heads/"),
+            _ => &commits.refs,
+        };
+        writeln!(out, "commits   {} in {}", commits.count, one_line(place, WIDTH))?;
+    }
+    for remark in &applied.remarks {
+        writeln!(out, "note      {}", one_line(remark, 400))?;
+    }
     for path in &applied.linked {
         let path = one_line(path, WIDTH);
         writeln!(out, "linked    {path} (its further names keep the old content)")?;

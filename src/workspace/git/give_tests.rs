@@ -155,7 +155,7 @@ fn symlink_free_copy(ground: &Ground, given: &Given, look: impl FnOnce(&Path)) {
 /// the user's.
 #[track_caller]
 fn works(ground: &Ground, workspace: &str, given: &Given) {
-    assert!(!given.repositories[0].has_news(&ground.at("layer")));
+    assert!(given.repositories[0].news(&ground.at("layer")).is_none());
     let users = ground.mount(given);
     assert!(!users.is_empty(), "{:?}", given.mounts);
     let before: Vec<_> = users.iter().map(|(_, aside)| state(aside)).collect();
@@ -169,7 +169,7 @@ fn works(ground: &Ground, workspace: &str, given: &Given) {
     let layer = ground.at("layer");
     let kept = &given.repositories[0];
     assert_eq!(noted(&layer), given.repositories);
-    symlink_free_copy(ground, given, |folder| assert!(kept.has_news(folder)));
+    symlink_free_copy(ground, given, |folder| assert!(kept.news(folder).is_some()));
     ground.write(&format!("{workspace}/a"), "stashed\n");
     git(&["stash"]);
     git(&["switch", "-qc", "topic"]);

@@ -28,6 +28,9 @@ const LEADING: &[&str] = &[
     "GIT_TRACE",
 ];
 
+/// Most memory of a bounded git, in KiB of addresses.
+const MEMORY: u64 = 4 << 20;
+
 /// How often an end is looked for.
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -47,7 +50,20 @@ impl Ask {
     /// Git in `folder`, whose programs are never taken; none where there is no git.
     pub fn at(folder: &Path) -> Option<Self> {
         let program = find_git(&std::env::var_os("PATH")?, folder)?;
-        let mut command = Command::new(program);
+        Some(Self::of(Command::new(program), folder))
+    }
+
+    /// Git with a bound on its memory, for what comes from inside.
+    pub fn bounded(folder: &Path) -> Option<Self> {
+        let program = find_git(&std::env::var_os("PATH")?, folder)?;
+        let mut command = Command::new("/bin/sh");
+        let limited = format!("ulimit -v {MEMORY} && exec \"$0\" \"$@\"");
+        command.arg("-c").arg(limited).arg(program);
+        let ask = Self::of(command, folder);
+        Some(ask.args(["-c", "core.packedGitWindowSize=32m", "-c", "core.packedGitLimit=256m"]))
+    }
+
+    fn of(mut command: Command, folder: &Path) -> Self {
         command
             .arg("-C")
             .arg(folder)
@@ -69,7 +85,30 @@ impl Ask {
         for name in LEADING {
             command.env_remove(name);
         }
-        Some(Self(command))
+        Self(command)
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    #[must_use]
+    pub fn input(mut self, input: Stdio) -> Self {
+        self.0.stdin(input);
+        self
+    }
+
+    /// As the owner of a repository, where we are root: what root writes there the user cannot
+    /// change. The settings of root are not the owner's then.
+    #[must_use]
+    pub fn of_owner(mut self, (uid, gid): (u32, u32)) -> Self {
+        if rustix::process::geteuid().is_root() && uid != 0 {
+            self.0.uid(uid).gid(gid).env("HOME", "/").env_remove("XDG_CONFIG_HOME");
+            self.0.env("GIT_CONFIG_GLOBAL", "/dev/null");
+        }
+        self
     }
 
     #[must_use]

@@ -4,6 +4,7 @@
 //! files are read without following a link, small and regular ones alone, and git itself is run
 //! only for what it may be trusted with, by [`host::Ask`].
 
+mod bring;
 mod copy;
 mod find;
 mod give;
@@ -11,6 +12,7 @@ mod host;
 mod identity;
 mod inspect;
 mod modules;
+mod news;
 mod read;
 mod settings;
 mod start;
@@ -20,10 +22,12 @@ mod give_hostile_tests;
 #[cfg(test)]
 mod give_tests;
 
+pub use bring::{Brought, bring};
 pub use copy::CopyError;
 pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};
+pub use news::News;
 pub use start::{Repository, noted};
 
 /// Settings that git gets in a sandbox over those of any repository. What they turn off is a

@@ -63,22 +63,6 @@ pub fn noted(folder: &Path) -> Vec<Repository> {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-impl Repository {
-    /// Whether other commits, branches or stashes are in its copy than at the start. What lies in
-    /// the copy is hostile.
-    pub fn has_news(&self, folder: &Path) -> bool {
-        let copy = folder.join(&self.copy);
-        // A linked worktree's is in that of all.
-        let common = match self.git.strip_prefix(&self.common) {
-            Ok(own) => copy.ancestors().nth(own.components().count()).unwrap_or(&copy),
-            Err(_) => &copy,
-        };
-        let refs = references(common);
-        let (branch, commit) = head(&copy, &refs);
-        refs != self.refs || (branch, commit) != (self.branch.clone(), self.commit.clone())
-    }
-}
-
 /// Reads references from a copy of a git directory, in which nothing is followed: loose ones go
 /// first.
 pub(super) fn references(common: &Path) -> BTreeMap<String, String> {

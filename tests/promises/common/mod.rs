@@ -28,7 +28,7 @@ pub use mcp::Mcp;
 pub use model::{Answer, Gate, Model, Part, Reply, Script};
 pub use product::{Finished, Product, Running, Stream};
 pub use web::Web;
-pub use workspace::Workspace;
+pub use workspace::{Workspace, person};
 
 use std::time::Duration;
 

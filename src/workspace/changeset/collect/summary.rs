@@ -51,7 +51,7 @@ pub(super) fn summary(manifest: &Manifest, written: &Path) -> ChangeSummary {
         from,
     });
     let applied = (!manifest.changes.is_empty()).then_some(false);
-    ChangeSummary { files: files.collect(), truncated, applied, pending: None }
+    ChangeSummary { files: files.collect(), truncated, applied, pending: None, commits: None }
 }
 
 fn kind(change: &Alteration) -> ChangeKind {

@@ -1,0 +1,127 @@
+//! Commits that a run makes are in the user's repository afterwards, checked, and on the branch
+//! where nothing speaks against it.
+
+use crate::common::{Model, Product, Script, Workspace, person};
+use serde_json::json;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+const VIEW: &str = "[workspace]\ndirect = \"view\"\n";
+
+/// Runs git as the person whom the workspace belongs to.
+fn git(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new("git");
+    let (uid, gid) = person();
+    let ours = std::fs::metadata("/proc/self").expect("/proc");
+    if std::os::unix::fs::MetadataExt::uid(&ours) != uid {
+        command.uid(uid).gid(gid);
+    }
+    command.current_dir(folder).args(words).env("HOME", "/");
+    for role in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{role}_NAME"), "Ada").env(format!("GIT_{role}_EMAIL"), "a@x");
+    }
+    let output = command.output().expect("git");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "git {words:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A repository with one commit of one file.
+fn repository() -> Workspace {
+    let workspace = Workspace::new();
+    git(workspace.path(), &["init", "-q", "-b", "main"]);
+    workspace.write("a.txt", "one\n");
+    git(workspace.path(), &["add", "."]);
+    git(workspace.path(), &["commit", "-q", "-m", "First"]);
+    workspace
+}
+
+const WORK: &str = "echo two >>a.txt; git commit -qam Second; echo b >b.txt; git add b.txt; \
+                    echo c >c.txt; git branch side; git tag v1; git status --short";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_direct_run_moves_the_branch_and_the_index() {
+    let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config(VIEW);
+    let workspace = repository();
+    let start = git(workspace.path(), &["rev-parse", "HEAD"]);
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    let here = workspace.path();
+    assert_eq!(git(here, &["log", "--format=%s"]), "Second\nFirst", "{report:#}");
+    assert_eq!(git(here, &["status", "--short"]), "A  b.txt\n?? c.txt");
+    assert_eq!(git(here, &["rev-parse", "--abbrev-ref", "HEAD"]), "main");
+    git(here, &["fsck", "--strict"]);
+    let commits = &report["changes"]["commits"];
+    assert_eq!((&commits["count"], &commits["moved"]), (&json!(1), &json!(true)), "{report:#}");
+    let refs = commits["refs"].as_str().expect("refs");
+    let came = git(here, &["for-each-ref", "--format=%(refname)", refs]);
+    assert_eq!(came.lines().count(), 4, "the branches, the tag, the index: {came}");
+    assert_eq!(git(here, &["branch", "--format=%(refname:short)"]), "main", "no other is made");
+
+    product.call(["undo", "last"]).await.assert_code(0);
+    assert_eq!(git(here, &["rev-parse", "HEAD"]), start);
+    assert_eq!(git(here, &["status", "--short"]), "");
+    product.call(["discard", "last"]).await.assert_code(0);
+    assert_eq!(git(here, &["for-each-ref", "--format=%(refname)", refs]), "");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_worktree_gets_its_commits_when_they_are_applied() {
+    let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = repository();
+    let other = workspace.path().join("linked");
+    git(workspace.path(), &["worktree", "add", "-q", "-b", "work", "linked"]);
+    let run = ["--json", "--mode", "isolated", "--workspace", other.to_str().expect("UTF-8"), "go"];
+    let report = product.run(&workspace, run).await.assert_status("completed");
+    assert_eq!(git(&other, &["log", "--format=%s"]), "First");
+    assert_eq!(report["changes"]["commits"]["moved"], json!(false), "{report:#}");
+    product.call(["apply", "last"]).await.assert_code(0);
+    assert_eq!(git(&other, &["log", "--format=%s"]), "Second\nFirst");
+    assert_eq!(git(&other, &["status", "--short"]), "A  b.txt\n?? c.txt");
+    assert_eq!(git(workspace.path(), &["log", "--format=%s"]), "First", "the other branch stays");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_was_moved_meanwhile_or_has_protected_paths_stays() {
+    let work = "mkdir .vscode; echo '{}' >.vscode/tasks.json; git add .; git commit -qm Sly; \
+                git rm -q --cached .vscode/tasks.json; rm -r .vscode; git commit -qm Clean";
+    let model = Model::start(Script::bash(work).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config(VIEW);
+    let workspace = repository();
+    let here = workspace.path();
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    assert_eq!(git(here, &["log", "--format=%s"]), "First");
+    assert!(report["remarks"].to_string().contains(".vscode/tasks.json"), "{report:#}");
+    // The user commits, so even a yes moves nothing any more.
+    git(here, &["commit", "-q", "--allow-empty", "-m", "Mine"]);
+    let applied = product.call(["apply", "last", "--allow-protected"]).await;
+    applied.assert_code(0);
+    assert_eq!(git(here, &["log", "--format=%s"]), "Mine\nFirst");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_git_would_not_take_from_a_stranger_do_not_come_back() {
+    let work = "blob=$(echo evil | git hash-object -w --stdin); \
+                hooks=$(printf '100755 blob %s\\tpost-checkout\\n' $blob | git mktree); \
+                dir=$(printf '040000 tree %s\\thooks\\n' $hooks | git mktree); \
+                top=$(printf '040000 tree %s\\t.git\\n' $dir | git mktree); \
+                git update-ref refs/heads/main $(git commit-tree -m Evil -p HEAD $top); echo x >x";
+    let model = Model::start(Script::bash(work).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config(VIEW);
+    let workspace = repository();
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    let here = workspace.path();
+    assert!(
+        report["remarks"].to_string().contains("did not come back: `git index-pack` failed"),
+        "{report:#}"
+    );
+    assert_eq!(git(here, &["log", "--all", "--format=%s"]), "First");
+    assert_eq!(git(here, &["for-each-ref", "refs/sandbox"]), "");
+    assert_eq!(workspace.read("x"), "x\n", "the files are another matter");
+    product.check_nothing_left().await;
+}
