@@ -107,7 +107,7 @@ impl Entry {
         self.folder.join(BEFORE)
     }
 
-    /// Where it is written what came back to the user's repositories, likewise.
+    /// The list of what came back to the user's repositories, likewise.
     pub fn commits(&self) -> PathBuf {
         self.folder.join(COMMITS)
     }

@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -13,16 +14,13 @@ use super::outcome::OutcomeError;
 use crate::files::{Durability, write_json};
 use crate::history::Entry;
 use crate::sandbox::{Line, Order, Sandbox};
-use crate::workspace::Commits;
-use crate::workspace::git::{self, Brought, bring, noted};
+use crate::workspace::changeset::{RelPath, protected_files};
+use crate::workspace::git::{self, Brought, PACK_BYTES, bring, noted};
 use crate::workspace::layer::Layer;
+use crate::workspace::{Commits, WorkspacePath};
 
-/// How long git inside may take for all repositories.
+/// Time for git inside, for all repositories.
 const PACKING: Duration = Duration::from_secs(60);
-
-/// Largest pack, in blocks of 512 bytes as `ulimit` counts, and in bytes.
-const BLOCKS: u64 = 4 << 20;
-const BYTES: u64 = BLOCKS * 512;
 
 /// Prints the tree of the index, and packs what is named on the input.
 const SCRIPT: &str = r#"cd "$1" && export GIT_DIR="$2" GIT_WORK_TREE="$1" || exit 1
@@ -45,7 +43,8 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Trees {
             let paths = [&repository.worktree, &repository.inside, &repository.pack_inside()];
             let mut argv = ["/bin/sh", "-c", SCRIPT, "sh"].map(str::to_owned).to_vec();
             argv.extend(paths.map(|path| path.display().to_string()));
-            argv.push(BLOCKS.to_string());
+            // In blocks, as `ulimit` counts.
+            argv.push((PACK_BYTES / 512).to_string());
             let mut environment = git::variables();
             environment.push(("HOME".to_owned(), "/nonexistent".to_owned()));
             let wanted = news.wanted(&repository);
@@ -73,37 +72,31 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Trees {
     trees
 }
 
-/// Takes what was packed into the user's repositories, and notes it in the record. Blocking.
+/// Takes what was packed into the user's repositories, and notes it in the record. Returns what a
+/// report tells, and remarks. Blocking.
 pub fn take(
     entry: &Entry,
     layer: &Layer,
     trees: &Trees,
-    protected: &[String],
 ) -> Result<(Option<Commits>, Vec<String>), std::io::Error> {
     let (mut all, mut remarks) = (Vec::new(), Vec::new());
     let Ok(folder) = layer.git() else { return Ok((None, remarks)) };
     for repository in noted(&folder) {
         let Some(news) = repository.news(&folder) else { continue };
-        let owner = owner_of(&repository.git)?;
         let tree = trees.get(&repository.place).map(String::as_str);
-        if news.refs.is_empty() && tree.is_none() && news.deleted.is_empty() {
-            continue;
-        }
-        let whose = (layer.workspace(), owner);
-        let run = (entry.id(), &repository);
-        let brought = bring(run, &folder, whose, &news, (tree, BYTES), protected);
-        if let Some(why) = &brought.trouble {
-            remarks.push(format!(
+        let places = (&*folder, layer.workspace());
+        match bring(entry.id(), &repository, places, &news, tree) {
+            Ok(brought) => all.extend(brought),
+            Err(why) => remarks.push(format!(
                 "commits and branches that the run made did not come back: {why}; its files are kept"
-            ));
+            )),
         }
         if news.truncated {
             remarks.push("the run made more than 1,000 references; the others are lost".to_owned());
         }
-        for gone in brought.deleted.iter().take(3) {
+        for gone in news.deleted.iter().take(3) {
             remarks.push(format!("the run deleted {gone}, which stays in your repository"));
         }
-        all.push(brought);
     }
     if all.is_empty() {
         return Ok((None, remarks));
@@ -112,103 +105,126 @@ pub fn take(
     Ok((told(entry, &all), remarks))
 }
 
-fn owner_of(git: &Path) -> Result<(u32, u32), std::io::Error> {
-    use std::os::unix::fs::MetadataExt;
-    fs::symlink_metadata(git).map(|found| (found.uid(), found.gid()))
-}
-
-/// Tells of commits as a report does; none where a look into the index was all.
+/// Tells of commits as a report does; none where nothing came back.
 fn told(entry: &Entry, all: &[Brought]) -> Option<Commits> {
-    let count = all.iter().map(|one| one.count).sum();
-    let pending = all.iter().any(Brought::is_pending);
-    let named = all.iter().any(|one| one.refs.iter().any(|it| it.inside != "the index"));
     let list = all.iter().flat_map(|one| &one.commits);
-    let list = list.map(|one| format!("{} {}", crate::text::prefix(&one.id, 12), one.subject));
-    (named || pending).then(|| Commits {
-        count,
-        list: list.take(20).collect(),
+    (!all.is_empty()).then(|| Commits {
+        count: all.iter().map(|one| one.count).sum(),
+        list: list.take(20).cloned().collect(),
         refs: format!("refs/sandbox/{}/", entry.id()),
         branch: all.iter().find_map(|one| one.branch.clone()),
-        moved: !pending && all.iter().any(|one| one.moved),
+        moved: all.iter().any(|one| one.moved) && !all.iter().any(Brought::is_pending),
     })
 }
 
-/// What came back of a run; nothing where it made no commits.
-pub fn brought(entry: &Entry) -> Result<Vec<Brought>, OutcomeError> {
+/// Repositories that commits of a run came back to; none where it made no commits.
+fn read(entry: &Entry) -> Result<Vec<Brought>, OutcomeError> {
     let path = entry.commits();
     match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text)
             .map_err(|error| OutcomeError::io(&path)(std::io::Error::other(error))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(OutcomeError::io(&path)(error)),
     }
 }
 
+fn write(entry: &Entry, all: &[Brought]) -> Result<(), OutcomeError> {
+    let path = entry.commits();
+    write_json(&path, &all, Durability::Durable).map_err(OutcomeError::io(&path))
+}
+
 /// Moves the user's branches to where the run left them, when all its files are applied. Returns
-/// what is told of it.
+/// what is told of it, and why a branch stays. `protected` are configured places that need a yes,
+/// which `agreed` is. Blocking.
 pub fn advance(
     entry: &Entry,
-    agreed: bool,
-    dry_run: bool,
+    workspace: &WorkspacePath,
+    protected: &[String],
+    (agreed, dry_run): (bool, bool),
 ) -> Result<(Option<Commits>, Vec<String>), OutcomeError> {
-    let (mut all, mut remarks) = (brought(entry)?, Vec::new());
+    let (mut all, mut remarks) = (read(entry)?, Vec::new());
     let id = entry.id();
     for one in all.iter_mut().filter(|one| one.is_pending()) {
-        if let Some(path) = one.protected.first().filter(|_| !agreed) {
+        let held = if agreed { None } else { held(one, workspace, protected)? };
+        if let Some((path, why)) = held {
             remarks.push(format!(
-                "the branch was not moved, because the run's commits change {path}, which programs \
-                 on this machine trust: `git log refs/sandbox/{id}/1` shows them, `sandbox-mcp \
-                 apply {id} --allow-protected` moves it"
+                "the branch was not moved, because the run's commits change {path} ({why}): `git \
+                 log refs/sandbox/{id}/1` shows them, `sandbox-mcp apply {id} --allow-protected` \
+                 moves it"
             ));
-            continue;
-        }
-        if dry_run {
-            continue;
-        }
-        let owner = owner_of(&one.git).map_err(OutcomeError::io(&one.git))?;
-        if let Err(why) = one.advance(owner) {
+        } else if !dry_run && let Err(why) = one.advance() {
             remarks.push(format!(
                 "the run's commits are in refs/sandbox/{id}/ and on no branch: {why}; `git merge \
                  refs/sandbox/{id}/1` takes them"
             ));
         }
     }
-    if !all.is_empty() && !dry_run {
-        let path = entry.commits();
-        write_json(&path, &all, Durability::Durable).map_err(OutcomeError::io(&path))?;
+    if all.iter().any(|one| one.moved) {
+        write(entry, &all)?;
     }
     Ok((told(entry, &all), remarks))
 }
 
-/// Moves the branches back that applying has moved. Returns why one stays.
-pub fn retreat(entry: &Entry) -> Result<Vec<String>, OutcomeError> {
-    let (mut all, mut remarks) = (brought(entry)?, Vec::new());
-    for one in all.iter_mut().filter(|one| one.moved) {
-        let owner = owner_of(&one.git).map_err(OutcomeError::io(&one.git))?;
-        if let Err(why) = one.retreat(owner) {
-            remarks.push(format!("the branch was not moved back: {why}"));
+/// The first path in new commits that needs a yes, and why; or that they cannot be looked into.
+fn held(
+    one: &Brought,
+    workspace: &WorkspacePath,
+    protected: &[String],
+) -> Result<Option<(String, String)>, OutcomeError> {
+    let files = one.files().and_then(|files| {
+        let files = files.into_iter().map(|file| {
+            RelPath::new(file).map_err(|_| "one has a path that no file here can have".to_owned())
+        });
+        files.collect::<Result<Vec<_>, _>>()
+    });
+    match files {
+        Ok(files) => {
+            let found = protected_files(workspace, protected, files)?;
+            Ok(found.first().map(|(path, why)| (path.to_string(), (*why).to_owned())))
         }
+        Err(why) => Ok(Some(("more than can be judged".to_owned(), why))),
     }
-    if !all.is_empty() {
-        let path = entry.commits();
-        write_json(&path, &all, Durability::Durable).map_err(OutcomeError::io(&path))?;
-    }
-    Ok(remarks)
 }
 
-/// Removes the references of a run from the user's repositories.
+/// Moves the branches back that applying has moved: all, or none and why.
+pub fn retreat(entry: &Entry) -> Result<bool, OutcomeError> {
+    let mut all = read(entry)?;
+    let mut back = Vec::new();
+    for at in (0..all.len()).filter(|at| all[*at].moved).collect::<Vec<_>>() {
+        if let Err(why) = all[at].retreat() {
+            for at in back {
+                again(&mut all[at]);
+            }
+            return Err(OutcomeError::Branch { run: entry.id().clone(), why });
+        }
+        back.push(at);
+    }
+    if !back.is_empty() {
+        write(entry, &all)?;
+    }
+    Ok(!back.is_empty())
+}
+
+/// Moves branches again that [`retreat`] has moved, because the files stay.
+pub fn restore(entry: &Entry) -> Result<(), OutcomeError> {
+    let mut all = read(entry)?;
+    all.iter_mut().filter(|one| one.is_pending()).for_each(again);
+    write(entry, &all)
+}
+
+fn again(one: &mut Brought) {
+    if let Err(why) = one.advance() {
+        tracing::warn!("a branch was moved back, and the files were not: {why}");
+    }
+}
+
+/// Removes the references of a run from the user's repositories. What is needed to undo stays.
 pub fn forget(entry: &Entry) -> Result<(), OutcomeError> {
-    for one in brought(entry)? {
-        let Ok(owner) = owner_of(&one.git) else { continue };
-        if let Err(why) = one.forget(owner) {
+    let mut all = read(entry)?;
+    for one in &mut all {
+        if let Err(why) = one.forget() {
             tracing::warn!("references of run {} remain in a repository: {why}", entry.id());
         }
     }
-    let path = entry.commits();
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(OutcomeError::io(&path)(error))
-        }
-        _ => Ok(()),
-    }
+    if all.is_empty() { Ok(()) } else { write(entry, &all) }
 }

@@ -10,13 +10,13 @@ use tokio::task::spawn_blocking;
 use super::commits;
 use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
+use super::direct;
 use super::follow::End;
 use super::git;
 use super::host;
 use super::isolated;
 use super::job::Job;
 use super::kept;
-use super::outcome;
 use super::overseer::Overseer;
 use super::prepare::{Prepared, prepare};
 use super::queue::Place;
@@ -50,7 +50,7 @@ struct Findings {
     done: Done,
     /// The last look of an overlay.
     merged: Option<Merged>,
-    /// What git inside said of its indexes.
+    /// Trees of the indexes inside.
     trees: commits::Trees,
 }
 
@@ -174,7 +174,7 @@ async fn execute(mut job: Job) -> Report {
     }
     story.remarks.extend(doubt);
     let is_good = status == super::Status::Completed && verify.as_ref().is_none_or(|it| it.passed);
-    outcome::close_direct(&job, is_good, &mut changes, &mut story).await;
+    direct::close(&job, is_good, &mut changes, &mut story).await;
     let report = Report {
         run_id: job.id.clone(),
         status,

@@ -60,9 +60,7 @@ pub async fn close(
         },
     };
     let (state, id) = (state.to_owned(), id.clone());
-    let protected = job.task.config.workspace.protected.clone();
-    let settled = move || settle(&state, &id, layer, merged.as_ref(), (&trees, &protected));
-    match spawn_blocking(settled).await {
+    match spawn_blocking(move || settle(&state, &id, layer, merged.as_ref(), &trees)).await {
         Ok(Ok(kept)) => Closed { view, ..kept },
         Ok(Err(error)) => {
             tracing::error!("failed to {error}");
@@ -83,7 +81,7 @@ fn settle(
     id: &RunId,
     layer: Layer,
     merged: Option<&Merged>,
-    (trees, protected): (&Trees, &[String]),
+    trees: &Trees,
 ) -> Result<Closed, CollectError> {
     let mut closed = Closed::default();
     if layer.view().is_some() {
@@ -106,7 +104,7 @@ fn settle(
                     .to_owned(),
             );
         }
-        let (commits, remarks) = commits::take(&entry, &layer, trees, protected)?;
+        let (commits, remarks) = commits::take(&entry, &layer, trees)?;
         closed.remarks.extend(remarks);
         if commits.is_some() && closed.changes.applied.is_none() {
             closed.changes.applied = Some(false);
@@ -188,11 +186,8 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
         };
         let began = layer.view().is_some();
         let (state, run) = (state.to_owned(), id.clone());
-        match spawn_blocking(move || {
-            settle(&state, &run, layer, merged.as_ref(), (&Trees::new(), &[]))
-        })
-        .await
-        {
+        let trees = Trees::new();
+        match spawn_blocking(move || settle(&state, &run, layer, merged.as_ref(), &trees)).await {
             Ok(Ok(closed)) if began => {
                 let count = closed.changes.files.len();
                 let more = if closed.changes.truncated { " or more" } else { "" };

@@ -8,6 +8,7 @@ mod cancel;
 mod commits;
 mod custody;
 mod deadlines;
+mod direct;
 mod error;
 mod event;
 mod execute;

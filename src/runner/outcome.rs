@@ -9,13 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 
-use tokio::task::spawn_blocking;
-
 use super::commits;
-use super::job::Job;
 use super::shared::Shared;
-use super::story::Story;
-use super::{ChangeSummary, PastReport, Runner};
+use super::{PastReport, Runner};
 use crate::config::{Config, Sandbox, load_at};
 use crate::files::try_lock;
 use crate::history::{Entry, State};
@@ -24,9 +20,7 @@ use crate::workspace::changeset::{
     self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed,
     Request, StoreError, read_manifest, write_patch,
 };
-use crate::workspace::{
-    Commits, GuardError, Mode, Pending, PendingFile, WorkspacePath, WriterLock,
-};
+use crate::workspace::{Commits, GuardError, WorkspacePath, WriterLock};
 
 /// How often somebody else's lock is asked for.
 const ASK: Duration = Duration::from_millis(100);
@@ -74,7 +68,7 @@ pub struct Applied {
     pub conflicts: Vec<Conflict>,
     /// Commits of the run, and whether the branch has them.
     pub commits: Option<Commits>,
-    /// What a person should know besides.
+    /// Remarks for a person, such as why a branch stays.
     pub remarks: Vec<String>,
 }
 
@@ -105,6 +99,8 @@ pub enum OutcomeError {
     NotApplied(RunId),
     #[error("undo run {run}: what it replaced was too much to be kept, such as `{path}`")]
     NotKept { run: RunId, path: String },
+    #[error("undo run {run}: {why}")]
+    Branch { run: RunId, why: String },
     #[error("the changes of run {0} were discarded")]
     Discarded(RunId),
     #[error("another run writes to the workspace of run {0}, or its changes are in use")]
@@ -142,7 +138,7 @@ impl OutcomeError {
             Self::NotKept { .. } => "not_kept",
             Self::Discarded(_) => "discarded",
             Self::Busy(_) => "busy",
-            Self::Apply(ApplyError::Conflicts(_)) => "conflict",
+            Self::Branch { .. } | Self::Apply(ApplyError::Conflicts(_)) => "conflict",
             Self::Apply(ApplyError::Protected(_)) => "protected",
             Self::Apply(ApplyError::Incomplete) => "incomplete",
             Self::Apply(ApplyError::UnknownPath { .. } | ApplyError::TwoPaths { .. }) => {
@@ -163,6 +159,9 @@ impl OutcomeError {
                 "nothing is to be done"
             }
             Self::NotKept { .. } => "git may have the old state",
+            Self::Branch { .. } => {
+                "nothing was changed; `git revert` or `git reset` undoes commits"
+            }
             Self::Discarded(_) => "run the task again",
             Self::Busy(_) => "try again when the other run has ended",
             Self::Moved { .. } => "put the folder back, or take the patch of the run",
@@ -321,117 +320,8 @@ impl Runner {
     }
 }
 
-/// How many pending changes a report names.
-const NAMED: usize = 20;
-
-/// How long an application at the end of a run waits for others that write to the workspace.
-const TURN: Duration = Duration::from_secs(30);
-
-/// Says that changes of a run in the mode direct wait, and how to decide on them.
-fn left_pending(run: &RunId) -> String {
-    format!(
-        "the run did not end well, so its changes wait: `sandbox-mcp diff {run}` shows them, \
-         `sandbox-mcp apply {run}` takes them, `sandbox-mcp discard {run}` lets them go"
-    )
-}
-
-/// Applies the changes of a direct run that is good, as far as they can be without a person, and
-/// tells what is left.
-pub(super) async fn close_direct(
-    job: &Job,
-    is_good: bool,
-    changes: &mut ChangeSummary,
-    story: &mut Story,
-) {
-    if job.task.mode != Mode::Direct || changes.applied != Some(false) {
-        return;
-    }
-    if !is_good {
-        return story.remark(&left_pending(&job.id));
-    }
-    let (shared, id) = (job.shared.clone(), job.id.clone());
-    let (workspace, config) = (job.task.workspace.clone(), job.task.config.clone());
-    let applying = move || {
-        let entry = Entry::of(&shared.state, &id).ok_or(OutcomeError::NoList(id))?;
-        let manifest = read_manifest(&entry.changes())?;
-        let manifest = manifest.ok_or_else(|| OutcomeError::NoList(entry.id().clone()))?;
-        let options = ApplyOptions { partial: true, wait: Some(TURN), ..ApplyOptions::default() };
-        carry_over(&shared, &entry, (&manifest, &workspace), &config, &options, &mut |told| {
-            tracing::info!("{told}");
-        })
-    };
-    let applied = match spawn_blocking(applying).await {
-        Ok(Ok(applied)) => applied,
-        Ok(Err(error)) => {
-            let id = &job.id;
-            let told = format!(
-                "the changes were not applied: {error}; they wait, and `sandbox-mcp apply {id}` \
-                 tries again"
-            );
-            return story.remark(&told);
-        }
-        Err(error) => {
-            tracing::error!("applying run {} broke down: {error}", job.id);
-            return story.remark("the changes were not applied, because sandbox-mcp broke down");
-        }
-    };
-    applied.remarks.iter().for_each(|remark| story.remark(remark));
-    if applied.commits.is_some() {
-        changes.commits.clone_from(&applied.commits);
-    }
-    for obeyed in &applied.obeyed {
-        story.remark(&format!("{} was changed: {}", obeyed.path, obeyed.why));
-    }
-    for linked in &applied.linked {
-        story.remark(&format!(
-            "{linked} had another name (a hard link), which keeps the old content"
-        ));
-    }
-    if let Some(path) = applied.not_undoable.first() {
-        story.remark(&format!(
-            "this cannot be undone: the old contents of {} files, such as {path}, are too much to \
-             be kept",
-            applied.not_undoable.len()
-        ));
-    }
-    if applied.pending.is_empty() {
-        changes.applied = Some(true);
-        return;
-    }
-    let mut why: std::collections::HashMap<&str, String> = applied
-        .conflicts
-        .iter()
-        .map(|conflict| {
-            let (expected, found) = (&conflict.expected, &conflict.found);
-            (&*conflict.path, format!("conflict: {found} where the run found {expected}"))
-        })
-        .collect();
-    why.extend(
-        applied.protected.iter().map(|need| (&*need.path, format!("protected: {}", need.why))),
-    );
-    let files = applied.pending.iter().take(NAMED).map(|path| PendingFile {
-        why: why.get(&**path).cloned().unwrap_or_else(|| "it belongs to one of these".into()),
-        path: path.clone(),
-    });
-    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-    let pending = Pending {
-        count: count(applied.pending.len()),
-        protected: count(applied.protected.len()),
-        applied: count(applied.changed.len()),
-        files: files.collect(),
-    };
-    let id = &job.id;
-    story.remark(&format!(
-        "{} of the changes wait for a decision: `sandbox-mcp diff {id}` shows them, and \
-         `sandbox-mcp apply {id}{}` takes them",
-        pending.count,
-        if pending.protected > 0 { " --allow-protected" } else { "" }
-    ));
-    changes.pending = Some(pending);
-}
-
 /// Carries changes over, while no other process decides on them or writes to the workspace.
-fn carry_over(
+pub(super) fn carry_over(
     shared: &Shared,
     entry: &Entry,
     (manifest, workspace): (&Manifest, &WorkspacePath),
@@ -474,8 +364,9 @@ fn carry_over(
     let mut applied = noted(entry, manifest, workspace, options, carried);
     let is_whole = applied.pending.is_empty() && options.only.is_empty();
     if is_whole || applied.state == Some("applied") {
-        let agreed = options.agreed == Agreed::Everything;
-        (applied.commits, applied.remarks) = commits::advance(entry, agreed, options.dry_run)?;
+        let yes = (options.agreed == Agreed::Everything, options.dry_run);
+        let protected = &config.workspace.protected;
+        (applied.commits, applied.remarks) = commits::advance(entry, workspace, protected, yes)?;
     }
     Ok(applied)
 }

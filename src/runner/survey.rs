@@ -28,7 +28,7 @@ const LIFETIME: Duration = Duration::from_secs(120);
 pub async fn last_look(sandbox: &mut Sandbox, layer: &Layer) -> Option<Merged> {
     layer.mounted()?;
     let looked = async {
-        if timeout(STOP, stop(sandbox)).await.is_err() {
+        if !quiet(sandbox).await {
             return Err("it does not become empty".to_owned());
         }
         match timeout(LOOK, look(sandbox, layer)).await {

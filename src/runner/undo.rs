@@ -1,5 +1,6 @@
 //! Putting back what applying the changes of a run has replaced.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -10,7 +11,9 @@ use super::outcome::{OutcomeError, hold, wait};
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::WriterLock;
-use crate::workspace::changeset::{self, Agreed, Blobs, Fate, Request, forget_all, reversed};
+use crate::workspace::changeset::{
+    self, Agreed, Blobs, Carried, Fate, Request, forget_all, read_manifest, reversed,
+};
 
 /// What was put back.
 #[derive(Clone, Debug, Serialize)]
@@ -23,8 +26,6 @@ pub struct Undone {
     pub restored: Vec<String>,
     /// Folders that the run made, and that stay because something else is in them.
     pub kept_folders: Vec<String>,
-    /// What a person should know besides.
-    pub remarks: Vec<String>,
 }
 
 impl Runner {
@@ -40,7 +41,16 @@ impl Runner {
         self.recover();
         let before = entry.before();
         let none = || OutcomeError::NotApplied(entry.id().clone());
-        let (manifest, lost) = reversed(&before)?.ok_or_else(none)?;
+        let Some((manifest, lost)) = reversed(&before)? else {
+            // It can have made commits of what was there.
+            let manifest = read_manifest(&entry.changes())?.ok_or_else(none)?;
+            self.workspace_of(entry, &manifest)?.require_writable()?;
+            return if commits::retreat(entry)? {
+                undone(entry, &manifest.workspace, &Carried::default())
+            } else {
+                Err(none())
+            };
+        };
         if let Some(path) = lost.first() {
             let (run, path) = (entry.id().clone(), path.to_string());
             return Err(OutcomeError::NotKept { run, path });
@@ -63,19 +73,29 @@ impl Runner {
             partial: false,
             dry_run: false,
         };
-        let carried = changeset::apply(&workspace, &lock, &request)?;
-        let remarks = commits::retreat(entry)?;
-        let mut fate = Fate::read(&entry.applied())?;
-        fate.undo();
-        fate.write(&entry.applied())?;
-        forget_all(&before).map_err(OutcomeError::io(&before))?;
-        Ok(Undone {
-            run_id: entry.id().clone(),
-            workspace: workspace.path().display().to_string(),
-            state: fate.word(),
-            restored: carried.changed.iter().map(ToString::to_string).collect(),
-            kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
-            remarks,
-        })
+        // The branch first: it can be moved again should the files be in the way.
+        let moved_back = commits::retreat(entry)?;
+        let carried = changeset::apply(&workspace, &lock, &request);
+        if carried.is_err() && moved_back {
+            commits::restore(entry)?;
+        }
+        let carried = carried?;
+        undone(entry, workspace.path(), &carried)
     }
+}
+
+/// Notes in the record that nothing is applied any more, and tells it.
+fn undone(entry: &Entry, workspace: &Path, carried: &Carried) -> Result<Undone, OutcomeError> {
+    let mut fate = Fate::read(&entry.applied())?;
+    fate.undo();
+    fate.write(&entry.applied())?;
+    let before = entry.before();
+    forget_all(&before).map_err(OutcomeError::io(&before))?;
+    Ok(Undone {
+        run_id: entry.id().clone(),
+        workspace: workspace.display().to_string(),
+        state: fate.word(),
+        restored: carried.changed.iter().map(ToString::to_string).collect(),
+        kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
+    })
 }

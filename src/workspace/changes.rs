@@ -53,11 +53,11 @@ pub struct Commits {
     /// The number of new commits; those that are listed may be fewer.
     pub count: usize,
     pub list: Vec<String>,
-    /// Where they are in the user's repository: a prefix of references.
+    /// A prefix of the references that have them in the user's repository.
     pub refs: String,
     /// The branch that is to have them, or has them.
     pub branch: Option<String>,
-    /// Whether the branch has them.
+    /// The branch has them.
     pub moved: bool,
 }
 

@@ -86,7 +86,7 @@ async fn a_linked_worktree_gets_its_commits_when_they_are_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_branch_that_was_moved_meanwhile_or_has_protected_paths_stays() {
+async fn a_branch_stays_that_was_moved_meanwhile_or_gets_protected_paths() {
     let work = "mkdir .vscode; echo '{}' >.vscode/tasks.json; git add .; git commit -qm Sly; \
                 git rm -q --cached .vscode/tasks.json; rm -r .vscode; git commit -qm Clean";
     let model = Model::start(Script::bash(work).then_say("Done.")).await;
@@ -96,11 +96,58 @@ async fn a_branch_that_was_moved_meanwhile_or_has_protected_paths_stays() {
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
     assert_eq!(git(here, &["log", "--format=%s"]), "First");
     assert!(report["remarks"].to_string().contains(".vscode/tasks.json"), "{report:#}");
-    // The user commits, so even a yes moves nothing any more.
+    let start = git(here, &["rev-parse", "HEAD"]);
+    // The user commits, so even a yes moves nothing; then goes back, and it does.
     git(here, &["commit", "-q", "--allow-empty", "-m", "Mine"]);
     let applied = product.call(["apply", "last", "--allow-protected"]).await;
     applied.assert_code(0);
+    assert!(applied.stdout.contains("`main` was moved meanwhile"), "{applied:?}");
     assert_eq!(git(here, &["log", "--format=%s"]), "Mine\nFirst");
+    git(here, &["update-ref", "refs/heads/main", &start]);
+    product.call(["apply", "last"]).await.assert_code(0);
+    assert_eq!(git(here, &["log", "--format=%s"]), "First", "it needs a yes each time");
+    product.call(["apply", "last", "--allow-protected"]).await.assert_code(0);
+    assert_eq!(git(here, &["log", "--format=%s"]), "Clean\nSly\nFirst");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_of_what_was_there_already_come_back_and_are_undone_with_care() {
+    let work = "git commit -qam Saved";
+    let model = Model::start(Script::bash(work).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config(VIEW);
+    let workspace = repository();
+    let here = workspace.path();
+    workspace.write("a.txt", "edited\n");
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    assert_eq!(git(here, &["log", "--format=%s"]), "Saved\nFirst", "{report:#}");
+    assert_eq!(git(here, &["status", "--short"]), "");
+    git(here, &["commit", "-q", "--allow-empty", "-m", "Mine"]);
+    let undone = product.call(["undo", "last"]).await;
+    assert!(undone.stderr.contains("`main` was moved meanwhile"), "{undone:?}");
+    git(here, &["reset", "-q", "--soft", "HEAD~1"]);
+    product.call(["undo", "last"]).await.assert_code(0);
+    assert_eq!(git(here, &["log", "--format=%s"]), "First");
+    assert_eq!(workspace.read("a.txt"), "edited\n");
+    assert_eq!(git(here, &["diff", "--name-only"]), "a.txt");
+    product.call(["discard", "last"]).await.assert_code(0);
+    assert_eq!(git(here, &["for-each-ref", "refs/sandbox"]), "");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_with_git_changes_and_leaves_nothing() {
+    let model = Model::start(Script::bash("touch a.txt; git status").then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config(VIEW);
+    let workspace = repository();
+    let index = std::fs::read(workspace.at(".git/index")).expect("the index");
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    assert_eq!(report["changes"].get("commits"), None, "{report:#}");
+    assert_eq!(git(workspace.path(), &["for-each-ref", "refs/sandbox"]), "");
+    assert_eq!(std::fs::read(workspace.at(".git/index")).expect("the index"), index);
+    let left = std::fs::read_dir(workspace.at(".git/objects")).expect("objects");
+    let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("tmp_")), "{left:?}");
     product.check_nothing_left().await;
 }
 

@@ -26,9 +26,6 @@ pub fn run(
     for path in &undone.kept_folders {
         writeln!(out, "kept      {}/ (something else is in it)", one_line(path, 200))?;
     }
-    for remark in &undone.remarks {
-        writeln!(out, "note      {}", one_line(remark, 400))?;
-    }
     writeln!(out, "{} put back in {}", undone.restored.len(), undone.workspace)?;
     Ok(0)
 }

@@ -18,7 +18,7 @@ pub(super) mod testing;
 
 pub use apply::{
     Agreed, ApplyError, Carried, Conflict, Keep, NeedsYes, Obeyed, Recovered, Request, STAGING,
-    apply, forget_all, is_unsettled, recover, reversed,
+    apply, forget_all, is_unsettled, protected_files, recover, reversed,
 };
 pub use collect::{CollectError, Collected, Merged, Survey, collect};
 pub use fate::{Application, Fate};

@@ -53,14 +53,16 @@ impl Ask {
         Some(Self::of(Command::new(program), folder))
     }
 
-    /// Git with a bound on its memory, for what comes from inside.
+    /// The same with a bound on its memory, for what comes from inside.
     pub fn bounded(folder: &Path) -> Option<Self> {
         let program = find_git(&std::env::var_os("PATH")?, folder)?;
+        // A process can bound itself, but not one of another user's.
         let mut command = Command::new("/bin/sh");
-        let limited = format!("ulimit -v {MEMORY} && exec \"$0\" \"$@\"");
-        command.arg("-c").arg(limited).arg(program);
-        let ask = Self::of(command, folder);
-        Some(ask.args(["-c", "core.packedGitWindowSize=32m", "-c", "core.packedGitLimit=256m"]))
+        let bound = format!("ulimit -v {MEMORY} && exec \"$0\" \"$@\"");
+        command.arg("-c").arg(bound).arg(program);
+        // Packs of the user's are mapped in parts, so that they fit whatever their size.
+        let parts = ["-c", "core.packedGitWindowSize=32m", "-c", "core.packedGitLimit=256m"];
+        Some(Self::of(command, folder).args(parts))
     }
 
     fn of(mut command: Command, folder: &Path) -> Self {
@@ -162,4 +164,22 @@ fn end(child: &mut Child) -> bool {
 
 fn pid(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bounded_git_gets_no_more_memory_than_it_may() {
+        let place = tempfile::tempdir().expect("temp");
+        let look = ["-c", "alias.look=!ulimit -v", "look"];
+        let told = |ask: Ask| {
+            let answer = ask.run(Duration::from_secs(10), 100);
+            String::from_utf8_lossy(&answer.stdout).trim().to_owned()
+        };
+        let most = MEMORY.to_string();
+        assert_eq!(told(Ask::bounded(place.path()).expect("git").args(look)), most);
+        assert_ne!(told(Ask::at(place.path()).expect("git").args(look)), most);
+    }
 }

@@ -27,7 +27,7 @@ pub use copy::CopyError;
 pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};
-pub use news::News;
+pub use news::{News, PACK_BYTES};
 pub use start::{Repository, noted};
 
 /// Settings that git gets in a sandbox over those of any repository. What they turn off is a

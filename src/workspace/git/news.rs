@@ -9,13 +9,16 @@ use super::read::{is_id, open_absolute, open_file, small};
 use super::start::{Repository, head, index, references};
 
 /// Most references that come back of one run.
-pub(super) const MOST: usize = 1_000;
+const MOST: usize = 1_000;
 
 /// Most of a log of stashes.
 const LOG: u64 = 1 << 20;
 
 /// The file in the copy that git inside packs new objects into.
-pub const PACK: &str = "sandbox-mcp.pack";
+const PACK: &str = "sandbox-mcp.pack";
+
+/// Largest such file.
+pub const PACK_BYTES: u64 = 2 << 30;
 
 /// Differences between a repository's copy and its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ impl Repository {
         Some(News { refs, deleted, branch, commit, truncated })
     }
 
-    /// Where git inside is to put its pack.
+    /// The path at which git inside puts its pack.
     pub fn pack_inside(&self) -> PathBuf {
         self.inside.join(PACK)
     }

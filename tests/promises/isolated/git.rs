@@ -2,19 +2,9 @@
 
 use crate::common::{Model, Product, Reply, Script, Workspace};
 
-use std::path::Path;
-
 use serde_json::json;
 
-use super::{Seen, picture};
-
-/// The files of a git directory besides objects and what a run's commits are kept by.
-fn files(git: &Path) -> Vec<Seen> {
-    let ours = |path: &Path| {
-        path.iter().any(|part| part == "objects") || path.to_string_lossy().contains("refs/sandbox")
-    };
-    picture(git).into_iter().filter(|seen| seen.0.is_file() && !ours(&seen.0)).collect()
-}
+use super::unchanged;
 
 fn git(workspace: &Workspace, folder: &str, arguments: &[&str]) {
     let done = std::process::Command::new("git")
@@ -42,7 +32,7 @@ async fn a_linked_worktree_with_a_submodule_is_worked_in_and_the_users_stays_as_
     git(&workspace, "tree", &["submodule", "--quiet", "update", "--init"]);
     // Made by the tester, so the worktree would be the tester's.
     workspace.hand_over();
-    let before = files(&workspace.at("main/.git"));
+    let before = unchanged(&workspace.at("main/.git"));
     for isolation in ["overlay", "copy"] {
         let script = "git status --porcelain; git branch --show-current; cd sub && echo two > a \
                       && git commit -qam 'in the submodule' && cd .. && git add sub \
@@ -59,6 +49,6 @@ async fn a_linked_worktree_with_a_submodule_is_worked_in_and_the_users_stays_as_
         let commits = &report["changes"]["commits"];
         assert_eq!((&commits["count"], &commits["moved"]), (&json!(2), &json!(false)), "{report}");
         assert_eq!(report["changes"]["files"].as_array().map(Vec::len), Some(1), "{report}");
-        assert!(files(&workspace.at("main/.git")) == before, "{isolation}");
+        assert!(unchanged(&workspace.at("main/.git")) == before, "{isolation}");
     }
 }

@@ -45,6 +45,7 @@ use rustix::fs::FlockOperation;
 
 pub use error::{Agreed, ApplyError, Conflict, NeedsYes, Obeyed};
 pub use recover::{Recovered, is_unsettled, recover};
+pub use trust::protected_files;
 pub use undo::{Keep, forget_all, reversed};
 
 use self::carry::carry;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType};
 
 use super::super::{Alteration, Node, RelPath};
-use super::error::{NeedsYes, Obeyed};
+use super::error::{ApplyError, NeedsYes, Obeyed};
 use crate::workspace::names::{GitMarks, fold, fold_path};
 use crate::workspace::protected_names::{is_named_with, is_order_of, why_obeyed, why_protected};
-use crate::workspace::walk::open_folder;
+use crate::workspace::walk::{open_folder, open_root};
 use crate::workspace::{WorkspacePath, git_programs, gitconfig, protected};
 
 /// More steps than any honest way from link to link has.
@@ -42,6 +42,23 @@ pub(super) fn obeyed(changes: &[&Alteration]) -> Vec<Obeyed> {
         Some(Obeyed { path: change.path.to_string(), why })
     });
     orders.collect()
+}
+
+/// Returns those of the files, which commits change, that need a yes, and why.
+pub fn protected_files(
+    workspace: &WorkspacePath,
+    extra: &[String],
+    files: Vec<RelPath>,
+) -> Result<Vec<(RelPath, &'static str)>, ApplyError> {
+    let root = open_root(workspace.path()).map_err(|errno| ApplyError::Io {
+        what: "open",
+        path: workspace.path().display().to_string(),
+        source: errno.into(),
+    })?;
+    let mut trust = Trust::of(workspace, root.as_fd(), extra, &[]);
+    let judged =
+        files.into_iter().filter_map(|file| Some((trust.why(file.as_path(), false)?, file)));
+    Ok(judged.map(|(why, file)| (file, why)).collect())
 }
 
 /// Whether any part of a path is git's own, in whatever spelling.
