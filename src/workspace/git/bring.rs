@@ -5,38 +5,26 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
-use super::host::Ask;
-use super::news::{News, PACK_BYTES};
-use super::read::{is_id, open_absolute, open_file, small};
-use super::start::{Repository, index};
+use super::news::News;
+use super::quarantine::Quarantine;
+use super::read::is_id;
+use super::start::Repository;
+use super::users::{Users, input, printed, said};
 use crate::ids::RunId;
 use crate::text::one_line;
 
-/// Time for one command of git, and for a lock that another process holds.
-const TIME: Duration = Duration::from_secs(60);
+/// Time for which a lock that another process holds is waited for.
 const LOCKED: Duration = Duration::from_secs(5);
-
-/// Most that one command may print.
-const OUTPUT: u64 = 16 << 20;
 
 /// Most commits that are looked into, and most that are listed.
 const COMMITS: usize = 1_000;
 const LISTED: usize = 20;
-
-/// Most of the list of commits at which a shallow history ends.
-const SHALLOW: u64 = 64 << 20;
 
 /// The user's own references, whose commits are not new.
 const NAMED: &[&str] = &["--not", "--branches", "--tags", "--remotes"];
@@ -65,64 +53,6 @@ pub struct Brought {
     pub moved: bool,
 }
 
-/// The user's repository, and whom its files belong to.
-#[derive(Clone, Copy)]
-struct Users<'a> {
-    git: &'a Path,
-    top: &'a Path,
-    owner: (u32, u32),
-}
-
-impl<'a> Users<'a> {
-    fn of(git: &'a Path, top: &'a Path) -> Result<Self, String> {
-        let found = std::fs::symlink_metadata(git).map_err(|error| {
-            format!("{} cannot be read: {error}", one_line(&git.display().to_string(), 160))
-        })?;
-        Ok(Self { git, top, owner: (found.uid(), found.gid()) })
-    }
-
-    /// Git as the owner, in another repository of the owner's.
-    fn at(self, git: &Path) -> Result<Ask, String> {
-        self.of_owner(Ask::at(self.top), git)
-    }
-
-    fn of_owner(self, ask: Option<Ask>, git: &Path) -> Result<Ask, String> {
-        let ask = ask.ok_or("there is no git on this machine")?;
-        Ok(ask.of_owner(self.owner).env("GIT_DIR", git))
-    }
-
-    fn ask(self) -> Result<Ask, String> {
-        Ok(self.at(self.git)?.env("GIT_WORK_TREE", self.top))
-    }
-
-    fn run(self, args: &[&str]) -> Result<String, String> {
-        said(self.ask()?, args)
-    }
-
-    /// The tree that git names.
-    fn tree(self, args: &[&str]) -> Option<String> {
-        self.run(args).ok().map(|said| said.trim().to_owned()).filter(|id| is_id(id))
-    }
-}
-
-/// Runs git, and returns its output or which command failed.
-fn said(ask: Ask, args: &[&str]) -> Result<String, String> {
-    let answer = ask.args(args).run(TIME, OUTPUT);
-    if answer.ok {
-        return Ok(String::from_utf8_lossy(&answer.stdout).into_owned());
-    }
-    let command = args.iter().find(|word| !word.starts_with('-')).copied().unwrap_or_default();
-    Err(format!("`git {command}` failed"))
-}
-
-/// A file that git reads as its standard input.
-fn input(text: &str) -> Result<Stdio, String> {
-    let mut file = tempfile::tempfile().map_err(|error| error.to_string())?;
-    file.write_all(text.as_bytes()).map_err(|error| error.to_string())?;
-    file.rewind().map_err(|error| error.to_string())?;
-    Ok(Stdio::from(file))
-}
-
 /// Takes what `news` tells of, and the tree of the index inside, into the user's repository.
 /// Returns none where nothing differs after all. `folder` holds the copies. Blocking.
 pub fn bring(
@@ -135,7 +65,7 @@ pub fn bring(
     let top = workspace.join(&repository.place);
     let users = Users::of(&repository.git, &top)?;
     let quarantine = Quarantine::make(run, repository, users)?;
-    let old_index = quarantine.old_index(repository, users)?;
+    let old_index = quarantine.old_index(repository)?;
     let new_index = tree.filter(|id| is_id(id)).map(str::to_owned);
     let changed = new_index.iter().filter(|tree| Some(*tree) != old_index.as_ref());
     let ids: Vec<&String> = news.refs.iter().map(|(_, id)| id).chain(changed).collect();
@@ -173,140 +103,6 @@ pub fn bring(
             Err(why)
         }
     }
-}
-
-/// A repository that borrows the user's objects, for objects that are not checked yet.
-struct Quarantine<'a> {
-    folder: TempDir,
-    git: PathBuf,
-    users: Users<'a>,
-}
-
-impl<'a> Quarantine<'a> {
-    /// A folder where the owner of the repository reaches it. The name is the same for the same
-    /// run, which comes again after a crash; `git gc` removes it, too.
-    fn make(run: &RunId, repository: &Repository, users: Users<'a>) -> Result<Self, String> {
-        let objects = repository.common.join("objects");
-        open_absolute(&objects).map_err(|errno| errno.to_string())?;
-        let name = format!("tmp_objdir-sandbox-mcp-{run}");
-        match std::fs::remove_dir_all(objects.join(&name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.to_string()),
-            _ => {}
-        }
-        let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(objects);
-        let folder = folder.map_err(|error| error.to_string())?;
-        let quarantine = Self { git: folder.path().join("git"), folder, users };
-        quarantine.own(quarantine.folder.path())?;
-        Ok(quarantine)
-    }
-
-    fn own(&self, path: &Path) -> Result<(), String> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(());
-        }
-        let (uid, gid) = self.users.owner;
-        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|error| error.to_string())
-    }
-
-    /// The tree of the user's index, where it is as at the start. Git writes into an index when it
-    /// is asked for its tree, so a copy is asked.
-    fn old_index(
-        &self,
-        repository: &Repository,
-        users: Users<'_>,
-    ) -> Result<Option<String>, String> {
-        let copy = self.folder.path().join("index");
-        let git = open_absolute(&repository.git).map_err(|errno| errno.to_string())?;
-        if let Ok(mut theirs) = open_file(git.as_fd(), "index".as_ref()) {
-            let mut ours = File::create_new(&copy).map_err(|error| error.to_string())?;
-            io::copy(&mut theirs, &mut ours).map_err(|error| error.to_string())?;
-            self.own(&copy)?;
-        }
-        let asked = users.ask()?.env("GIT_INDEX_FILE", &copy);
-        let Ok(now) = said(asked, &["write-tree"]) else { return Ok(None) };
-        let now = now.trim().to_owned();
-        if index(&repository.git) == repository.index {
-            return Ok(Some(now));
-        }
-        // A look refreshes an index. What is as the last commit has nothing that the user staged.
-        let Some(commit) = &repository.commit else { return Ok(None) };
-        let last = users.tree(&["rev-parse", "--verify", &format!("{commit}^{{tree}}")]);
-        Ok(last.filter(|last| *last == now))
-    }
-
-    /// Checks the pack, and has the user's repository fetch what it has. Returns the references.
-    fn take(
-        &self,
-        run: &RunId,
-        repository: &Repository,
-        folder: &Path,
-        ids: &[&String],
-    ) -> Result<Vec<String>, String> {
-        let users = self.users;
-        let mut pack = repository.pack(folder).ok_or("git in the sandbox wrote no pack")?;
-        let place = self.git.to_str().ok_or("the name of the repository is not UTF-8")?;
-        let format = format!("--object-format={}", repository.format);
-        let init = ["init", "--quiet", "--bare", "--template=", &format, place];
-        said(users.at(&self.git)?, &init)?;
-        let mut stores = String::new();
-        for store in &repository.stores {
-            let store = store.to_str().filter(|store| !store.contains(['\n', '"']));
-            stores.push_str(store.ok_or("an object store has an odd name")?);
-            stores.push('\n');
-        }
-        std::fs::write(self.git.join("objects/info/alternates"), stores)
-            .map_err(|error| error.to_string())?;
-        let common = open_absolute(&repository.common).map_err(|errno| errno.to_string())?;
-        if let Some(shallow) = small(common.as_fd(), "shallow", SHALLOW) {
-            std::fs::write(self.git.join("shallow"), shallow).map_err(|error| error.to_string())?;
-        }
-        // Git refuses a pack of nothing, which is what is new of a branch on an old commit.
-        if objects(&mut pack).map_err(|error| error.to_string())? > 0 {
-            let most = format!("--max-input-size={PACK_BYTES}");
-            let ask = users.of_owner(Ask::bounded(users.top), &self.git)?.input(Stdio::from(pack));
-            said(
-                ask,
-                &["index-pack", "--stdin", "--strict", "--fsck-objects", "--fix-thin", &most],
-            )?;
-        }
-        let refs: Vec<String> =
-            (1..=ids.len()).map(|number| format!("refs/sandbox/{run}/{number}")).collect();
-        let named = refs.iter().zip(ids);
-        let created: String =
-            named.flat_map(|(name, id)| ["create ", name, " ", id.as_str(), "\n"]).collect();
-        said(users.at(&self.git)?.input(input(&created)?), &["update-ref", "--stdin"])?;
-        let all = format!("+refs/sandbox/{run}/*:refs/sandbox/{run}/*");
-        let ask = users.ask()?.env("GIT_ALLOW_PROTOCOL", "file");
-        // Settings of the repository name no program here.
-        let ask = ask.args(["-c", "core.alternateRefsCommand=true", "-c", "gc.auto=0"]);
-        said(
-            ask,
-            &[
-                "fetch",
-                "--quiet",
-                "--no-tags",
-                "--no-write-fetch-head",
-                "--no-prune",
-                "--no-auto-maintenance",
-                "--no-recurse-submodules",
-                "--refmap=",
-                "--update-shallow",
-                "--upload-pack=git-upload-pack",
-                place,
-                &all,
-            ],
-        )?;
-        Ok(refs)
-    }
-}
-
-/// The number of objects in a pack, which is read from its beginning afterwards.
-fn objects(pack: &mut File) -> io::Result<u32> {
-    let mut header = [0; 12];
-    pack.read_exact(&mut header)?;
-    pack.rewind()?;
-    let [.., a, b, c, d] = header;
-    Ok(u32::from_be_bytes([a, b, c, d]))
 }
 
 impl Brought {
@@ -356,12 +152,9 @@ impl Brought {
                 .collect();
             let ask = users.ask()?.input(input(&ids)?);
             let tree = ["diff-tree", "--stdin", "-r", "-m", "--root"];
-            let ask = ask.args(tree).args(["--name-only", "--no-commit-id", "-z"]);
-            let answer = ask.run(TIME, OUTPUT);
-            if !answer.ok {
-                return Err("`git diff-tree` failed".to_owned());
-            }
-            let names = answer.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+            let shown = ["--name-only", "--no-commit-id", "-z"];
+            let said = printed(ask, &[&tree[..], &shown].concat())?;
+            let names = said.split(|byte| *byte == 0).filter(|name| !name.is_empty());
             let names: BTreeSet<&[u8]> = names.collect();
             Ok(names.into_iter().map(|name| self.place.join(OsStr::from_bytes(name))).collect())
         })

@@ -13,9 +13,11 @@ mod identity;
 mod inspect;
 mod modules;
 mod news;
+mod quarantine;
 mod read;
 mod settings;
 mod start;
+mod users;
 
 #[cfg(test)]
 mod give_hostile_tests;

@@ -82,7 +82,7 @@ pub fn no_layers(product: &Product) {
 pub fn unchanged(folder: &Path) -> Vec<Seen> {
     let is_ours = |path: &Path| {
         let git = path.iter().any(|part| part == ".git");
-        let kept = path.to_string_lossy().contains("/.git/refs/sandbox/");
+        let kept = path.to_string_lossy().contains("/refs/sandbox/");
         let object = path.to_string_lossy().contains("/objects/");
         git && (!path.is_file() || kept || object)
     };
