@@ -159,6 +159,12 @@ pub fn advance(
             ));
         }
     }
+    if all.iter().any(|one| one.branch.is_none() && one.count > 0) {
+        remarks.push(format!(
+            "the run's commits are in refs/sandbox/{id}/ and on no branch, because it ended on \
+             another one than it began on: `git branch NAME refs/sandbox/{id}/1` makes one of them"
+        ));
+    }
     if all.iter().any(|one| one.moved) {
         write(entry, &all)?;
     }

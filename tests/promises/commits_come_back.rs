@@ -136,6 +136,26 @@ async fn commits_of_what_was_there_already_come_back_and_are_undone_with_care() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_switches_to_another_branch_moves_none_and_says_how_to_keep_it() {
+    let work = "git switch -qc topic; echo t >t; git add t; git commit -qm Topic";
+    let model = Model::start(Script::bash(work).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config(VIEW);
+    let workspace = repository();
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    let here = workspace.path();
+    assert_eq!(git(here, &["branch", "--format=%(refname:short)"]), "main");
+    assert_eq!(git(here, &["log", "--format=%s"]), "First");
+    let kept = format!("refs/sandbox/{}/1", report["run_id"].as_str().expect("an id"));
+    assert!(
+        report["remarks"].to_string().contains(&format!("git branch NAME {kept}")),
+        "{report:#}"
+    );
+    git(here, &["branch", "topic", &kept]);
+    assert_eq!(git(here, &["log", "--format=%s", "topic"]), "Topic\nFirst");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_look_with_git_changes_and_leaves_nothing() {
     let model = Model::start(Script::bash("touch a.txt; git status").then_say("Done.")).await;
     let product = Product::with_model(&model).await.config(VIEW);
