@@ -164,7 +164,7 @@ fn fill(
 }
 
 /// Most files, and bytes in them, that are copied within a tenth of a second.
-const FEW: (usize, u64) = (800, 24 << 20);
+const FEW: (usize, u64) = (200, 4 << 20);
 
 /// Tells whether a copy takes less than a tenth of a second, by a look that takes less than that.
 pub(super) fn is_quick(workspace: &WorkspacePath, note: &Note) -> bool {
