@@ -154,7 +154,7 @@ struct RunArgs {
     /// Folder to work in [default: the current folder]
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
-    /// direct: the folder itself; isolated: a copy; read-only: nothing is changed
+    /// direct: changes are applied at a good end; isolated: they wait; read-only: none are made
     #[arg(long, default_value = "direct", value_parser = mode)]
     mode: crate::workspace::Mode,
     /// Seconds the agent may work [default: 300, or `limits.timeout`]

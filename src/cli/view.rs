@@ -35,12 +35,9 @@ impl View {
     /// Shows an event.
     pub fn event(&mut self, event: &Event) {
         match &event.event {
-            EventKind::Queued { ahead, workspace } => {
-                let what = if *workspace { "the workspace" } else { "a place" };
-                self.now(&match ahead {
-                    0 => format!("waiting for {what}, next in line"),
-                    ahead => format!("waiting for {what} behind {ahead} runs"),
-                });
+            EventKind::Queued { ahead: 0 } => self.now("waiting for a place, next in line"),
+            EventKind::Queued { ahead } => {
+                self.now(&format!("waiting for a place behind {ahead} runs"));
             }
             EventKind::Phase { phase } => {
                 self.now(phase.label());

@@ -260,26 +260,12 @@ pub struct Workspace {
     /// Folders below which workspaces may lie, besides the folder the program was started in.
     #[schemars(example = ["~/projects"])]
     pub roots: Vec<PathBuf>,
-    /// More paths, relative to the workspace, that stay read-only in direct mode.
+    /// More paths, relative to the workspace, that are applied only with a person's yes.
     #[schemars(example = ["deploy", "scripts/release.sh"])]
     pub protected: Vec<String>,
     /// The kind of view that a run has: an overlay, a copy, or a copy where that is quick and else an
     /// overlay where that can be had.
     pub isolation: Isolation,
-    /// The place that a run in the mode direct writes to: the workspace itself, or a view of its own
-    /// whose changes are applied when the run is completed.
-    pub direct: Direct,
-}
-
-/// The place that a run in the mode direct writes to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Direct {
-    /// Into the workspace itself, with what tools on the host trust read-only.
-    #[default]
-    Folder,
-    /// Into a view, as in the mode isolated.
-    View,
 }
 
 /// The kind of view that a run has.

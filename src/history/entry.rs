@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     APPLIED, BEFORE, BLOBS, CHANGES, COMMITS, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT,
-    SWEPT, TASK, folder_of,
+    TASK, folder_of,
 };
 use crate::ids::{Owner, RunId};
 
@@ -75,11 +75,6 @@ impl Entry {
 
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// Where the swept things are, if there are some.
-    pub fn swept(&self) -> Option<PathBuf> {
-        Some(self.folder.join(SWEPT)).filter(|swept| swept.is_dir())
     }
 
     /// Where the list of changes is, whether it has been written or not.

@@ -8,7 +8,6 @@
 //! | `events.jsonl` | what happened, a line each |
 //! | `agent.log` | what the agent printed besides |
 //! | `egress.jsonl` | what the sandbox tried to reach |
-//! | `swept/` | what was taken out of the workspace |
 //! | `changes.json` | what the run changed in its own view of the workspace |
 //! | `changes.patch` | the same as a patch for `git apply` |
 //! | `blobs/` | the new contents, each under its SHA-256 |
@@ -29,7 +28,7 @@ mod tree;
 pub use entry::{Entry, Part, State};
 pub use find::{NotFound, find, runs};
 pub use follow::{Follow, Next};
-pub use record::{Record, close, owner_log, swept};
+pub use record::{Record, close, owner_log};
 pub use retention::{Removed, Retention, prune, remove, size};
 pub use tree::remove_tree;
 
@@ -44,7 +43,6 @@ const EVENTS: &str = "events.jsonl";
 const LOG: &str = "agent.log";
 /// The audit log of what a sandbox tried to reach.
 const EGRESS: &str = "egress.jsonl";
-const SWEPT: &str = "swept";
 const CHANGES: &str = "changes.json";
 const PATCH: &str = "changes.patch";
 const BLOBS: &str = "blobs";

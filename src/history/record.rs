@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{EGRESS, EVENTS, Error, LOG, OWNER, OWNER_LOG, REPORT, SWEPT, TASK, folder_of};
+use super::{EGRESS, EVENTS, Error, LOG, OWNER, OWNER_LOG, REPORT, TASK, folder_of};
 use crate::files::{Durability, write_json};
 use crate::ids::{Owner, RunId};
 
@@ -109,11 +109,6 @@ pub fn close(state: &Path, run: &RunId, report: &impl Serialize) -> Result<(), E
         return Ok(());
     }
     write_whole(&folder, REPORT, report).map_err(Error::of(folder.join(REPORT)))
-}
-
-/// A folder in a run's record for what was taken out of the workspace. Made by who writes there.
-pub fn swept(state: &Path, run: &RunId) -> PathBuf {
-    folder_of(state, run).join(SWEPT)
 }
 
 /// Where the process of a run may keep its own log.

@@ -189,12 +189,12 @@ mod tests {
         let half = folder_of_runs(state.path()).join(format!(".{}.gone", ids[0]));
         let other = folder_of_runs(state.path()).join(".mine.gone");
         for folder in [&half, &other] {
-            fs::create_dir_all(folder.join("swept")).expect("made");
+            fs::create_dir_all(folder.join("whole")).expect("made");
         }
         // A link in a record is removed, and not what it leads to.
         std::os::unix::fs::symlink(&other, folder.join("link")).expect("made");
         prune(state.path(), &Retention { runs: 0, ..ALL }, None).expect("pruned");
         assert_eq!(left(state.path(), &ids), [true, false]);
-        assert!(!half.exists() && other.join("swept").exists());
+        assert!(!half.exists() && other.join("whole").exists());
     }
 }

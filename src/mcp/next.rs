@@ -62,23 +62,17 @@ fn changes(report: &Report) -> String {
         (_, Some(true)) => "Its changes were applied.".to_owned(),
         (Mode::ReadOnly, None) => String::new(),
         (_, None) if report.changes.files.is_empty() => "No file was changed.".to_owned(),
-        (Mode::Isolated, None) => "Its changes were discarded.".to_owned(),
-        (Mode::Direct, None) if report.status == Status::Completed => {
-            "Look at the changed files; they are in the workspace.".to_owned()
-        }
-        (Mode::Direct, None) => {
-            "What it changed until then is in the workspace; look at it.".to_owned()
-        }
+        (_, None) => "Its changes were discarded.".to_owned(),
     }
 }
 
 /// What to do about it.
 fn then(report: &Report) -> &'static str {
-    let isolated = report.workspace.mode == Mode::Isolated;
+    let waits = report.changes.applied == Some(false);
     match report.status {
-        Status::Completed if check_failed(report) && isolated => {
-            "To correct it, run again with what was wrong: each isolated run starts from the workspace \
-             and has none of these changes; in the same `session` it remembers them."
+        Status::Completed if check_failed(report) && waits => {
+            "To correct it, run again with what was wrong: each run starts from the workspace and has \
+             none of these changes; in the same `session` it remembers them."
         }
         Status::Completed if check_failed(report) => {
             "To correct it, run again in the same `session` with what was wrong."
@@ -142,10 +136,6 @@ mod tests {
             assert!(pending.contains("apply_changes or discard_changes"), "{status}: {pending}");
             assert!(pending.contains("run_id 20260131-235959-k3f9"), "{status}: {pending}");
             assert!(pending.len() < 420, "{status}: {pending}");
-            let direct = next(&json!({ "status": status }));
-            assert!(direct.contains("in the workspace"), "{status}: {direct}");
-            let done = status == "completed";
-            assert_eq!(direct.starts_with("Look at"), done, "{status}: {direct}");
             let nothing = json!({ "files": [], "truncated": false });
             let nothing = next(&json!({ "status": status, "changes": nothing }));
             assert!(nothing.contains("No file was changed."), "{status}: {nothing}");
@@ -155,14 +145,13 @@ mod tests {
     #[test]
     fn a_check_that_failed_is_not_done_whatever_the_agent_says() {
         let failed = json!({ "command": "c", "before": null, "after": null, "passed": false });
-        let direct = next(&json!({ "verify": failed }));
-        assert!(direct.starts_with("Not done: `verify` failed"), "{direct}");
-        assert!(direct.ends_with("in the same `session` with what was wrong."), "{direct}");
-        let isolated = next(&json!({
-            "verify": failed, "workspace": { "path": "/w", "mode": "isolated" },
-            "changes": { "files": [], "truncated": false, "applied": false },
-        }));
-        assert!(isolated.contains("has none of these changes"), "{isolated}");
+        let nothing = json!({ "files": [], "truncated": false });
+        let unchanged = next(&json!({ "verify": failed, "changes": nothing }));
+        assert!(unchanged.starts_with("Not done: `verify` failed"), "{unchanged}");
+        assert!(unchanged.ends_with("in the same `session` with what was wrong."), "{unchanged}");
+        let changes = json!({ "files": [], "truncated": false, "applied": false });
+        let waits = next(&json!({ "verify": failed, "changes": changes }));
+        assert!(waits.contains("has none of these changes"), "{waits}");
         let passed = json!({ "command": "c", "before": null, "after": null, "passed": true });
         assert!(!next(&json!({ "verify": passed })).contains("Not done"));
     }

@@ -131,15 +131,9 @@ async fn tell(peer: Peer<RoleServer>, token: ProgressToken, mut pace: Pace) {
 /// One line about an event; none where what was said before stays true.
 pub(super) fn describe(event: &EventKind) -> Option<String> {
     Some(match event {
-        EventKind::Queued { ahead, workspace } => {
-            let ahead = match ahead {
-                0 => "next in line".to_owned(),
-                1 => "1 run ahead".to_owned(),
-                more => format!("{more} runs ahead"),
-            };
-            let whom = "for another run that writes to this workspace";
-            if *workspace { format!("queued {whom}: {ahead}") } else { format!("queued: {ahead}") }
-        }
+        EventKind::Queued { ahead: 0 } => "queued: next in line".to_owned(),
+        EventKind::Queued { ahead: 1 } => "queued: 1 run ahead".to_owned(),
+        EventKind::Queued { ahead } => format!("queued: {ahead} runs ahead"),
         EventKind::Phase { phase } => phase.label().into(),
         EventKind::Notice { message } => message.clone(),
         EventKind::Step { number } => format!("step {number}: thinking"),
@@ -345,6 +339,6 @@ mod tests {
         assert_eq!(read(started), "bash: cargo test");
         assert_eq!(read(EventKind::Phase { phase: Phase::Starting }), "starting the sandbox");
         assert_eq!(read(EventKind::Step { number: 3 }), "step 3: thinking");
-        assert_eq!(read(EventKind::Queued { ahead: 1, workspace: false }), "queued: 1 run ahead");
+        assert_eq!(read(EventKind::Queued { ahead: 1 }), "queued: 1 run ahead");
     }
 }

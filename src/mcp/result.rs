@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use serde_json::{Map, Value};
 
-use super::shorten::{fit, leave_out, shorten_files, shorten_swept, shorten_verify};
+use super::shorten::{fit, leave_out, shorten_files, shorten_verify};
 use super::untrusted::UNTRUSTED;
 use super::{next, resources};
 use crate::ids::RunId;
@@ -155,7 +155,6 @@ fn shorten(mut report: Report) -> JsonObject {
         target.host = text::one_line(&target.host, NAME);
     }
     fit(&mut report.egress.targets, TARGETS);
-    shorten_swept(&mut report.workspace.swept);
     shorten_files(&mut report);
     // Without a record there is nothing to read later.
     let resource = report.transcript.as_ref().map(|_| resources::uri_of(&report.run_id));
@@ -169,7 +168,7 @@ fn shorten(mut report: Report) -> JsonObject {
     value.insert(RESOURCE_KEY.into(), resource.into());
     let mut rest = object_length(&value);
     // What is evidence and not needed for the next step goes first; the record has all of it.
-    for part in ["/egress/targets", "/workspace/swept", "/verify/before"] {
+    for part in ["/egress/targets", "/verify/before"] {
         if rest <= TOTAL - ANSWER_AT_LEAST {
             break;
         }
@@ -339,9 +338,6 @@ mod tests {
         let files: Vec<_> = (0..1000).map(short).chain((0..10).map(file)).collect();
         let tools: Vec<_> =
             (0..500).map(|_| json!({ "name": long, "calls": 1, "errors": 0 })).collect();
-        let swept: Vec<_> = (0..200)
-            .map(|_| json!({ "path": long, "why": long, "kept_as": long, "note": long, "still_there": true }))
-            .collect();
         let targets: Vec<_> = (0..20)
             .map(|_| json!({ "host": long, "port": 443, "allowed": 0, "refused": 1, "reason": "not_allowed" }))
             .collect();
@@ -353,7 +349,7 @@ mod tests {
                 "verify": { "command": long, "before": check, "after": check, "passed": false },
                 "error": { "kind": long, "message": long, "hint": long },
                 "changes": { "files": files, "truncated": false, "applied": if mode == "direct" { Value::Null } else { false.into() } },
-                "workspace": { "path": "/w", "mode": mode, "swept": { "moved": swept } },
+                "workspace": { "path": "/w", "mode": mode },
                 "remarks": (0..16).map(|_| long.clone()).collect::<Vec<_>>(),
                 "egress": { "allowed": 0, "refused": 20, "targets": targets },
                 "tools": tools,

@@ -4,53 +4,29 @@ use rmcp::model::JsonObject;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::runner::{Report, Swept, Verify};
+use crate::runner::{Report, Verify};
 use crate::text;
 
 const FILES: usize = 1536;
-const SWEPT: usize = 1024;
 const PATH: usize = 160;
-const WHY: usize = 64;
 const BEFORE: usize = 192;
 const AFTER: usize = 512;
 const COMMAND: usize = 80;
 
-/// Empties one part of the answer. Of what was swept, the number stays.
+/// Empties one part of the answer.
 pub(super) fn leave_out(value: &mut JsonObject, part: &str) {
     let Some((section, name)) = part[1..].split_once('/') else { return };
     let Some(place) = value.get_mut(section).and_then(|section| section.get_mut(name)) else {
         return;
     };
-    let length = |list: &Value| list.as_array().map_or(0, Vec::len) as u64;
-    match name {
-        "before" => {
+    match place {
+        Value::Array(list) => list.clear(),
+        place => {
             if let Some(output) = place.get_mut("output") {
                 *output = "".into();
             }
         }
-        "targets" => *place = Value::Array(Vec::new()),
-        _ => {
-            let listed = length(&place["moved"]) + length(&place["odd"]);
-            place["unlisted"] = (place["unlisted"].as_u64().unwrap_or(0) + listed).into();
-            place["moved"] = Value::Array(Vec::new());
-            place["odd"] = Value::Array(Vec::new());
-        }
     }
-}
-
-/// Keeps the first of what was swept; the rest is counted.
-pub(super) fn shorten_swept(swept: &mut Swept) {
-    for item in &mut swept.moved {
-        item.path = text::one_line(&item.path, PATH);
-        item.why = text::one_line(&item.why, WHY);
-        item.kept_as = None; // in the record, by its path
-        item.note = item.note.as_deref().map(|note| text::one_line(note, PATH));
-    }
-    for odd in &mut swept.odd {
-        odd.path = text::one_line(&odd.path, PATH);
-    }
-    let over = fit(&mut swept.moved, SWEPT) + fit(&mut swept.odd, SWEPT / 2);
-    swept.unlisted += u64::try_from(over).unwrap_or(u64::MAX);
 }
 
 /// Keeps the end of what a check printed: more of one that failed, and most of what counts.

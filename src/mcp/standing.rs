@@ -65,8 +65,7 @@ impl Lately {
     fn phase(&self) -> &'static str {
         let phases = self.events.iter().rev().filter_map(|event| match &event.event {
             EventKind::Phase { phase } => Some(phase.label()),
-            EventKind::Queued { workspace: false, .. } => Some("queued"),
-            EventKind::Queued { workspace: true, .. } => Some("queued for the workspace"),
+            EventKind::Queued { .. } => Some("queued"),
             _ => None,
         });
         let early = if self.cut { Phase::Working.label() } else { "starting" };
@@ -76,7 +75,7 @@ impl Lately {
     /// How many are ahead, where the last that is known is that it waits.
     fn ahead(&self) -> Option<usize> {
         let place = self.events.iter().rev().find_map(|event| match event.event {
-            EventKind::Queued { ahead, .. } => Some(Some(ahead)),
+            EventKind::Queued { ahead } => Some(Some(ahead)),
             EventKind::Phase { .. } => Some(None),
             _ => None,
         });
@@ -232,7 +231,6 @@ mod tests {
         let state = tempfile::tempdir().expect("temp dir");
         let state = state.path();
         let queued = json!({ "type": "queued", "ahead": 2 });
-        let for_it = json!({ "type": "queued", "ahead": 1, "workspace": true });
         let working = json!({ "type": "phase", "phase": "working" });
         let says = |text: &str| json!({ "type": "text", "text": text });
 
@@ -241,8 +239,6 @@ mod tests {
         assert_eq!(start["runs_ahead"], Value::Null);
         let waits = told(state, std::slice::from_ref(&queued));
         assert_eq!((&waits["phase"], &waits["runs_ahead"]), (&json!("queued"), &json!(2)));
-        let waits = told(state, &[for_it]);
-        assert_eq!(waits["phase"], "queued for the workspace");
 
         let later = json!({ "type": "flew", "height": 3 });
         let works = told(state, &[queued, working.clone(), later, says("a\u{1b}[31m\nb")]);

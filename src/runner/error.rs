@@ -24,7 +24,7 @@ pub enum Error {
     #[error(transparent)]
     Unprotectable(workspace::Obstacle),
     #[error("failed to {0}")]
-    Guard(workspace::GuardError),
+    Guard(#[from] workspace::GuardError),
     #[error("failed to {0}")]
     Layer(workspace::LayerError),
     #[error(

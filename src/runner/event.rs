@@ -15,13 +15,8 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventKind {
-    /// Waiting behind `ahead` other runs: for a free place, or for the turn at writing to the
-    /// `workspace`.
-    Queued {
-        ahead: usize,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        workspace: bool,
-    },
+    /// Waiting for a free place behind `ahead` other runs.
+    Queued { ahead: usize },
     /// The run entered a phase.
     Phase { phase: Phase },
     /// Something a person should know, such as progress of the image's build.

@@ -8,12 +8,10 @@ use futures_util::FutureExt;
 use tokio::task::spawn_blocking;
 
 use super::commits;
-use super::custody::{self, Custody, Remains};
 use super::deadlines::labels;
 use super::direct;
 use super::follow::End;
 use super::git;
-use super::host;
 use super::isolated;
 use super::job::Job;
 use super::kept;
@@ -22,6 +20,7 @@ use super::prepare::{Prepared, prepare};
 use super::queue::Place;
 use super::room::{Cleared, Room, remove_all};
 use super::session;
+use super::settle::settle;
 use super::shared::Shared;
 use super::story::{Story, millis};
 use super::survey;
@@ -35,7 +34,6 @@ use crate::gateway::{Gateway, Options};
 use crate::history::{self, Retention};
 use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
 use crate::workspace::changeset::Merged;
-use crate::workspace::{Mode, Swept, WriterLock};
 
 /// What a run gathers on its way, besides its story.
 #[derive(Debug)]
@@ -46,7 +44,6 @@ struct Findings {
     image: String,
     user: String,
     receipt: Option<Receipt>,
-    remains: Option<Remains>,
     done: Done,
     /// The last look of an overlay.
     merged: Option<Merged>,
@@ -63,7 +60,6 @@ impl Findings {
             image: String::new(),
             user: String::new(),
             receipt: None,
-            remains: None,
             done: Done::default(),
             merged: None,
             trees: commits::Trees::new(),
@@ -111,37 +107,25 @@ async fn execute(mut job: Job) -> Report {
     let mut room = Room::default();
     let mut found = Findings::new(job.asked);
 
-    // First the lock, so that who waits for a workspace takes no place from others.
-    let lock = custody::lock(&job.shared, &job.task, &job.canceller, &mut story).await;
+    settle(&job.shared, &job.task, &mut story).await;
     tell_news(&job, &mut story);
-    let place = match &lock {
-        Ok(_) => wait(&job, &mut story).await,
-        Err(_) => Ok(None),
-    };
+    let place = wait(&job, &mut story).await;
     found.timing.queued_ms = found.lap.next();
-    // Lock and place are kept until everything is gone again.
-    let (end, _place, _lock) = match (lock, place) {
-        (Ok(lock), Ok(place)) => {
-            let writer = lock.as_ref().map(|turn| &turn.lock);
-            let end = Box::pin(live(&job, writer, &mut story, &mut room, &mut found)).await;
-            (end, place, lock)
-        }
-        (Err(end), _) | (_, Err(end)) => (end, None, None),
+    // The place is kept until everything is gone again.
+    let (end, _place) = match place {
+        Ok(place) => (Box::pin(live(&job, &mut story, &mut room, &mut found)).await, place),
+        Err(end) => (end, None),
     };
 
     story.phase(Phase::Cleaning);
-    // The folder stays until all is swept: it is what the next process would go by.
+    // The folder stays until all is collected: it is what the next process would go by.
     let engine = room.engine.clone();
     let Cleared { traffic, failed: cleared, folder, layer, session, gone } =
         room.clear(&job.id).await;
     let traffic = traffic.unwrap_or_default();
     story.phase(Phase::Collecting);
+    let (mut view, mut changes) = (None, ChangeSummary::default());
     // After the container is gone, so that nothing changes any more.
-    let (mut changes, swept) = match found.remains.take() {
-        Some(remains) => remains.close(history::swept(&job.shared.state, &job.id)).await,
-        None => (ChangeSummary::default(), Swept { complete: true, ..Swept::default() }),
-    };
-    let mut view = None;
     if let Some(layer) = layer {
         let engine = engine.as_ref().filter(|_| gone);
         let closed = kept::close(&job, layer, found.looked(), engine).await;
@@ -186,7 +170,6 @@ async fn execute(mut job: Job) -> Report {
             path: job.task.workspace.path().display().to_string(),
             mode: job.task.mode,
             view,
-            swept,
         },
         changes,
         remarks: std::mem::take(&mut story.remarks),
@@ -212,7 +195,7 @@ async fn wait(job: &Job, story: &mut Story) -> Result<Option<Place>, End> {
         biased;
         reason = job.canceller.cancelled() => return Err(End::Cancelled(reason)),
         place = job.shared.queue.enter(|ahead| {
-            story.tell(EventKind::Queued { ahead, workspace: false });
+            story.tell(EventKind::Queued { ahead });
         }) => place,
     };
     // A full disk is no reason to refuse work.
@@ -224,18 +207,12 @@ async fn wait(job: &Job, story: &mut Story) -> Result<Option<Place>, End> {
 }
 
 /// From having a place to the end of the work. Leaves the undoing to its caller.
-async fn live(
-    job: &Job,
-    lock: Option<&WriterLock>,
-    story: &mut Story,
-    room: &mut Room,
-    found: &mut Findings,
-) -> End {
+async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Findings) -> End {
     story.phase(Phase::Preparing);
     let prepared = tokio::select! {
         biased;
         reason = job.canceller.cancelled() => Err(End::Cancelled(reason)),
-        prepared = prepare(&job.shared, &job.id, &job.task, lock, story, room) => {
+        prepared = prepare(&job.shared, &job.id, &job.task, story, room) => {
             prepared.map_err(End::Broken)
         }
     };
@@ -311,7 +288,6 @@ async fn start(
         );
     }
     let labels = labels(id, prepared.owner.clone(), task.timeout);
-    let memory = folder.path().join(host::MEMORY);
     let spec = Spec { image: &prepared.image, labels: &labels };
     if task.has_view() {
         let is_rootless = prepared.facts.rootless;
@@ -327,22 +303,10 @@ async fn start(
         return isolated::watch(task, layer).await.map(Some);
     }
     let policy = Policy::new(&task.config, prepared.user, mounts);
-    // The agent must not begin before its folder has been looked at; the engine takes its time.
-    let looking = async {
-        match task.mode {
-            Mode::Direct => Custody::take(task, memory).await.map(Some),
-            Mode::ReadOnly | Mode::Isolated => Ok(None),
-        }
-    };
-    let starting = Sandbox::start(&prepared.engine, &policy, &spec);
-    let (sandbox, custody) = tokio::join!(starting, looking);
-    let sandbox = room.sandbox.insert(sandbox?);
-    let held = found.receipt.insert(sandbox.receipt(&policy).await?).hold(&policy);
-    Ok(custody?.map(|custody| {
-        let (remains, overseer) = custody.watch(move || held.loosened());
-        found.remains = Some(remains);
-        overseer
-    }))
+    let sandbox = Sandbox::start(&prepared.engine, &policy, &spec).await?;
+    let sandbox = room.sandbox.insert(sandbox);
+    found.receipt = Some(sandbox.receipt(&policy).await?);
+    Ok(None)
 }
 
 /// Writes the closing report and makes room for the next.

@@ -19,8 +19,7 @@ pub async fn tell(task: &Checked, user: User, story: &mut Story) -> Result<(), E
         return Ok(());
     }
     let (workspace, who) = (task.workspace.path().to_owned(), who(task, user));
-    let in_place = !task.has_view();
-    let told = spawn_blocking(move || git::remarks(&workspace, who, in_place));
+    let told = spawn_blocking(move || git::remarks(&workspace, who));
     for remark in told.await.map_err(|_| Error::Looking)? {
         story.remark(&remark);
     }
@@ -90,9 +89,9 @@ pub async fn oversee(
         let limits = &task.config.limits;
         let bounds = Bounds { bytes: limits.disk.bytes(), files: limits.files };
         let folder = layer.git()?;
-        let watch = spawn_blocking(move || Watch::start_at(&folder, bounds));
+        let watch = spawn_blocking(move || Watch::start(&folder, bounds));
         let watch = watch.await.map_err(|_| Error::Looking)??;
-        overseers.push(Overseer::new(watch, Overseen::Overgrown, layer.sign(), || None));
+        overseers.push(Overseer::new(watch, Overseen::Overgrown, layer.sign()));
     }
     Ok(overseers)
 }

@@ -1,4 +1,4 @@
-//! The engine and what is left on it and in workspaces from others, met once a process.
+//! The engine and what is left on it from others, met once a process.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,14 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Error, kept};
 use crate::engine::{Engine, Facts};
-use crate::ids::RunId;
-use crate::workspace::{Killed, Placeholders, Reaped, SweepLimits, sweep_killed};
-use crate::{history, sandbox};
-
-/// The file in a run's private folder that tells of what was made in the workspace.
-pub const JOURNAL: &str = "placeholders";
-/// The file there that tells how the workspace was.
-pub const MEMORY: &str = "before";
+use crate::sandbox;
 
 /// The engine, once it has been found.
 #[derive(Debug)]
@@ -62,8 +55,7 @@ impl Host {
             .await
     }
 
-    /// Cleans up after those that died since the engine was met. A run calls it before it takes its
-    /// lock: a dead run's placeholders in the same workspace would be taken for the user's own.
+    /// Cleans up after those that died since the engine was met.
     pub async fn look_again(&self, configured: Option<&str>) {
         let met = self.known().is_some() || self.told.get().is_some();
         match self.meet(configured).await {
@@ -98,84 +90,14 @@ impl Host {
                 return;
             }
         };
-        let (runtime, settling) = (self.runtime.clone(), self.settling());
-        // A workspace can be large, and a sweep long.
-        let settled = spawn_blocking(move || {
-            let mut news = Vec::new();
-            let reaped =
-                sandbox::reap_folders(&runtime, |folder| settling.settle(folder, &mut news));
-            (reaped, news)
-        });
-        let settled = settled.await;
         let kept = kept::settle_abandoned(engine, &self.state, &running).await;
         self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
-        match settled {
-            Ok((reaped, news)) => {
-                self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(news);
-                if let Err(error) = reaped {
-                    tracing::warn!("socket folders of dead owners may remain: {error}");
-                }
-            }
+        // Last, because they tell other processes that something is unsettled.
+        let runtime = self.runtime.clone();
+        match spawn_blocking(move || sandbox::reap_folders(&runtime)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!("socket folders of dead owners may remain: {error}"),
             Err(error) => tracing::error!("cleaning up after others broke down: {error}"),
-        }
-    }
-
-    fn settling(&self) -> Settling {
-        Settling { locks: self.locks(), state: self.state.clone() }
-    }
-}
-
-/// Where what dead runs left is settled from.
-struct Settling {
-    locks: PathBuf,
-    state: PathBuf,
-}
-
-impl Settling {
-    /// Takes a dead run's placeholders out of its workspace, and what it left for tools on the host
-    /// to trust. False when that has to wait.
-    /// What a person should know of it goes to `news`.
-    fn settle(&self, folder: &Path, news: &mut Vec<String>) -> bool {
-        match Placeholders::remove_journaled(&folder.join(JOURNAL), &self.locks) {
-            Ok(Reaped::Done(left)) => {
-                for left in left {
-                    tracing::warn!("{} stays in a workspace: {}", left.path.display(), left.why);
-                }
-            }
-            Ok(Reaped::Busy) => return false,
-            Err(error) => {
-                tracing::warn!(
-                    "what a dead run left in its workspace may remain: failed to {error}"
-                );
-                return false;
-            }
-        }
-        let Some(run) = folder.file_name().and_then(|name| name.to_str()?.parse::<RunId>().ok())
-        else {
-            return true;
-        };
-        let into = history::swept(&self.state, &run);
-        match sweep_killed(&folder.join(MEMORY), &self.locks, &into, SweepLimits::default()) {
-            Ok(Killed::Nothing) => true,
-            Ok(Killed::Busy) => false,
-            Ok(Killed::Swept(workspace, swept)) => {
-                let count = swept.moved.len() as u64 + swept.unlisted;
-                if count > 0 {
-                    let told = format!(
-                        "run {run} was killed in {}; {count} things that it left for tools on the \
-                         host to trust were taken out and are in {}",
-                        workspace.display(),
-                        into.display()
-                    );
-                    tracing::warn!("{told}");
-                    news.push(told);
-                }
-                true
-            }
-            Err(error) => {
-                tracing::warn!("a dead run's workspace was not swept: failed to {error}");
-                false
-            }
         }
     }
 }

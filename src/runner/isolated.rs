@@ -205,7 +205,7 @@ async fn copy(job: &Job, layer: &mut Option<Layer>) -> Result<CopyMade, Error> {
 /// Watches the growth of what a run writes.
 pub async fn watch(task: &Checked, layer: &Layer) -> Result<Overseer, Error> {
     let (written, bounds) = (layer.written(), bounds(task));
-    let watch = spawn_blocking(move || Watch::start_at(&written, bounds));
+    let watch = spawn_blocking(move || Watch::start(&written, bounds));
     let watch = watch.await.map_err(|_| Error::Looking)??;
-    Ok(Overseer::new(watch, Overseen::Overgrown, layer.sign(), || None))
+    Ok(Overseer::new(watch, Overseen::Overgrown, layer.sign()))
 }

@@ -29,9 +29,6 @@ const COUNTER: &str = "counter";
 /// Digits of a number, so that names sort as numbers do and the counter is always as long.
 const DIGITS: usize = 20;
 
-/// Longest word of a ticket that is read: a path.
-const WORD: u64 = 64 << 10;
-
 /// One line, by its folder.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -53,24 +50,23 @@ impl Line {
         Self { folder }
     }
 
-    /// Stands at the end. `word` is what others may know of us.
-    pub async fn join(&self, word: &[u8]) -> io::Result<Ticket> {
+    /// Stands at the end.
+    pub async fn join(&self) -> io::Result<Ticket> {
         loop {
-            if let Some(ticket) = self.try_join(word)? {
+            if let Some(ticket) = self.try_join()? {
                 return Ok(ticket);
             }
             tokio::time::sleep(COUNTER_FREE).await;
         }
     }
 
-    fn try_join(&self, word: &[u8]) -> io::Result<Option<Ticket>> {
+    fn try_join(&self) -> io::Result<Option<Ticket>> {
         let Some(mut counter) = self.counter()? else { return Ok(None) };
         let number = counter.read()?.max(self.numbers()?.into_iter().max().unwrap_or(0)) + 1;
         counter.write(number)?;
         let path = self.path_of(number);
-        let mut held = lockable().create_new(true).open(&path)?;
+        let held = lockable().create_new(true).open(&path)?;
         rustix::fs::flock(&held, EXCLUSIVE)?;
-        held.write_all(word)?;
         Ok(Some(Ticket { line: self.clone(), number, path, held }))
     }
 
@@ -131,12 +127,12 @@ impl Line {
 }
 
 impl Ticket {
-    /// How many stand before us, of those whose word `counts`.
-    pub fn ahead(&self, counts: impl Fn(&[u8]) -> bool) -> io::Result<usize> {
+    /// The number of those that stand before us.
+    pub fn ahead(&self) -> io::Result<usize> {
         let mut ahead = 0;
         for number in self.line.numbers()?.into_iter().filter(|number| *number < self.number) {
             let path = self.line.path_of(number);
-            let mut file = match lockable().open(&path) {
+            let file = match lockable().open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 file => file?,
             };
@@ -144,9 +140,7 @@ impl Ticket {
                 drop(file);
                 self.line.bury(&path)?;
             } else {
-                let mut word = Vec::new();
-                (&mut file).take(WORD).read_to_end(&mut word)?;
-                ahead += usize::from(counts(&word));
+                ahead += 1;
             }
         }
         Ok(ahead)
@@ -199,11 +193,11 @@ mod tests {
     const HOLDER: &str = "SANDBOX_MCP_TEST_LINE";
 
     fn ahead(ticket: &Ticket) -> usize {
-        ticket.ahead(|_| true).expect("counted")
+        ticket.ahead().expect("counted")
     }
 
     async fn stand(line: &Line) -> Ticket {
-        line.join(b"").await.expect("joined")
+        line.join().await.expect("joined")
     }
 
     #[tokio::test]
@@ -220,17 +214,6 @@ mod tests {
         drop((third, fourth));
         assert_eq!(line.numbers().expect("listed"), [] as [u64; 0]);
         assert_eq!(stand(&line).await.number, 5, "no number is given twice");
-    }
-
-    #[tokio::test]
-    async fn only_words_that_concern_us_count() {
-        let folder = tempfile::tempdir().expect("temp");
-        let line = Line::new(folder.path().to_owned());
-        let _a = line.join(b"a").await.expect("joined");
-        let _b = line.join(b"b").await.expect("joined");
-        let last = line.join(b"c").await.expect("joined");
-        assert_eq!(last.ahead(|word| word == b"b").expect("counted"), 1);
-        assert_eq!(last.ahead(|word| word == b"c").expect("counted"), 0);
     }
 
     #[tokio::test]
@@ -265,7 +248,7 @@ mod tests {
     async fn a_link_is_not_followed() {
         let folder = tempfile::tempdir().expect("temp");
         std::os::unix::fs::symlink("/dev/null", folder.path().join(COUNTER)).expect("link");
-        Line::new(folder.path().to_owned()).join(b"").await.expect_err("a link");
+        Line::new(folder.path().to_owned()).join().await.expect_err("a link");
     }
 
     /// Three processes that came one after the other have their turns in that order, and one that

@@ -6,7 +6,6 @@
 
 mod cancel;
 mod commits;
-mod custody;
 mod deadlines;
 mod direct;
 mod error;
@@ -35,6 +34,7 @@ mod resume;
 mod room;
 mod run;
 mod session;
+mod settle;
 mod shared;
 mod story;
 mod survey;
@@ -54,7 +54,7 @@ pub use past::{Glance, PastReport, report_now, told};
 pub use probe::noted as noted_agent;
 pub use report::{
     ChangeSummary, EgressReport, EgressTarget, Failure, Receipt, Report, SandboxReport, Status,
-    Swept, Timing, ToolUse, Usage, View, WorkspaceReport,
+    Timing, ToolUse, Usage, View, WorkspaceReport,
 };
 pub use resume::{Continued, Reason};
 pub use run::{Run, Runner, StartError};

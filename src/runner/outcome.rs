@@ -87,8 +87,6 @@ pub struct Discarded {
 pub enum OutcomeError {
     #[error("run {0} goes on; its changes are there when it has ended")]
     Running(RunId),
-    #[error("run {0} worked in the workspace itself, so its changes are in the workspace already")]
-    Direct(RunId),
     #[error("run {0} could only read, so it changed nothing")]
     ReadOnly(RunId),
     #[error("run {0} changed nothing")]
@@ -103,7 +101,9 @@ pub enum OutcomeError {
     Branch { run: RunId, why: String },
     #[error("the changes of run {0} were discarded")]
     Discarded(RunId),
-    #[error("another run writes to the workspace of run {0}, or its changes are in use")]
+    #[error(
+        "changes of another run are applied to the workspace of run {0}, or its own are in use"
+    )]
     Busy(RunId),
     #[error("the workspace of run {run} is no longer the folder {path}")]
     Moved { run: RunId, path: String },
@@ -131,9 +131,7 @@ impl OutcomeError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Running(_) => "running",
-            Self::Direct(_) | Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => {
-                "no_changes"
-            }
+            Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => "no_changes",
             Self::NotApplied(_) => "not_applied",
             Self::NotKept { .. } => "not_kept",
             Self::Discarded(_) => "discarded",
@@ -154,7 +152,6 @@ impl OutcomeError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Running(_) => "wait for its end, or cancel it",
-            Self::Direct(_) => "nothing is to be done; git shows and undoes what it changed",
             Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) | Self::NotApplied(_) => {
                 "nothing is to be done"
             }
@@ -163,7 +160,7 @@ impl OutcomeError {
                 "nothing was changed; `git revert` or `git reset` undoes commits"
             }
             Self::Discarded(_) => "run the task again",
-            Self::Busy(_) => "try again when the other run has ended",
+            Self::Busy(_) => "try again in a moment",
             Self::Moved { .. } => "put the folder back, or take the patch of the run",
             Self::Workspace(_) => "`sandbox-mcp doctor` checks the workspace",
             Self::Apply(ApplyError::Conflicts(_)) => {
@@ -207,9 +204,8 @@ pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
             let report = report.and_then(|report| PastReport::of(&report).ok());
             let mode = report.map(|report| report.workspace.mode.0).unwrap_or_default();
             Err(match mode.as_str() {
-                "direct" => OutcomeError::Direct(id()),
                 "read_only" => OutcomeError::ReadOnly(id()),
-                "isolated" => OutcomeError::Unchanged(id()),
+                "direct" | "isolated" => OutcomeError::Unchanged(id()),
                 _ => OutcomeError::NoList(id()),
             })
         }

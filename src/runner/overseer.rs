@@ -1,4 +1,4 @@
-//! The watch over a workspace's growth and its protections, for the time of the work.
+//! The watch over the growth of what a run writes, for the time of the work.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,28 +10,23 @@ use tokio::task::spawn_blocking;
 
 use crate::workspace::{Exceeded, Watch};
 
-/// How often the workspace is looked at; for its growth, the watch itself decides what to look at.
+/// The time between two looks; the watch itself decides which of them counts.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Why a run cannot go on in its workspace.
+/// A reason to end a run.
 #[derive(Debug)]
 pub enum Overseen {
     /// The workspace has grown more than it may.
     Overgrown(Exceeded),
     /// What the agent keeps of a conversation has.
     Overremembered(Exceeded),
-    /// A protected place, relative to the workspace, was replaced on the host.
-    Loosened(PathBuf),
-    /// The run made something, relative to the workspace, that git on the host follows at once and
-    /// that no mount could keep from being made.
-    Planted(PathBuf),
 }
 
 fn touch(file: &Path) -> std::io::Result<()> {
     File::options().write(true).open(file)?.set_modified(SystemTime::now())
 }
 
-/// Tells when the run cannot go on in its workspace. Dropping it ends the watch.
+/// Tells when something has grown too much. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Overseer {
     seen: oneshot::Receiver<Overseen>,
@@ -39,14 +34,9 @@ pub struct Overseer {
 }
 
 impl Overseer {
-    /// `exceeded` says what it means when there is more than is allowed. `looks` looks after the protections. `alive` is a file to touch, as the
-    /// sign of life that whoever comes after us goes by.
-    pub fn new(
-        mut watch: Watch,
-        exceeded: fn(Exceeded) -> Overseen,
-        alive: PathBuf,
-        looks: impl Fn() -> Option<Overseen> + Send + 'static,
-    ) -> Self {
+    /// Begins to watch. `exceeded` names what has grown, and `alive` is a file to touch: the sign of
+    /// life that other processes go by.
+    pub fn new(mut watch: Watch, exceeded: fn(Exceeded) -> Overseen, alive: PathBuf) -> Self {
         let (stop, stopped) = channel();
         let (tell, seen) = oneshot::channel();
         spawn_blocking(move || {
@@ -55,8 +45,7 @@ impl Overseer {
                 if let Err(error) = touch(&alive) {
                     tracing::debug!("{} is not touched: {error}", alive.display());
                 }
-                let seen = looks();
-                if let Some(seen) = seen.or_else(|| watch.look().map(exceeded)) {
+                if let Some(seen) = watch.look().map(exceeded) {
                     // Nobody listens when the work has just ended.
                     let _ = tell.send(seen);
                     return;

@@ -109,31 +109,6 @@ pub struct PastWorkspace {
     pub path: Line,
     pub mode: Line,
     pub view: Option<Line>,
-    pub swept: PastSwept,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct PastSwept {
-    pub moved: Vec<PastItem>,
-    pub odd: Vec<PastOdd>,
-    pub unlisted: u64,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct PastItem {
-    pub path: Line,
-    pub why: Line,
-    pub kept_as: Option<Line>,
-    pub still_there: bool,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct PastOdd {
-    pub path: Line,
-    pub what: Line,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

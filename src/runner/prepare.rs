@@ -12,15 +12,12 @@ use crate::agent::{Abilities, Request, opencode};
 use crate::engine::{Engine, Facts};
 use crate::ids::{Owner, RunId};
 use crate::model::{self, Endpoint, Patience};
-use crate::runner::host::JOURNAL;
 use crate::runner::room::Room;
 use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::git::Given;
 use crate::workspace::layer::mounts_below;
-use crate::workspace::{
-    Kind, Mode, Placeholders, WorkspacePath, WriterLock, existing, protected, sockets,
-};
+use crate::workspace::{Kind, Mode, WorkspacePath, existing, sockets};
 
 /// All that a run starts from.
 #[derive(Debug)]
@@ -72,7 +69,6 @@ pub async fn prepare(
     shared: &Shared,
     id: &RunId,
     task: &Checked,
-    lock: Option<&WriterLock>,
     story: &mut Story,
     room: &mut Room,
 ) -> Result<Prepared, Error> {
@@ -95,18 +91,12 @@ pub async fn prepare(
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
     git::tell(task, user, story).await?;
-    // Before the placeholders, which are nothing of the agent's.
     let (masks, hidden) = masks(task, story).await?;
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let folder = RunFolder::create(&shared.runtime, id, &owner)
         .map_err(|source| Error::Io { what: "make the run's private folder", source })?;
-    let folder = room.folder.insert(folder);
-    if let Some(lock) = lock {
-        let journal = folder.path().join(JOURNAL);
-        let extra = &config.workspace.protected;
-        room.placeholders = Some(Placeholders::make(&task.workspace, extra, &journal, lock)?);
-    }
+    room.folder = Some(folder);
     let mut repository = Given::default();
     if task.has_view() {
         let layer = isolated::make(&shared.state, id, &owner, task, &masks)?;
@@ -114,21 +104,17 @@ pub async fn prepare(
         layer.hide(hidden)?;
         repository = git::give(task, user, layer, story).await?;
     }
-    if task.has_view() || task.mode == Mode::ReadOnly {
-        for mount in mounts_below(task.workspace.path()) {
-            story.remark(&format!(
-                "{mount} is empty inside, because something else is mounted there"
-            ));
-        }
+    for mount in mounts_below(task.workspace.path()) {
+        story.remark(&format!("{mount} is empty inside, because something else is mounted there"));
     }
     let uid_gid = (user.uid(), user.gid());
     if let Some(held) = session::take(shared, task, uid_gid).await? {
         room.session = Some(held);
     }
-    let mut mounts =
-        if task.has_view() { Vec::new() } else { workspace_mounts(task, story).await? };
-    // The engine takes one mount a place, and a mask is the stronger one.
-    mounts.retain(|mount| !masks.iter().any(|(mask, _)| mount.target.starts_with(inside(mask))));
+    let mut mounts = Vec::new();
+    if !task.has_view() {
+        mounts.push(Policy::workspace_mount(task.workspace.path().to_owned(), true));
+    }
     mounts.extend(git::mounts(&repository));
     mounts.extend(openings.mounts.iter().cloned());
     mounts.extend(room.session.iter().map(|held| Policy::session_mount(held.agent_folder())));
@@ -140,9 +126,9 @@ pub async fn prepare(
     if conversation.is_some() && !abilities.session_flag {
         return Err(Error::NoSessions);
     }
-    let instructions = existing(&task.workspace, &opencode::INSTRUCTIONS).places;
+    let (instructions, _) = existing(&task.workspace, &opencode::INSTRUCTIONS);
     // Where both are there, they say the same or the first one counts, as with the agent itself.
-    let instructions = instructions.iter().take(1).map(|file| inside(file.relative())).collect();
+    let instructions = instructions.iter().take(1).map(|file| inside(&file.relative)).collect();
     Ok(Prepared {
         engine,
         facts,
@@ -255,11 +241,11 @@ async fn masks(
     story: &mut Story,
 ) -> Result<(Vec<(PathBuf, bool)>, Vec<RelPath>), Error> {
     let workspace = &task.workspace;
-    let found = existing(workspace, &opencode::SETTINGS);
+    let (places, obstacles) = existing(workspace, &opencode::SETTINGS);
     let mut hidden = Vec::new();
-    for obstacle in found.obstacles {
+    for obstacle in obstacles {
         match RelPath::new(&obstacle.relative) {
-            Ok(link) if task.has_view() && obstacle.relative.components().count() == 1 => {
+            Ok(link) if task.has_view() => {
                 story.remark(&format!(
                     "{link} of the workspace is not in the run's view: it could run code at the \
                      agent's start"
@@ -269,17 +255,14 @@ async fn masks(
             _ => return Err(Error::Unprotectable(obstacle)),
         }
     }
-    for place in &found.places {
-        let place = place.relative().display();
+    for place in &places {
+        let place = place.relative.display();
         story.remark(&format!(
             "{place} of the workspace is hidden from the agent: it could run code at its start"
         ));
     }
-    let mut masks: Vec<_> = found
-        .places
-        .iter()
-        .map(|place| (place.relative().to_owned(), place.kind() == Kind::Dir))
-        .collect();
+    let mut masks: Vec<_> =
+        places.into_iter().map(|place| (place.relative, place.kind == Kind::Dir)).collect();
     if task.has_view() {
         // A copy has no sockets, and in an overlay they are other inodes than the ones that
         // programs listen at. So nothing has to be looked for, in a folder of whatever size.
@@ -311,40 +294,4 @@ async fn look<T: Send + 'static>(
 
 fn inside(relative: &Path) -> String {
     Path::new(sandbox::WORKSPACE).join(relative).display().to_string()
-}
-
-/// The workspace, and over it, read-only, what a program on the host would trust or execute.
-async fn workspace_mounts(task: &Checked, story: &mut Story) -> Result<Vec<Mount>, Error> {
-    let workspace = &task.workspace;
-    let root = workspace.path();
-    if task.mode == Mode::ReadOnly {
-        return Ok(vec![Policy::workspace_mount(root.to_owned(), true)]);
-    }
-    let extra = task.config.workspace.protected.clone();
-    let protection = look(workspace, move |workspace| protected(workspace, &extra)).await?;
-    for obstacle in protection.obstacles {
-        // A place that cannot be protected is a way out onto the host, so there is no run. A link
-        // in somebody else's repository below is not worth refusing all work for.
-        if !obstacle.nested {
-            return Err(Error::Unprotectable(obstacle));
-        }
-        story.remark(&obstacle.to_string());
-    }
-    for linked in &protection.linked {
-        story.remark(&format!(
-            "{} has another name (a hard link), through which it could be changed",
-            linked.display()
-        ));
-    }
-    if !protection.complete {
-        story.remark("the workspace is too large to look for every repository and project in it; what is deep below is not protected during the run, and swept at its end");
-    }
-    let mut mounts = vec![Policy::workspace_mount(root.to_owned(), false)];
-    for (places, read_only) in [(&protection.anchors, false), (&protection.places, true)] {
-        for place in places {
-            place.source(workspace)?;
-            mounts.push(Policy::place_mount(root, place.relative(), read_only));
-        }
-    }
-    Ok(mounts)
 }

@@ -4,14 +4,12 @@ use std::io;
 use std::path::Path;
 
 use super::line::{LOOK, Line, Ticket};
-use crate::workspace::WorkspacePath;
 
 /// Places for runs, shared by all processes of this user.
 #[derive(Debug)]
 pub struct Queue {
     line: Line,
     places: usize,
-    writers: Line,
 }
 
 /// A place among the runs, given back when dropped.
@@ -23,22 +21,17 @@ pub struct Place {
 impl Queue {
     /// Each process has its own opinion on the number of `places`, as its settings say.
     pub fn new(state: &Path, places: usize) -> Self {
-        let lines = state.join("lines");
-        Self {
-            line: Line::new(lines.join("places")),
-            places,
-            writers: Line::new(lines.join("writers")),
-        }
+        Self { line: Line::new(state.join("lines/places")), places }
     }
 
     /// Waits for a place: until fewer runs than there are places came before this one. `told` is
     /// called with the number of runs ahead that wait as well, at first and whenever it changes;
     /// never when there is a place at once.
     pub async fn enter(&self, mut told: impl FnMut(usize)) -> io::Result<Place> {
-        let mut ticket = self.line.join(b"").await?;
+        let mut ticket = self.line.join().await?;
         let mut last = None;
         loop {
-            let before = ticket.ahead(|_| true)?;
+            let before = ticket.ahead()?;
             if before < self.places {
                 return Ok(Place { _ticket: ticket });
             }
@@ -48,7 +41,7 @@ impl Queue {
             }
             tokio::time::sleep(LOOK).await;
             if !ticket.is_seen() {
-                ticket = self.line.join(b"").await?;
+                ticket = self.line.join().await?;
             }
         }
     }
@@ -58,36 +51,6 @@ impl Queue {
         let all = self.line.length()?;
         let running = all.min(self.places);
         Ok((running, all - running))
-    }
-
-    /// Stands in line for writing to a workspace.
-    pub async fn write(&self, workspace: &WorkspacePath) -> io::Result<Writer> {
-        let path = workspace.path().to_owned();
-        let ticket = self.writers.join(path.as_os_str().as_encoded_bytes()).await?;
-        Ok(Writer { line: self.writers.clone(), path, ticket })
-    }
-}
-
-/// Somebody who writes to a workspace, or waits for that.
-#[derive(Debug)]
-pub struct Writer {
-    line: Line,
-    path: std::path::PathBuf,
-    ticket: Ticket,
-}
-
-impl Writer {
-    /// How many came before and write to the same folder, to one above or to one below. The lock
-    /// of the workspace has the last word; this is for the order.
-    pub async fn ahead(&mut self) -> io::Result<usize> {
-        if !self.ticket.is_seen() {
-            self.ticket = self.line.join(self.path.as_os_str().as_encoded_bytes()).await?;
-        }
-        self.ticket.ahead(|other| {
-            let other: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(other);
-            let other = Path::new(other);
-            self.path.starts_with(other) || other.starts_with(&self.path)
-        })
     }
 }
 
@@ -164,29 +127,5 @@ mod tests {
         let refused = tokio::time::timeout(Duration::from_millis(50), queue.enter(|_| ()));
         assert!(refused.await.is_err());
         drop((first, place));
-    }
-
-    #[tokio::test]
-    async fn writers_wait_for_those_above_and_below_and_for_no_others() {
-        let state = tempfile::tempdir().expect("temp");
-        let keep = tempfile::tempdir().expect("temp");
-        let root = keep.path().canonicalize().expect("real");
-        std::fs::create_dir_all(root.join("a/b")).expect("made");
-        std::fs::create_dir_all(root.join("ab")).expect("made");
-        let queue = Queue::new(state.path(), 1);
-        let stand = async |path: &str| {
-            let path = WorkspacePath::check(Some(&root.join(path)), &root, &[]).expect("checked");
-            queue.write(&path).await.expect("in line")
-        };
-        let first = stand("a").await;
-        let mut inner = stand("a/b").await;
-        let mut like = stand("ab").await;
-        let mut again = stand("a").await;
-        assert_eq!(inner.ahead().await.expect("counted"), 1);
-        assert_eq!(like.ahead().await.expect("counted"), 0);
-        assert_eq!(again.ahead().await.expect("counted"), 2);
-        drop(first);
-        assert_eq!(inner.ahead().await.expect("counted"), 0);
-        assert_eq!(again.ahead().await.expect("counted"), 1);
     }
 }

@@ -11,7 +11,7 @@ pub use super::resume::Continued;
 pub use super::session::SessionReport;
 pub use super::verify::Verify;
 pub use crate::sandbox::Receipt;
-pub use crate::workspace::{ChangeSummary, Mode, Swept, View};
+pub use crate::workspace::{ChangeSummary, Mode, View};
 
 /// Our own verdict on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -103,13 +103,9 @@ pub struct Failure {
 pub struct WorkspaceReport {
     pub path: String,
     pub mode: Mode,
-    /// How the run saw it, in the mode isolated.
+    /// The kind of view that the run had, where it may write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<View>,
-    /// What the run left that tools on the host would run or trust: taken out of the workspace and
-    /// kept in the run's record. And what is odd, such as setuid bits, devices and sockets.
-    #[serde(default)]
-    pub swept: Swept,
 }
 
 /// As the gateway counted it, not as the agent claims it.
@@ -252,12 +248,7 @@ impl Report {
             }),
             verify: None,
             session: None,
-            workspace: WorkspaceReport {
-                path: String::new(),
-                mode: Mode::Direct,
-                view: None,
-                swept: Swept::default(),
-            },
+            workspace: WorkspaceReport { path: String::new(), mode: Mode::Direct, view: None },
             changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
             remarks: Vec::new(),
             continued: Vec::new(),

@@ -1,5 +1,4 @@
-//! What a run has made outside itself, and the undoing of it: socket folder, gateway, container,
-//! placeholders in the workspace.
+//! What a run has made outside itself, and the undoing of it: socket folder, gateway, container.
 
 use super::Error;
 use crate::engine::Engine;
@@ -7,7 +6,6 @@ use crate::gateway::{Gateway, Record as Traffic};
 use crate::ids::RunId;
 use crate::sandbox::{RUN_LABEL, RunFolder, Sandbox};
 use crate::session::Held;
-use crate::workspace::Placeholders;
 use crate::workspace::layer::Layer;
 
 /// Everything that has to be gone when the run is over. Each part also undoes itself when it is
@@ -17,8 +15,7 @@ pub struct Room {
     pub folder: Option<RunFolder>,
     pub gateway: Option<Gateway>,
     pub sandbox: Option<Sandbox>,
-    pub placeholders: Option<Placeholders>,
-    /// What the run writes in the mode isolated. It outlives the room: the result is taken from it.
+    /// What the run writes. It outlives the room: the result is taken from it.
     pub layer: Option<Layer>,
     /// The conversation that the agent goes on with. It outlives the room as well.
     pub session: Option<Held>,
@@ -61,17 +58,6 @@ impl Room {
         // A container whose making was interrupted is known by its label alone.
         if let (false, Some(engine)) = (had_sandbox, &self.engine) {
             gone &= note(remove_all(engine, run).await);
-        }
-        // Only when the container is gone for certain: taking away what something is mounted over
-        // takes the mount away as well.
-        if let Some(placeholders) = self.placeholders.take() {
-            if gone {
-                for left in placeholders.remove() {
-                    tracing::warn!("{} stays in the workspace: {}", left.path.display(), left.why);
-                }
-            } else {
-                placeholders.leave();
-            }
         }
         // It tells whoever comes next that there is something to remove.
         if !gone && let Some(folder) = self.folder.take() {

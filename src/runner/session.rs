@@ -60,9 +60,9 @@ pub async fn oversee(
     let mut overseers = Vec::from_iter(overseer);
     if let Some(held) = held {
         let (folder, sign) = (held.agent_folder(), held.sign());
-        let watch = spawn_blocking(move || Watch::start_at(&folder, ROOM));
+        let watch = spawn_blocking(move || Watch::start(&folder, ROOM));
         let watch = watch.await.map_err(|_| Error::Looking)??;
-        overseers.push(Overseer::new(watch, Overseen::Overremembered, sign, || None));
+        overseers.push(Overseer::new(watch, Overseen::Overremembered, sign));
     }
     Ok(overseers)
 }

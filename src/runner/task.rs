@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::shared::Shared;
-use crate::config::{Config, Direct, load_at};
+use crate::config::{Config, load_at};
 use crate::session::Wanted;
 use crate::workspace::{Mode, WorkspacePath};
 
@@ -96,11 +96,7 @@ pub(super) struct Checked {
 impl Checked {
     /// Returns true where the run writes into a view of its own.
     pub fn has_view(&self) -> bool {
-        match self.mode {
-            Mode::Direct => self.config.workspace.direct == Direct::View,
-            Mode::Isolated => true,
-            Mode::ReadOnly => false,
-        }
+        self.mode != Mode::ReadOnly
     }
 }
 

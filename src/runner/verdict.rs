@@ -37,25 +37,6 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
             let kind = fault.kind.as_str();
             (status, Some(failure(kind, &fault.message, fault.hint.as_deref().unwrap_or(LOOK))))
         }
-        End::Overseen(Overseen::Loosened(place)) => {
-            let place = crate::text::one_line(&place.to_string_lossy(), 200);
-            let message = format!(
-                "`{place}` was replaced on this machine during the run, which left it unprotected"
-            );
-            let hint = "run it again when nothing else changes that place (`git config`, \
-                        `git push -u` and the like do); what the agent may have written there was \
-                        looked at as ever";
-            (Status::SandboxError, Some(failure("workspace_unguarded", &message, hint)))
-        }
-        End::Overseen(Overseen::Planted(place)) => {
-            let message = format!(
-                "the agent made `{}`, by which git on this machine would follow other settings",
-                place.display()
-            );
-            let hint = "it was taken out; `workspace.swept` has it. Look at what the task made the \
-                        agent do";
-            (Status::Failed, Some(failure("planted", &message, hint)))
-        }
         End::Overseen(Overseen::Overremembered(exceeded)) => {
             let message = exceeded.of("what the agent keeps of this conversation");
             let hint = "begin a new `session`; this one may be of no more use";

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use schemars::JsonSchema;
@@ -107,51 +107,6 @@ impl Receipt {
         let (same, other): (Vec<_>, Vec<_>) = there.partition(|same| *same);
         !same.is_empty() && other.is_empty()
     }
-
-    /// Holds on to what is mounted in the workspace, to see what comes loose.
-    pub fn hold(&self, policy: &Policy) -> Held {
-        let below = policy.mounts.iter().filter_map(|mount| {
-            let place = mount.target.strip_prefix(WORKSPACE).ok()?.to_owned();
-            let target = mount.target.to_string_lossy();
-            let seen = self.workspace_mounts.iter().rev().find(|seen| seen.path == target)?;
-            // gVisor's numbers are its own and tell nothing of the host's files.
-            let inside = seen.device.zip(seen.inode);
-            let identity = if self.gvisor { identity(&mount.source) } else { inside }?;
-            // Only the name: it waits for nobody and needs no right to read.
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(&mount.source, flags, Mode::empty()).ok();
-            Some(HeldMount { place, source: mount.source.clone(), identity, _opened: opened })
-        });
-        Held(below.collect())
-    }
-}
-
-/// What is mounted in the workspace of a running sandbox.
-#[derive(Debug)]
-pub struct Held(Vec<HeldMount>);
-
-#[derive(Debug)]
-struct HeldMount {
-    /// Relative to the workspace.
-    place: PathBuf,
-    source: PathBuf,
-    identity: (u64, u64),
-    /// Held open, so that no other file is given its number.
-    _opened: Option<OwnedFd>,
-}
-
-impl Held {
-    /// What has come loose since. Whoever replaces a file on the host, as git does with its settings
-    /// and an editor with what it saves, takes away whatever was mounted over it, and the sandbox
-    /// can write to the new one. A workspace that was moved as a whole tells nothing.
-    pub fn loosened(&self) -> Option<PathBuf> {
-        let is_loose = |mount: &&HeldMount| identity(&mount.source) != Some(mount.identity);
-        let is_root = |mount: &&HeldMount| mount.place.as_os_str().is_empty();
-        if self.0.iter().filter(is_root).any(|root| is_loose(&root)) {
-            return None;
-        }
-        self.0.iter().find(is_loose).map(|mount| mount.place.clone())
-    }
 }
 
 /// An overlay over two file systems has the layer's number in the upper bits of its inodes.
@@ -244,31 +199,6 @@ mod tests {
         assert_eq!(misplaced(&root.join("link"), vec![seen(&other)]), 1, "still a link");
         assert_eq!(misplaced(&root.join("gone"), vec![seen(&other)]), 1);
         assert_eq!(misplaced(&meant, vec![]), 1, "an image that does not say");
-        let mount = |source: &Path, target: &str| Mount {
-            what: "protected".into(),
-            source: source.to_owned(),
-            target: target.into(),
-            read_only: true,
-            overlay: None,
-        };
-        let mounts = vec![mount(&root, WORKSPACE), mount(&meant, "/workspace/.git")];
-        let policy = Policy { mounts, ..policy() };
-        let top = MountSeen { path: WORKSPACE.into(), ..seen(&root) };
-        let receipt = Receipt { workspace_mounts: vec![top, seen(&meant)], ..good(&policy) };
-        let held = receipt.hold(&policy);
-        assert_eq!(held.loosened(), None);
-        let strange = |mount: &MountSeen| MountSeen { inode: Some(1), ..mount.clone() };
-        let gvisors = receipt.workspace_mounts.iter().map(strange).collect();
-        let gvisors = Receipt { workspace_mounts: gvisors, gvisor: true, ..receipt.clone() };
-        let held_in_gvisor = gvisors.hold(&policy);
-        assert_eq!(held_in_gvisor.loosened(), None);
-        std::fs::rename(&other, &meant).expect("an empty folder gives way to another");
-        assert_eq!(held.loosened(), Some(".git".into()));
-        assert_eq!(held_in_gvisor.loosened(), Some(".git".into()), "its own numbers say nothing");
-        std::fs::rename(&root, root.with_extension("moved")).expect("moved");
-        assert_eq!(held.loosened(), None, "all of it is elsewhere");
-        std::fs::rename(root.with_extension("moved"), &root).expect("moved back");
-        std::fs::create_dir(&other).expect("a folder");
         let unknown = MountSeen { device: None, ..seen(&meant) };
         assert_eq!(misplaced(&meant, vec![unknown]), 1);
     }

@@ -295,18 +295,6 @@ impl Policy {
         ]
     }
 
-    /// A mount of one path of the workspace over itself: read-only it stays as it is, writable it
-    /// only cannot be renamed away.
-    pub fn place_mount(workspace: &Path, relative: &Path, read_only: bool) -> Mount {
-        Mount {
-            what: if read_only { "protected" } else { "anchor" }.into(),
-            source: workspace.join(relative),
-            target: Path::new(WORKSPACE).join(relative),
-            read_only,
-            overlay: None,
-        }
-    }
-
     /// Whether the kernel inside is to be gVisor's. Its runtime is called `runsc`, by itself or with
     /// more behind it.
     pub fn is_gvisor(&self) -> bool {

@@ -8,14 +8,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use serde::{Deserialize, Serialize};
 
-use super::place::Kind;
 use super::walk::open_folder;
 
 /// Larger settings than anybody has.
 pub(super) const LARGEST: u64 = 256 << 10;
-
-/// Most places that the settings of one repository can name.
-const MOST_NAMED: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Setting {
@@ -26,43 +22,6 @@ pub(super) struct Setting {
     pub key: String,
     /// A key alone stands for true.
     pub value: Option<String>,
-}
-
-/// What a repository's own settings make git read or run, relative to the workspace: its folder of
-/// hooks, and further files of settings. Only what lies in the workspace: the agent reaches no
-/// other. `workspace` is the path of `root`, which settings may name in full.
-pub(super) fn named(root: BorrowedFd<'_>, workspace: &Path, git: &Path) -> Vec<(PathBuf, Kind)> {
-    let Some(base) = git.parent() else { return Vec::new() };
-    let resolve = |base: &Path, value: &str| {
-        let full = match value.strip_prefix("~/") {
-            Some(below) => std::env::home_dir()?.join(below),
-            None => PathBuf::from(value),
-        };
-        if !full.is_absolute() {
-            return resolve(base, &full);
-        }
-        // As it is written, or by another way that links make.
-        let below = |path: &Path| resolve(Path::new(""), path.strip_prefix(workspace).ok()?);
-        below(&full).or_else(|| below(&full.canonicalize().ok()?))
-    };
-    let mut places = Vec::new();
-    let mut hooks = None;
-    for setting in settings(root, git).unwrap_or_default() {
-        let Some(value) = setting.value.as_deref() else { continue };
-        match (setting.section.as_str(), setting.key.as_str()) {
-            // The last one counts.
-            ("core", "hookspath") => hooks = resolve(base, value),
-            ("include" | "includeif", "path") => {
-                places.extend(resolve(git, value).map(|path| (path, Kind::File)));
-            }
-            _ => {}
-        }
-    }
-    places.extend(hooks.map(|path| (path, Kind::Dir)));
-    // The workspace itself cannot be both.
-    places.retain(|(path, _)| path.file_name().is_some());
-    places.truncate(MOST_NAMED);
-    places
 }
 
 /// The settings of a git directory; nothing when there is no such file.
@@ -230,54 +189,5 @@ impl Reader<'_> {
         }
         value.truncate(solid);
         Some(value)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::walk::open_root;
-    use super::*;
-
-    #[test]
-    fn what_settings_name_is_found_if_it_is_in_the_workspace() {
-        let folder = tempfile::tempdir().expect("temp");
-        let root = open_root(folder.path()).expect("open");
-        std::fs::create_dir_all(folder.path().join("a/.git")).expect("make");
-        let real = folder.path().canonicalize().expect("real");
-        let named = |text: &str| {
-            std::fs::write(folder.path().join("a/.git/config"), text).expect("write");
-            named(root.as_fd(), &real, Path::new("a/.git"))
-        };
-        for (value, expected) in [
-            (".githooks", Some("a/.githooks")),
-            ("\"./x y/z\" ; why", Some("a/x y/z")),
-            ("../b", Some("b")),
-            ("../../b", None),
-            ("/etc", None),
-            ("..", None),
-        ] {
-            let text = format!("[core]\n\thooksPath = first\n[Core]\n\tHooksPath = {value}\n");
-            let expected: Vec<_> =
-                expected.map(|path| (PathBuf::from(path), Kind::Dir)).into_iter().collect();
-            assert_eq!(named(&text), expected, "{value}");
-        }
-        let text =
-            "[include]\npath=../.gitconfig\n[includeIf \"gitdir:x\"]\npath = ~/x\npath = y\n";
-        let expected = ["a/.gitconfig", "a/.git/y"].map(|path| (PathBuf::from(path), Kind::File));
-        assert_eq!(named(text), expected);
-        // Tools write the whole path; git takes it as it takes a relative one.
-        std::fs::create_dir(folder.path().join("hooks")).expect("make");
-        let link = tempfile::tempdir().expect("temp");
-        std::os::unix::fs::symlink(&real, link.path().join("way")).expect("link");
-        for way in [real.clone(), real.join("a/.."), link.path().join("way")] {
-            let text = format!("[core]\nhooksPath = {}/hooks\n", way.display());
-            assert_eq!(named(&text), [(PathBuf::from("hooks"), Kind::Dir)], "{text}");
-        }
-        let text = format!("[include]\npath = {}/x\n", real.display());
-        assert_eq!(named(&text), [(PathBuf::from("x"), Kind::File)]);
-        assert!(named("[core]\nhooksPath = ~/x/../../\n").is_empty());
-        let text = "[include]\npath=x\n".repeat(MOST_NAMED + 1);
-        assert_eq!(named(&text).len(), MOST_NAMED);
-        assert!(super::named(root.as_fd(), &real, Path::new("b/.git")).is_empty());
     }
 }

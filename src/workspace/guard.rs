@@ -1,18 +1,14 @@
-//! Why a workspace could not be guarded.
+//! Errors of locks and looks at a workspace.
 
 use std::io;
 
 use crate::text::one_line;
 
-/// Why a run that may write cannot be given its workspace. Each message completes "failed to …".
+/// An error of a lock or a look. Each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
     #[error("{what} `{}`: {source}", one_line(.path, 300))]
     Io { what: &'static str, path: String, source: io::Error },
-    #[error("read the journal `{}`: line {line} makes no sense", one_line(.path, 300))]
-    Journal { path: String, line: usize },
-    #[error("make placeholders in a workspace whose lock is not held")]
-    NotLocked,
     #[error(transparent)]
     Workspace(#[from] super::Error),
 }

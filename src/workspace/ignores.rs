@@ -17,8 +17,8 @@ use super::walk::open_folder;
 /// Files beyond these bounds are passed over: more is listed then, never less. Rules are compiled
 /// to automata of several hundred times their size, and each costs time for every path.
 const LARGEST_FILE: u64 = 256 << 10;
-pub(super) const LONGEST_RULE: usize = 256;
-pub(super) const ALL_RULES: usize = 64 << 10;
+const LONGEST_RULE: usize = 256;
+const ALL_RULES: usize = 64 << 10;
 
 /// How many folders up a repository may begin.
 const HIGHEST: usize = 32;
@@ -124,4 +124,24 @@ fn read_small(folder: BorrowedFd<'_>, name: &str) -> Option<String> {
     let mut bytes = Vec::new();
     std::fs::File::from(opened).take(LARGEST_FILE + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= LARGEST_FILE).then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_cost_too_much_hide_nothing() {
+        let folder = Path::new("");
+        let mut ignores = Ignores::default();
+        ignores.lay(folder, "*.log\n");
+        assert!(ignores.hides(Path::new("a.log"), false));
+        for text in
+            [format!("*.log\n{}\n", "*a".repeat(LONGEST_RULE)), "*\n!seen\n".repeat(ALL_RULES / 8)]
+        {
+            let mut ignores = Ignores::default();
+            ignores.lay(folder, &text);
+            assert!(!ignores.hides(Path::new("a.log"), false));
+        }
+    }
 }

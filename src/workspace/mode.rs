@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Work in the folder itself.
+    /// Work in a view of the folder; apply the changes of a run that ended well.
     #[default]
     Direct,
-    /// Work in a copy; the folder stays untouched.
+    /// Work in a view of the folder; the changes wait for a decision.
     Isolated,
     /// Look, but change nothing.
     // Hosts write what people write, so both spellings are read.

@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use crate::text::is_invisible;
 
 /// Folders of what was installed and built. Packages bring editor settings by the hundred that
-/// nobody's editor ever opens, so they get no mounts; what a run puts there is swept all the same.
+/// nobody's editor ever opens.
 const VENDORED: &[&str] =
     &["node_modules", "bower_components", ".venv", "venv", ".tox", "__pycache__", "target"];
 

@@ -1,19 +1,19 @@
-//! One place of a workspace, looked at without following any link on the way.
+//! Single places of a workspace, looked at without following any link on the way.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType};
 
+use super::WorkspacePath;
 use super::walk::{open_folder, open_root};
-use super::{Error, WorkspacePath};
 
-/// A file or folder that is what it seems: it was reached without passing any symbolic link.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Protected {
-    pub(super) relative: PathBuf,
-    pub(super) kind: Kind,
-    pub(super) identity: (u64, u64),
+/// A file or folder that is what it seems: no symbolic link is on the way to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Relative to the workspace.
+    pub relative: PathBuf,
+    pub kind: Kind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,55 +22,42 @@ pub enum Kind {
     Dir,
 }
 
-/// A symbolic link (or a device, FIFO or socket) where a protected file or folder should be. The
-/// agent could replace it, or write to where it leads, so a run that may write must be refused.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+/// A symbolic link, a device, a FIFO or a socket where settings of the agent would be. Nothing can be
+/// mounted over it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{}` in the workspace is {what}, so it cannot be protected from the agent; replace it with a real file or folder, or use the mode read-only",
+    "`{}` in the workspace is {what}, so it cannot be hidden from the agent; replace it with a real file or folder, or use another mode than read-only",
     crate::text::one_line(&.relative.to_string_lossy(), 200)
 )]
 pub struct Obstacle {
     pub relative: PathBuf,
     pub what: &'static str,
-    /// Whether it belongs to something below the workspace and not to the workspace itself.
-    pub nested: bool,
 }
 
-impl Protected {
-    /// Relative to the workspace.
-    pub fn relative(&self) -> &Path {
-        &self.relative
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// The path on the host to mount. Looked at once more, because whoever can write to the
-    /// workspace can exchange the place for a link at any time; call it last before the mount.
-    pub fn source(&self, workspace: &WorkspacePath) -> Result<PathBuf, Error> {
-        let path = workspace.path().join(&self.relative);
-        workspace.recheck()?;
-        let now = open_root(workspace.path()).ok().map(|root| look(root.as_fd(), &self.relative));
-        match now {
-            Some(Found::Real(kind, identity)) if (kind, identity) == (self.kind, self.identity) => {
-                Ok(path)
-            }
-            _ => {
-                Err(Error::Replaced { given: crate::text::one_line(&path.to_string_lossy(), 300) })
+/// Those of `names`, relative to the workspace, that exist in it, and those that are not what they
+/// seem.
+pub fn existing(workspace: &WorkspacePath, names: &[&str]) -> (Vec<Place>, Vec<Obstacle>) {
+    let (mut places, mut obstacles) = (Vec::new(), Vec::new());
+    if let Ok(root) = open_root(workspace.path()) {
+        for name in names {
+            let relative = PathBuf::from(name);
+            match look(root.as_fd(), &relative) {
+                Found::Nothing => {}
+                Found::Real(kind) => places.push(Place { relative, kind }),
+                Found::Odd { at, what } => obstacles.push(Obstacle { relative: at, what }),
             }
         }
     }
+    (places, obstacles)
 }
 
-pub(super) enum Found {
+enum Found {
     Nothing,
-    Real(Kind, (u64, u64)),
+    Real(Kind),
     Odd { at: PathBuf, what: &'static str },
 }
 
-/// What is at a relative path, without following any link on the way.
-pub(super) fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
+fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
     let mut at = PathBuf::new();
     let mut found = Found::Nothing;
     for part in relative.components() {
@@ -81,11 +68,34 @@ pub(super) fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
         };
         at.push(name);
         found = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Found::Real(Kind::Dir, (stat.st_dev, stat.st_ino)),
-            FileType::RegularFile => Found::Real(Kind::File, (stat.st_dev, stat.st_ino)),
+            FileType::Directory => Found::Real(Kind::Dir),
+            FileType::RegularFile => Found::Real(Kind::File),
             FileType::Symlink => return Found::Odd { at, what: "a symbolic link" },
             _ => return Found::Odd { at, what: "neither a file nor a folder" },
         };
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_told_and_never_followed() {
+        let folder = tempfile::tempdir().expect("temp");
+        let workspace = WorkspacePath::check(None, folder.path(), &[]).expect("a workspace");
+        let at = |name: &str| workspace.path().join(name);
+        std::fs::create_dir(at("real")).expect("made");
+        std::fs::write(at("real/file"), "").expect("written");
+        symlink("real", at("link")).expect("linked");
+        let (places, obstacles) =
+            existing(&workspace, &["real", "real/file", "link", "link/file", "gone", "../x"]);
+        let place = |relative: &str, kind| Place { relative: relative.into(), kind };
+        assert_eq!(places, [place("real", Kind::Dir), place("real/file", Kind::File)]);
+        let at_the_link = Obstacle { relative: "link".into(), what: "a symbolic link" };
+        assert_eq!(obstacles, [at_the_link.clone(), at_the_link]);
+    }
 }

@@ -339,24 +339,6 @@ const OBEYED: &[(&str, &[&str])] = &[
     (VARIABLES, &[".env"]),
 ];
 
-/// Those whose places an empty one of ours takes during a direct run, where they are absent.
-pub(super) const HELD: &[&str] = &[
-    ".claude",
-    ".codex",
-    ".cursor",
-    ".devcontainer",
-    ".devcontainer.json",
-    ".envrc",
-    ".gemini",
-    ".husky",
-    ".idea",
-    ".mcp.json",
-    ".opencode",
-    ".sandbox-mcp.toml",
-    ".vscode",
-    ".zed",
-];
-
 #[derive(Debug, Default)]
 struct Index {
     /// By the last name: the folder that it must be in, if that matters, and what it means there.

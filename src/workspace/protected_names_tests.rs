@@ -225,7 +225,4 @@ fn every_name_of_the_list_is_folded_and_there_once() {
         }
         assert!(names.iter().all(|name| name.split('/').count() <= 2));
     }
-    for name in HELD {
-        assert!(protected(name), "{name}");
-    }
 }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::names::fold;
-use super::protect::OF_A_WORKSPACE;
 use super::protected_names::why_protected;
 use crate::config;
 
@@ -131,9 +130,9 @@ pub(super) fn refusal(path: &Path, root: &Path, ours: &Ours) -> Option<&'static 
     if path.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git")) {
         return Some("inside of a repository's own `.git`");
     }
-    // What stays read-only in a workspace must not become writable by asking for it as one.
+    // What needs a yes in a workspace must not do without by being asked for as one.
     let inside = path.strip_prefix(root).unwrap_or(Path::new(""));
-    is_protected(inside).then_some("a folder that stays read-only in its workspace")
+    is_protected(inside).then_some("a folder that tools on this machine trust in its project")
 }
 
 /// Whether a path leads into a protected place, of the root or of any project below it.
@@ -145,13 +144,7 @@ fn is_protected(inside: &Path) -> bool {
         let copy = name == ".claude" && below.starts_with("worktrees") && below.iter().count() > 1;
         !copy && why_protected(folder, &fold(name)).is_some()
     });
-    let mut rest = inside.components();
-    by_name
-        || std::iter::from_fn(|| {
-            let part = rest.as_path();
-            rest.next().map(|_| part)
-        })
-        .any(|part| OF_A_WORKSPACE.iter().any(|place| part.starts_with(place)))
+    by_name || inside.iter().any(|name| fold(name) == ".git")
 }
 
 fn is_system(path: &Path) -> bool {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
+use super::GuardError;
 use super::walk::{BOTTOM, Entry, Limits, Visitor, open_root, walk_to};
-use super::{GuardError, WorkspacePath};
 
 /// How far the first look goes.
 const FIRST: Limits = Limits { entries: 5_000_000, time: Duration::from_secs(30) };
@@ -120,13 +120,8 @@ struct Last {
 }
 
 impl Watch {
-    /// Counts what is there. Blocking.
-    pub fn start(workspace: &WorkspacePath, bounds: Bounds) -> Result<Self, GuardError> {
-        Self::start_at(workspace.path(), bounds)
-    }
-
-    /// The same for any folder that a run writes to.
-    pub fn start_at(folder: &Path, bounds: Bounds) -> Result<Self, GuardError> {
+    /// Counts what is in a folder that a run writes to. Blocking.
+    pub fn start(folder: &Path, bounds: Bounds) -> Result<Self, GuardError> {
         let root = open_root(folder)
             .map_err(|errno| GuardError::io("open the workspace", folder, errno))?;
         let space = space(root.as_fd());

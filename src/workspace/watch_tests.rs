@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
 use super::*;
+use crate::workspace::WorkspacePath;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -39,7 +40,7 @@ impl Ground {
     }
 
     fn watch(&self, bytes: u64, files: u64) -> Watch {
-        Watch::start(&self.workspace, Bounds { bytes, files }).expect("starts")
+        Watch::start(self.workspace.path(), Bounds { bytes, files }).expect("starts")
     }
 }
 
@@ -242,6 +243,6 @@ fn a_workspace_that_is_gone_cannot_be_watched_and_one_that_goes_does_not_grow() 
     let mut watch = ground.watch(MIB, 10);
     fs::remove_dir(ground.folder.path()).expect("remove");
     assert_eq!(look(&mut watch), None);
-    let refused = Watch::start(&ground.workspace, Bounds { bytes: 1, files: 1 });
+    let refused = Watch::start(ground.workspace.path(), Bounds { bytes: 1, files: 1 });
     assert!(matches!(refused, Err(GuardError::Io { what: "open the workspace", .. })));
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Model, PATIENCE, Product, Script, Workspace, engine, eventually};
+use crate::common::{Model, Product, Script, Workspace, engine, eventually};
 use crate::inside::{assert_lines, attack, script};
 
 /// "Within seconds", with room for a busy machine.
@@ -32,7 +32,7 @@ async fn besieged(
     let seconds = timeout.as_secs().to_string();
     let run = product.start_run(home, ["--events", "--timeout", &seconds, "besiege"]);
     let container = product.container_of(&run).await;
-    eventually("the siege", PATIENCE, || home.has("besieged").then_some(())).await;
+    product.made("besieged").await;
     (run, first_process(&container))
 }
 

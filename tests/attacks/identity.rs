@@ -18,13 +18,13 @@ async fn the_machine_is_not_known() {
     let sockets = product.folder("run").join("sandbox-mcp").join(id);
     let told = told(&home)
         .replace(sockets.to_str().expect("UTF-8"), "RUN")
-        .replace(home.path().to_str().expect("UTF-8"), "WORKSPACE");
+        .replace(product.folder("state/layers").join(id).to_str().expect("UTF-8"), "LAYER");
     let (mounts, rest): (Vec<&str>, Vec<&str>) =
         told.lines().partition(|line| line.starts_with("mount source "));
     assert!(mounts.len() > 4, "{mounts:#?}");
     for mount in mounts {
         let source = mount.rsplit(' ').next().expect("a source");
-        let ours = ["WORKSPACE", "RUN/"].iter().any(|start| source.starts_with(start));
+        let ours = ["LAYER/", "RUN/"].iter().any(|start| source.starts_with(start));
         let engines =
             ["hostname", "hosts"].iter().any(|name| source.ends_with(&format!("/ID/{name}")));
         assert!(ours || engines, "{mount}");

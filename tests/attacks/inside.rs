@@ -36,7 +36,7 @@ pub async fn attack(workspace: &Workspace, command: &str) -> Seen {
     Seen { told: told(workspace), report }
 }
 
-/// What the probes have printed.
+/// What the probes have printed, of a run whose changes are applied.
 #[track_caller]
 pub fn told(workspace: &Workspace) -> String {
     assert!(workspace.has(TOLD), "the attack did not run");

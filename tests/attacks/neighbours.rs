@@ -1,6 +1,6 @@
 //! Two runs at once, of one owner: one hunts for what the other has.
 
-use crate::common::{Model, PATIENCE, Product, Workspace, eventually};
+use crate::common::{Model, Product, Workspace};
 use crate::inside::{assert_lines, script, told};
 
 /// The gateway's, of the run itself.
@@ -20,9 +20,9 @@ async fn do_not_see_each_other() {
     }
 
     let staying = product.start_run(&one, ["--json", "stay here"]);
-    eventually("the neighbour to be ready", PATIENCE, || one.has("ready").then_some(())).await;
+    let ready = product.made("ready").await;
     let hunting = product.run(&other, ["--json", "hunt now"]).await;
-    one.write("stop", "");
+    std::fs::write(ready.with_file_name("stop"), "").expect("written");
     hunting.assert_status("completed");
     staying.wait().await.assert_status("completed");
     product.check_nothing_left().await;

@@ -24,6 +24,9 @@ async fn an_end_is_told_by_pid_1_alone() {
     let run = product.run(&home, ["--json", "--timeout", "120", "--verify", check, "attack"]).await;
 
     let report = run.assert_status("completed");
+    // The check failed, so the changes wait.
+    assert!(!home.has("later.txt"));
+    product.call(["apply", "last"]).await.assert_code(0);
     assert_lines(&told(&home), include_str!("expected/orders.txt"));
     assert_eq!(report["answer"], "Tried.");
     assert_eq!(home.read("later.txt"), "later\n");

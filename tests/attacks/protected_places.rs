@@ -1,5 +1,6 @@
-//! Places in the workspace that the host executes or trusts, where they exist: the agent cannot
-//! change them, and the host's own git afterwards executes nothing of the agent's.
+//! Places in the workspace that the host executes or trusts, where they exist: two runs at once may do
+//! what they like to their views of them. In the folder they stay, and the host's own git afterwards
+//! executes nothing of the agent's.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -7,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::workspace::walk;
-use crate::common::{Workspace, workspace};
-use crate::inside::{assert_lines, attack};
+use crate::common::{Model, Product, Workspace, workspace};
+use crate::inside::{script, told};
 
 const PROTECTED: [&str; 13] = [
     ".git/config",
@@ -109,26 +110,34 @@ async fn stay_as_they_are() {
     home.write("tracked.txt", "one\n");
     home.write("planting.sh", include_str!("inside/planting.sh"));
     git(home.path(), &["add", "tracked.txt"]);
-    let told = git(home.path(), &["commit", "-qm", "first"]);
-    assert!(git(home.path(), &["log", "--oneline"]).contains("first"), "{told}");
+    let committed = git(home.path(), &["commit", "-qm", "first"]);
+    assert!(git(home.path(), &["log", "--oneline"]).contains("first"), "{committed}");
     own(&home);
     let before = picture(&home);
 
-    let seen = attack(&home, &format!("bash planting.sh {}", executed.display())).await;
+    let command = format!("bash planting.sh {}", executed.display());
+    let model =
+        Model::routed([("attack one", script(&command)), ("attack two", script(&command))]).await;
+    let config = "[limits]\nconcurrency = 2\n";
+    let product = Product::with_model(&model).await.config(config);
+    let runs = ["attack one", "attack two"].map(|task| product.start_run(&home, ["--json", task]));
+    for run in runs {
+        let report = run.wait().await.assert_status("completed");
+        let pending = &report["changes"]["pending"];
+        assert!(pending["protected"].as_u64() > Some(20), "{report:#}");
+    }
+    product.check_nothing_left().await;
 
-    assert_eq!(picture(&home), before, "{}", seen.told);
-    let expected: Vec<String> = seen
-        .told
-        .lines()
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, _)| {
-            let verdict = if name.starts_with("control ") { "SUCCEEDED" } else { "denied" };
-            format!("{name}: {verdict}")
-        })
-        .collect();
-    assert!(expected.len() > 90, "{}", seen.told);
-    assert_lines(&seen.told, &expected.join("\n"));
-    for place in [".git2", "sub2", "sub/.git2", "stolen", ".github2", ".git/hooks2"] {
+    let told = told(&home);
+    assert_eq!(picture(&home), before, "{told}");
+    assert!(told.lines().count() > 90, "{told}");
+    for line in
+        ["hook pre-commit written", ".vscode removed", "settings appended", "control file written"]
+    {
+        assert!(told.contains(&format!("{line}: SUCCEEDED")), "in the view: {told}");
+    }
+    assert!(home.has("ordinary") && home.has("two"), "what needs no yes arrives");
+    for place in [".git2", "sub2", "sub/.git2", ".github2", ".git/hooks2", ".GIT", ".ENVRC"] {
         assert!(!home.has(place), "{place}");
     }
 

@@ -125,22 +125,23 @@ async fn the_report_and_the_host_stay_intact() {
     product.check_nothing_left().await;
 }
 
-/// Somebody who may write to the workspace swaps a place that gets protected, while runs start in
+/// Somebody who may write to the workspace swaps a place that gets hidden from the agent, while runs start in
 /// it: what the engine mounts for them is looked up by name, after we looked.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_run_gets_the_host_mounted() {
     let canary = Canary::new();
     let before = canary.picture();
     let home = Workspace::new();
-    home.write(".vscode/settings.json", "ours");
+    home.write(".opencode/settings.json", "ours");
     std::os::unix::fs::symlink(canary.path(), home.at("link")).expect("a link");
-    let look = "cat .vscode/settings.json; grep -rl word-of-the-hos[t] .; echo evil > .vscode/evil";
+    let look =
+        "cat .opencode/settings.json; grep -rl word-of-the-hos[t] .; echo evil > .opencode/evil";
     let script = Script::bash(look).then_say("Looked.");
     let rounds = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| format!("task {name}."));
     let model = Model::routed(rounds.each_ref().map(|task| (task.as_str(), script.clone()))).await;
     let product = Product::with_model(&model).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let swapping = swap(home.at(".vscode"), home.at("link"), stop.clone());
+    let swapping = swap(home.at(".opencode"), home.at("link"), stop.clone());
 
     for round in &rounds {
         let run = product.run(&home, ["--json", "--timeout", "30", round]).await;

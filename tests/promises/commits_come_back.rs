@@ -7,8 +7,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-const VIEW: &str = "[workspace]\ndirect = \"view\"\n";
-
 /// Runs git as the person whom the workspace belongs to.
 fn git(folder: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
@@ -43,7 +41,7 @@ const WORK: &str = "echo two >>a.txt; git commit -qam Second; echo b >b.txt; git
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_run_moves_the_branch_and_the_index() {
     let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = repository();
     let start = git(workspace.path(), &["rev-parse", "HEAD"]);
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
@@ -90,7 +88,7 @@ async fn a_branch_stays_that_was_moved_meanwhile_or_gets_protected_paths() {
     let work = "mkdir .vscode; echo '{}' >.vscode/tasks.json; git add .; git commit -qm Sly; \
                 git rm -q --cached .vscode/tasks.json; rm -r .vscode; git commit -qm Clean";
     let model = Model::start(Script::bash(work).then_say("Done.")).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = repository();
     let here = workspace.path();
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
@@ -115,7 +113,7 @@ async fn a_branch_stays_that_was_moved_meanwhile_or_gets_protected_paths() {
 async fn commits_of_what_was_there_already_come_back_and_are_undone_with_care() {
     let work = "git commit -qam Saved";
     let model = Model::start(Script::bash(work).then_say("Done.")).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = repository();
     let here = workspace.path();
     workspace.write("a.txt", "edited\n");
@@ -139,7 +137,7 @@ async fn commits_of_what_was_there_already_come_back_and_are_undone_with_care() 
 async fn a_run_that_switches_to_another_branch_moves_none_and_says_how_to_keep_it() {
     let work = "git switch -qc topic; echo t >t; git add t; git commit -qm Topic";
     let model = Model::start(Script::bash(work).then_say("Done.")).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = repository();
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
     let here = workspace.path();
@@ -158,7 +156,7 @@ async fn a_run_that_switches_to_another_branch_moves_none_and_says_how_to_keep_i
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_with_git_changes_and_leaves_nothing() {
     let model = Model::start(Script::bash("touch a.txt; git status").then_say("Done.")).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = repository();
     let index = std::fs::read(workspace.at(".git/index")).expect("the index");
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
@@ -179,7 +177,7 @@ async fn objects_that_git_would_not_take_from_a_stranger_do_not_come_back() {
                 top=$(printf '040000 tree %s\\t.git\\n' $dir | git mktree); \
                 git update-ref refs/heads/main $(git commit-tree -m Evil -p HEAD $top); echo x >x";
     let model = Model::start(Script::bash(work).then_say("Done.")).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = repository();
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
     let here = workspace.path();

@@ -1,10 +1,8 @@
-//! `workspace.direct = "view"`: a direct run writes into a view, and what needs nobody's yes is
+//! A direct run writes into a view, and what needs nobody's yes is
 //! applied when it ended well.
 
 use crate::common::{Answer, Gate, Model, Part, Product, Script, Workspace};
 use serde_json::json;
-
-const VIEW: &str = "[workspace]\ndirect = \"view\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_folder_gets_the_changes_at_the_end_but_for_what_needs_a_yes() {
@@ -13,7 +11,7 @@ async fn the_folder_gets_the_changes_at_the_end_but_for_what_needs_a_yes() {
         "echo more >>old.txt; mkdir .vscode new; echo '{}' >.vscode/tasks.json; echo n >new/file";
     let script = Script::bash(work).then(Answer::new([Part::Text("Done.".into())]).behind(&gate));
     let model = Model::start(script).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     workspace.write("old.txt", "old\n");
     let run = product.start_run(&workspace, ["--json", "go"]);
@@ -41,7 +39,7 @@ async fn the_folder_gets_the_changes_at_the_end_but_for_what_needs_a_yes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_did_not_end_well_waits() {
     let model = Model::start(Script::bash("echo made >made.txt").then_say("Done.")).await;
-    let product = Product::with_model(&model).await.config(VIEW);
+    let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     let run = product.run(&workspace, ["--json", "--verify", "exit 1", "go"]).await;
     let report = run.assert_status("completed");
@@ -63,7 +61,7 @@ async fn two_work_in_one_folder_at_once() {
         Script::bash(&format!("echo {name} >{name}.txt; echo {name} >both.txt")).then(done)
     };
     let models = [Model::start(script("one")).await, Model::start(script("two")).await];
-    let config = format!("[limits]\nconcurrency = 2\n{VIEW}");
+    let config = format!("[limits]\nconcurrency = 2\n");
     let product = Product::with_model(&models[0]).await.config(&config);
     let workspace = Workspace::new();
     let mut runs = Vec::new();

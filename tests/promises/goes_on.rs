@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use crate::common::{
-    Answer, Finished, Gate, Model, PATIENCE, Part, Product, Reply, Script, Workspace, eventually,
-};
+use crate::common::{Answer, Finished, Gate, Model, Part, Product, Reply, Script, Workspace};
 use serde_json::{Value, json};
 
 fn text(words: &str) -> Part {
@@ -80,7 +78,7 @@ async fn after_a_stream_that_was_cut() {
 
 /// Stops the agent behind our back where it waits for an answer, which comes once it is stopped.
 async fn freeze(config: &str) -> Finished {
-    let stop = "(setsid sh -c 'until [ -e go ]; do sleep 0.05; done; kill -STOP $0; touch frozen' \
+    let stop = "touch ready; (setsid sh -c 'until [ -e go ]; do sleep 0.05; done; kill -STOP $0; touch frozen' \
                 $PPID > /dev/null 2>&1 &); ps -o comm= -p $PPID";
     let gate = Gate::default();
     let late = Answer::new([text("Thawed.")]).behind(&gate);
@@ -90,8 +88,9 @@ async fn freeze(config: &str) -> Finished {
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--json", "--timeout", "100", "freeze"]);
     model.step(2).await;
-    workspace.write("go", "");
-    eventually("a frozen agent", PATIENCE, || workspace.has("frozen").then_some(())).await;
+    let ready = product.made("ready").await;
+    std::fs::write(ready.with_file_name("go"), "").expect("written");
+    product.made("frozen").await;
     gate.open();
     let run = run.wait().await;
     product.check_nothing_left().await;

@@ -1,5 +1,5 @@
-//! What a tool on the host would run or trust cannot be planted, whether it was there or not, and
-//! the workspace is left without a trace of ours.
+//! What a tool on the host would run or trust is not planted, whether it was there or not, and the
+//! workspace is left without a trace of ours.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::process::Command;
@@ -17,32 +17,36 @@ async fn run(workspace: &Workspace, script: &str) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn absent_places_cannot_be_made_and_nothing_of_ours_stays() {
+async fn absent_places_wait_for_a_yes_and_nothing_of_ours_stays() {
     let workspace = Workspace::new();
-    let script = "
-        for place in .vscode/tasks.json .claude/settings.json .envrc .mcp.json .husky/pre-commit \\
-            .cursor/mcp.json .github/workflows/x.yml .opencode/plugin/x.js \\
-            .devcontainer/devcontainer.json .sandbox-mcp.toml
-        do
-            mkdir -p $(dirname $place) 2>/dev/null
-            echo evil 2>/dev/null >$place && echo made $place
-        done
-        mv .github gh 2>/dev/null && echo moved
-        rmdir .vscode 2>/dev/null && echo removed
-        mkdir -p src && echo fine >src/a.txt && echo wrote
-    ";
-    let (seen, report) = run(&workspace, script).await;
+    let places = [
+        ".vscode/tasks.json",
+        ".claude/settings.json",
+        ".envrc",
+        ".mcp.json",
+        ".husky/pre-commit",
+        ".cursor/mcp.json",
+        ".github/workflows/x.yml",
+        ".opencode/plugin/x.js",
+        ".devcontainer/devcontainer.json",
+        ".sandbox-mcp.toml",
+    ];
+    let script = format!(
+        "for place in {}; do mkdir -p $(dirname $place); echo evil >$place && echo made $place; done
+        mkdir -p src && echo fine >src/a.txt && echo wrote",
+        places.join(" ")
+    );
+    let (seen, report) = run(&workspace, &script).await;
     assert!(seen.contains("wrote"), "{seen}");
-    for bad in ["made", "moved", "removed"] {
-        assert!(!seen.contains(bad), "{seen}");
-    }
     assert_eq!(workspace.names(), ["src", "src/a.txt"]);
-    assert_eq!(report["workspace"]["swept"]["moved"], serde_json::json!([]), "{report:#}");
-    assert_eq!(report["changes"]["files"].as_array().map(Vec::len), Some(1));
+    let pending = report["changes"]["pending"].to_string();
+    for place in places {
+        assert!(seen.contains(&format!("made {place}")) && pending.contains(place), "{report:#}");
+    }
 }
 
 #[tokio::test]
-async fn what_was_planted_in_new_folders_is_swept_into_the_record() {
+async fn what_is_planted_in_new_folders_waits() {
     let workspace = Workspace::new();
     let script = "
         mkdir -p packages/a/.vscode && echo '{}' >packages/a/.vscode/tasks.json
@@ -57,24 +61,18 @@ async fn what_was_planted_in_new_folders_is_swept_into_the_record() {
     ";
     let (seen, report) = run(&workspace, script).await;
     assert!(seen.contains("planted") && !seen.contains("setuid"), "{seen}");
+    assert_eq!(workspace.read("tool/readme"), "text\n");
     let git = Command::new("git")
         .args(["-c", "safe.directory=*", "status", "--porcelain"])
         .current_dir(workspace.at("tool"))
         .output()
         .expect("git on the host");
-    assert!(git.status.success(), "{git:?}");
-    assert!(String::from_utf8_lossy(&git.stdout).contains("readme"), "the repository is usable");
-    assert!(!workspace.has("pwned") && !workspace.has("packages/a/.vscode"));
-    assert!(!workspace.has("tool/.git/hooks/pre-commit"));
-    let swept = &report["workspace"]["swept"];
-    let moved = swept["moved"].to_string();
-    for place in
-        ["packages/a/.vscode", "opencode.json", "tool/.git/hooks/pre-commit", "tool/.git/config"]
-    {
-        assert!(moved.contains(place), "{swept:#}");
+    assert!(!workspace.has("pwned"), "{git:?}");
+    let pending = report["changes"]["pending"].to_string();
+    for place in ["packages/a/.vscode", "opencode.json"] {
+        assert!(!workspace.has(place) && pending.contains(place), "{report:#}");
     }
-    let odd = swept["odd"].to_string();
-    assert!(odd.contains("pipe") && odd.contains("fifo"), "{swept:#}");
+    assert!(!workspace.has("tool/.git/hooks/pre-commit") && !workspace.has("pipe"));
 }
 
 #[tokio::test]
@@ -95,36 +93,9 @@ async fn a_run_that_fills_the_workspace_is_stopped() {
     }
 }
 
-#[tokio::test]
-async fn one_run_at_a_time_writes_to_a_workspace_and_readers_do_not_wait() {
-    let gate = Gate::default();
-    let held = Answer::new([Part::Text("First.".into())]).behind(&gate);
-    let model = Model::start(Script::bash("echo one >>log").then(held)).await;
-    let product = Product::with_model(&model).await;
-    let workspace = Workspace::new();
-    let first = product.start_run(&workspace, ["--json", "go"]);
-    model.step(2).await;
-
-    let quick =
-        Model::start(Script::bash("cat log; echo two >>log").then(Reply::say("Second."))).await;
-    let url = quick.url();
-    let second = product.start_run(&workspace, ["--events", "--model-url", &url, "go"]);
-    second.stdout.says("waiting for another run").await;
-    assert!(quick.steps().is_empty(), "it has not begun");
-    let reader = Model::start(Script::say("Read.")).await;
-    let args = ["--json", "--mode", "read-only", "--model-url", &reader.url(), "look"];
-    product.run(&workspace, args).await.assert_status("completed");
-
-    gate.open();
-    first.wait().await.assert_status("completed");
-    second.wait().await.assert_code(0);
-    assert_eq!(workspace.read("log"), "one\ntwo\n");
-    product.check_nothing_left().await;
-}
-
 /// A shell, a desktop and a service each name a runtime folder of their own.
 #[tokio::test]
-async fn writers_and_places_are_seen_from_other_runtime_folders() {
+async fn places_are_seen_from_other_runtime_folders() {
     let gate = Gate::default();
     let held = Answer::new([Part::Text("First.".into())]).behind(&gate);
     let model = Model::start(Script::bash("echo one >>log").then(held)).await;
@@ -136,19 +107,14 @@ async fn writers_and_places_are_seen_from_other_runtime_folders() {
     let elsewhere = product.folder("elsewhere");
     std::fs::DirBuilder::new().mode(0o700).create(&elsewhere).expect("a folder");
     let quick = Model::start(Script::say("Second.")).await;
-    let start = |mode: &str| {
-        let mut command = product.command(["run", "--events", "--mode", mode, "go"]);
-        command.args(["--model-url", &quick.url()]).current_dir(workspace.path());
-        command.env("XDG_RUNTIME_DIR", &elsewhere);
-        product.start(command)
-    };
-    let writer = start("direct");
-    writer.stdout.says("waiting for another run").await;
-    let reader = start("read-only");
-    reader.stdout.says("queued").await;
-    assert!(quick.steps().is_empty(), "neither has begun");
+    let mut command = product.command(["run", "--events", "go"]);
+    command.args(["--model-url", &quick.url()]).current_dir(workspace.path());
+    command.env("XDG_RUNTIME_DIR", &elsewhere);
+    let second = product.start(command);
+    second.stdout.says("queued").await;
+    assert!(quick.steps().is_empty(), "it has not begun");
     gate.open();
-    for run in [first, writer, reader] {
+    for run in [first, second] {
         run.wait().await.assert_code(0);
     }
     let locks = product.folder("state/locks").read_dir().expect("a folder").count();
@@ -178,12 +144,10 @@ async fn a_rebase_that_an_agent_left_unfinished_is_not_gone_on_with() {
             cd /workspace
         done
     ";
-    let (seen, report) = run(&workspace, script).await;
+    let (seen, _) = run(&workspace, script).await;
     assert_eq!(seen.matches("stopped").count(), 2, "{seen}");
-    let moved = report["workspace"]["swept"]["moved"].to_string();
     for repository in ["", "new/"] {
-        let state = format!("{repository}.git/rebase-merge");
-        assert!(moved.contains(&state) && !workspace.has(&state), "{moved}");
+        assert!(!workspace.has(&format!("{repository}.git/rebase-merge")));
         let folder = workspace.at(repository);
         let told = git(&["-C", &folder.display().to_string(), "rebase", "--continue"]);
         assert!(!told.status.success(), "{told:?}");
@@ -191,30 +155,9 @@ async fn a_rebase_that_an_agent_left_unfinished_is_not_gone_on_with() {
     }
 }
 
+/// Git replaces its settings by renaming a new file over them.
 #[tokio::test]
-async fn what_a_killed_server_left_in_a_workspace_goes_with_the_next_start() {
-    let gate = Gate::default();
-    let held = Answer::new([Part::Text("Never.".into())]).behind(&gate);
-    let model = Model::start(Script::bash("true").then(held)).await;
-    let product = Product::with_model(&model).await;
-    let workspace = Workspace::new();
-    let run = product.start_run(&workspace, ["--json", "go"]);
-    model.step(2).await;
-    assert!(workspace.has(".vscode"), "a placeholder stands there");
-    run.signal(rustix::process::Signal::KILL);
-    run.wait().await;
-
-    let other = Workspace::new();
-    let next = Model::start(Script::say("Next.")).await;
-    let args = ["--json", "--model-url", &next.url(), "go"];
-    product.run(&other, args).await.assert_status("completed");
-    assert_eq!(workspace.names(), [] as [&str; 0]);
-    product.check_nothing_left().await;
-}
-
-/// Git replaces its settings by renaming a new file over them, and whatever was mounted there goes.
-#[tokio::test]
-async fn a_run_ends_when_the_host_takes_a_protection_away() {
+async fn settings_that_both_change_are_the_users() {
     let workspace = Workspace::new();
     let git = |args: &[&str]| {
         let mut command = Command::new("git");
@@ -225,19 +168,16 @@ async fn a_run_ends_when_the_host_takes_a_protection_away() {
     git(&["init", "-q", "."]);
     git(&["config", "credential.helper", "mine"]);
     workspace.hand_over();
-    let script =
-        "for i in $(seq 1 600); do git config core.fsmonitor evil 2>/dev/null; sleep 0.1; done";
-    let model = Model::start(Script::bash(script).then(Reply::say("Never."))).await;
+    let gate = Gate::default();
+    let done = Answer::new([Part::Text("Done.".into())]).behind(&gate);
+    let model = Model::start(Script::bash("git config core.fsmonitor evil && echo set").then(done));
+    let model = model.await;
     let product = Product::with_model(&model).await;
     let run = product.start_run(&workspace, ["--json", "go"]);
-    product.container_of(&run).await;
-    model.step(1).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(model.step(2).await.said_by("tool").contains("set"));
     git(&["config", "branch.main.remote", "origin"]);
-    let report = run.wait().await.assert_status("sandbox_error");
-    assert_eq!(report["error"]["kind"], "workspace_unguarded", "{report:#}");
-    assert!(report["error"]["message"].to_string().contains(".git/config"), "{report:#}");
-    assert!(report["timing"]["total_ms"].as_u64() < Some(45_000), "long before it would end");
+    gate.open();
+    run.wait().await.assert_status("completed");
     let settings = workspace.read(".git/config");
     assert!(!settings.contains("evil"), "{settings}");
     assert!(settings.contains("mine") && settings.contains("origin"), "the user's: {settings}");
@@ -277,17 +217,15 @@ async fn a_workspace_does_not_configure_its_agent() {
 }
 
 #[tokio::test]
-async fn what_a_killed_run_planted_is_swept_at_the_next_start() {
+async fn what_a_killed_run_made_waits() {
     let gate = Gate::default();
     let held = Answer::new([Part::Text("Never.".into())]).behind(&gate);
-    let script = "mkdir -p pkg/.vscode && echo evil >pkg/.vscode/tasks.json
-        git init -q n && git -C n config core.fsmonitor 'touch /workspace/pwned' && sleep 1";
+    let script = "mkdir -p pkg/.vscode && echo evil >pkg/.vscode/tasks.json && echo b >pkg/b";
     let model = Model::start(Script::bash(script).then(held)).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--json", "go"]);
     model.step(2).await;
-    assert!(workspace.has("pkg/.vscode/tasks.json"), "planted, and live");
     run.signal(rustix::process::Signal::KILL);
     run.wait().await;
 
@@ -295,14 +233,13 @@ async fn what_a_killed_run_planted_is_swept_at_the_next_start() {
     let args = ["--json", "--model-url", &next.url(), "go"];
     let report = product.run(&workspace, args).await.assert_status("completed");
     let remarks = report["remarks"].to_string();
-    assert!(remarks.contains("was killed in"), "{remarks}");
-    assert!(!workspace.has("pkg/.vscode"));
-    assert!(!workspace.read("n/.git/config").contains("fsmonitor"));
+    assert!(remarks.contains("apply"), "{remarks}");
+    assert_eq!(workspace.names(), [] as [&str; 0]);
     product.check_nothing_left().await;
 }
 
 #[tokio::test]
-async fn a_repository_led_elsewhere_ends_the_run_at_once() {
+async fn a_repository_led_elsewhere_leads_nobody_on_the_host() {
     let workspace = Workspace::new();
     workspace.write("a.txt", "text");
     let git = |arguments: &[&str]| {
@@ -315,21 +252,13 @@ async fn a_repository_led_elsewhere_ends_the_run_at_once() {
         assert!(ran.status.success(), "{ran:?}");
     };
     git(&["init", "-q"]);
-    let (uid, gid) = workspace.owner();
-    let mut owned = Command::new("chown");
-    owned.arg("-R").arg(format!("{uid}:{gid}")).arg(workspace.path());
-    assert!(owned.status().expect("chown").success());
+    workspace.hand_over();
     let script =
         "cp -r .git evil && git config -f evil/config core.fsmonitor 'touch /workspace/pwned'
-        echo ../evil >.git/commondir && sleep 60";
-    let model = Model::start(Script::bash(script).then(Reply::say("Done."))).await;
-    let product = Product::with_model(&model).await;
-    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("failed");
-    assert_eq!(report["error"]["kind"], "planted", "{report:#}");
-    assert!(report["timing"]["total_ms"].as_u64() < Some(40_000), "long before it would end");
-    assert!(!workspace.has(".git/commondir"));
+        echo ../evil >.git/commondir; echo b >b.txt";
+    let (_, report) = run(&workspace, script).await;
+    assert!(!workspace.has(".git/commondir") && !workspace.has("evil/config"), "{report:#}");
+    assert!(workspace.has("b.txt"));
     git(&["status"]);
-    git(&["-C", "evil", "log", "--oneline", "--all"]);
     assert!(!workspace.has("pwned"));
-    product.check_nothing_left().await;
 }

@@ -290,7 +290,7 @@ async fn what_cannot_be_applied_says_what_to_do() {
     assert!(refused.stderr.contains("changed nothing"), "{}", refused.stderr);
     std::fs::remove_file(result.record().join("changes.json")).expect("removed");
     for (mode, words) in [
-        ("direct", "so its changes are in the workspace already"),
+        ("direct", "changed nothing"),
         ("read_only", "could only read"),
         ("remote", "left no list of changes"),
     ] {

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::common::{Answer, Gate, Mcp, Model, PATIENCE, Part, Product, Reply, Script, Workspace};
+use crate::common::{Answer, Gate, Mcp, Model, Part, Product, Reply, Script, Workspace};
 use serde_json::{Value, json};
 
 /// The most memory that a process ever had, in MiB; none once it is gone.
@@ -129,10 +129,7 @@ async fn a_host_that_does_not_read() {
     let mut child = command.spawn().expect("it starts");
     product.leftovers().watch(child.id());
 
-    crate::common::eventually("the agent's last file", PATIENCE, || {
-        workspace.has("made.txt").then_some(())
-    })
-    .await;
+    product.made("made.txt").await;
     gate.open();
     let out = tokio::task::spawn_blocking(move || {
         use std::io::Read;

@@ -128,7 +128,8 @@ async fn the_models_words_pass_the_relay_one_by_one() {
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--json", "listen"]);
 
-    let heard = || std::fs::read_to_string(workspace.at("heard.txt")).unwrap_or_default();
+    let file = product.made("heard.txt").await;
+    let heard = || std::fs::read_to_string(&file).unwrap_or_default();
     crate::common::eventually("the first half", crate::common::PATIENCE, || {
         heard().contains("first half").then_some(())
     })
@@ -137,6 +138,7 @@ async fn the_models_words_pass_the_relay_one_by_one() {
 
     gate.open();
     run.wait().await.assert_status("completed");
+    let heard = || workspace.read("heard.txt");
     assert!(heard().contains("second half") && heard().contains("[DONE]"), "{}", heard());
     product.check_nothing_left().await;
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Mcp, Model, Product, Script, Workspace, eventually, model::MODEL};
+use crate::common::{Mcp, Model, Product, Script, Workspace, model::MODEL};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -163,7 +163,7 @@ async fn it_can_be_cancelled() {
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--events", "--verify", "touch on; sleep 600", "x"]);
-    eventually("the check to run", PROMISED * 3, || workspace.has("on").then_some(())).await;
+    product.made("on").await;
 
     run.signal(Signal::INT);
     let run = run.wait_within(PROMISED).await;

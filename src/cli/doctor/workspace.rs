@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::finding::{Finding, Level};
 use crate::config::Config;
 use crate::sandbox::User;
-use crate::workspace::{Owner, WorkspacePath, protected};
+use crate::workspace::{Owner, WorkspacePath};
 
 /// What is looked at, and what decides on it.
 #[derive(Debug)]
@@ -14,7 +14,6 @@ pub struct Question {
     /// The folder that was named; the current one when absent.
     pub named: Option<PathBuf>,
     pub roots: Vec<PathBuf>,
-    pub protected: Vec<String>,
     pub user: Option<String>,
     /// Whether root inside is only this user outside.
     pub rootless: bool,
@@ -25,7 +24,6 @@ impl Question {
         Self {
             named,
             roots: config.workspace.roots.clone(),
-            protected: config.workspace.protected.clone(),
             user: config.sandbox.user.clone(),
             rootless,
         }
@@ -58,7 +56,6 @@ impl Question {
                 "use the mode read-only, or make the folder writable for this user",
             ));
         }
-        findings.extend(self.protection(&workspace));
         findings
     }
 
@@ -113,44 +110,6 @@ impl Question {
             ),
         }
     }
-
-    fn protection(&self, workspace: &WorkspacePath) -> Vec<Finding> {
-        const SHOWN: usize = 8;
-        let found = protected(workspace, &self.protected);
-        let mut findings = Vec::new();
-        for obstacle in &found.obstacles {
-            // Of these, a run only tells; those in the workspace itself it does not start with.
-            let level = match (obstacle.nested, &self.named) {
-                (false, Some(_)) => Level::Error,
-                _ => Level::Warning,
-            };
-            let remedy = "replace it with a real file or folder";
-            findings.push(Finding::told(level, "protection", &obstacle.to_string(), remedy));
-        }
-        if !found.complete {
-            findings.push(Finding::warning(
-                "protection",
-                "it is too large to look for every repository in it; those deep below are not \
-                 protected from an agent",
-                "work in one project's folder",
-            ));
-        }
-        let count = found.places.len();
-        let names: Vec<_> = found
-            .places
-            .iter()
-            .take(SHOWN)
-            .map(|place| place.relative().display().to_string())
-            .collect();
-        let more = count.saturating_sub(SHOWN);
-        let message = match (count, more) {
-            (0, _) => "nothing in it needs to stay read-only".to_owned(),
-            (_, 0) => format!("stay read-only: {}", names.join(", ")),
-            _ => format!("stay read-only: {} and {more} more", names.join(", ")),
-        };
-        findings.push(Finding::ok("protection", message));
-        findings
-    }
 }
 
 /// Whether a folder's mode lets `user` write to it. Access lists can say otherwise.
@@ -166,7 +125,7 @@ fn may_write(mode: u32, owner: Owner, user: User) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -176,13 +135,7 @@ mod tests {
 
     fn ask(folder: &std::path::Path) -> Question {
         let roots = vec![folder.to_owned()];
-        Question {
-            named: Some(folder.to_owned()),
-            roots,
-            protected: vec![],
-            user: None,
-            rootless: false,
-        }
+        Question { named: Some(folder.to_owned()), roots, user: None, rootless: false }
     }
 
     fn of<'f>(findings: &'f [Finding], check: &str) -> &'f Finding {
@@ -204,14 +157,7 @@ mod tests {
     fn what_stands_in_the_way_of_a_run_is_said_with_its_level() {
         let folder = folder("doctor-ws-");
         let path = folder.path();
-        std::fs::create_dir_all(path.join(".git/hooks")).expect("folders");
-        let findings = ask(path).examine();
-        assert!(of(&findings, "protection").message.contains(".git/hooks"), "{findings:?}");
-
-        symlink("/etc", path.join(".vscode")).expect("link");
-        let findings = ask(path).examine();
-        assert_eq!(of(&findings, "protection").level, Level::Error);
-
+        assert_eq!(of(&ask(path).examine(), "folder").level, Level::Ok);
         let mut missing = ask(&path.join("missing"));
         assert_eq!(of(&missing.examine(), "folder").level, Level::Error);
         missing.named = None;

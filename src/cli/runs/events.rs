@@ -37,10 +37,7 @@ fn describe(event: Value) -> String {
     // What another version calls otherwise is named and no more.
     let Ok(event) = serde_json::from_value::<Event>(event) else { return format!("({kind})") };
     match event.event {
-        EventKind::Queued { ahead, workspace: false } => format!("waiting behind {ahead} runs"),
-        EventKind::Queued { ahead, workspace: true } => {
-            format!("waiting for the workspace behind {ahead} runs")
-        }
+        EventKind::Queued { ahead } => format!("waiting behind {ahead} runs"),
         EventKind::Phase { phase } => phase.label().to_owned(),
         EventKind::Notice { message } => message,
         EventKind::Step { number } => format!("step {number}"),

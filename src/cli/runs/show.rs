@@ -27,7 +27,7 @@ pub fn run(entry: &Entry, json: bool, out: &mut impl Write) -> anyhow::Result<u8
     match &report {
         Some(report) => {
             let report = PastReport::of(report).context("failed to read the closing report")?;
-            show(entry, &report, out)?;
+            show(&report, out)?;
         }
         None if entry.state() == State::Running => {
             writeln!(out, "\nIt goes on: sandbox-mcp runs follow {}", glance.run_id)?;
@@ -49,7 +49,7 @@ fn field(out: &mut impl Write, name: &str, text: &str) -> std::io::Result<()> {
     if text.is_empty() { Ok(()) } else { writeln!(out, "{name:<10} {text}") }
 }
 
-fn show(entry: &Entry, report: &PastReport, out: &mut impl Write) -> std::io::Result<()> {
+fn show(report: &PastReport, out: &mut impl Write) -> std::io::Result<()> {
     let usage = report.usage;
     field(
         out,
@@ -85,7 +85,6 @@ fn show(entry: &Entry, report: &PastReport, out: &mut impl Write) -> std::io::Re
     }
     changes(report, out)?;
     egress(report, out)?;
-    swept(entry, report, out)?;
     if !report.answer.0.is_empty() {
         writeln!(out, "\nanswer\n{}\n", report.answer.0.trim_end())?;
     }
@@ -121,27 +120,6 @@ fn egress(report: &PastReport, out: &mut impl Write) -> std::io::Result<()> {
             "  {}:{}  {} allowed, {} refused{why}",
             target.host.0, target.port, target.allowed, target.refused
         )?;
-    }
-    Ok(())
-}
-
-fn swept(entry: &Entry, report: &PastReport, out: &mut impl Write) -> std::io::Result<()> {
-    let swept = &report.workspace.swept;
-    if !swept.moved.is_empty() {
-        let kept = entry.swept().map(|folder| format!(" into {}", folder.display()));
-        let kept = kept.unwrap_or_default();
-        field(out, "swept", &format!("{} taken out of the workspace{kept}", swept.moved.len()))?;
-    }
-    for item in &swept.moved {
-        let kept = item.kept_as.as_ref().map(|name| format!(" → {}", name.0)).unwrap_or_default();
-        let still = if item.still_there { ", STILL THERE" } else { "" };
-        writeln!(out, "  {} ({}{still}){kept}", item.path.0, item.why.0)?;
-    }
-    for odd in &swept.odd {
-        field(out, "odd", &format!("{} ({})", odd.path.0, odd.what.0))?;
-    }
-    if swept.unlisted > 0 {
-        writeln!(out, "  … and {} more", swept.unlisted)?;
     }
     Ok(())
 }

@@ -98,8 +98,8 @@ fn input_schema(limits: &Limits) -> JsonObject {
                 "type": "string",
                 "enum": modes,
                 "default": MODES[0].0,
-                "description": "direct: edits the folder itself. isolated: edits a view of it, until \
-                                apply_changes. read_only: for questions and reviews.",
+                "description": "direct: edits a view of the folder, applied at a good end. isolated: \
+                                the same, until apply_changes. read_only: for questions and reviews.",
             },
             "timeout": {
                 "type": "integer",

@@ -62,9 +62,8 @@ pub struct Inside {
     pub gid: u32,
 }
 
-/// What is to be said of the repository at the top of a workspace; nothing where there is none. In a
-/// view it is only read, and `in_place` written to.
-pub fn remarks(workspace: &Path, who: Inside, in_place: bool) -> Vec<String> {
+/// What is to be said of the repository at the top of a workspace; nothing where there is none.
+pub fn remarks(workspace: &Path, who: Inside) -> Vec<String> {
     let Ok(root) = open_root(workspace) else { return Vec::new() };
     let found = rustix::fs::statat(root.as_fd(), ".git", AtFlags::SYMLINK_NOFOLLOW);
     let Ok(found) = found else { return Vec::new() };
@@ -76,7 +75,7 @@ pub fn remarks(workspace: &Path, who: Inside, in_place: bool) -> Vec<String> {
         signing(&settings),
         programs(&settings),
         format(&settings),
-        owner(&workspace.join(".git"), git.as_fd(), &found, (who, in_place)),
+        owner(&workspace.join(".git"), git.as_fd(), &found, who),
     ];
     looked.into_iter().flatten().collect()
 }
@@ -191,15 +190,9 @@ fn format(settings: &[Setting]) -> Option<String> {
 }
 
 /// The first thing in a git directory that the sandbox's user cannot work with.
-fn owner(
-    path: &Path,
-    git: BorrowedFd<'_>,
-    found: &Stat,
-    (who, in_place): (Inside, bool),
-) -> Option<String> {
-    let write = if in_place { WRITE } else { 0 };
-    let mut look = Look { who, write, odd: None };
-    if !who.may(found, READ | write | SEARCH) {
+fn owner(path: &Path, git: BorrowedFd<'_>, found: &Stat, who: Inside) -> Option<String> {
+    let mut look = Look { who, odd: None };
+    if !who.may(found, READ | SEARCH) {
         look.odd = Some((String::new(), found.st_uid));
     }
     walk(git, LOOK, &mut look);
@@ -207,11 +200,10 @@ fn owner(
     let place = one_line(&path.join(&name).display().to_string(), 200);
     let of = if of == 0 { "root".to_owned() } else { format!("the user {of}") };
     Some(format!(
-        "{place} belongs to {of}, and the sandbox works as {}:{}, so git cannot {} there; `sudo \
+        "{place} belongs to {of}, and the sandbox works as {}:{}, so git cannot read there; `sudo \
          chown -R {}:{} {}` gives it back",
         who.uid,
         who.gid,
-        if in_place { "write" } else { "read" },
         who.uid,
         who.gid,
         one_line(&path.display().to_string(), 200)
@@ -219,7 +211,6 @@ fn owner(
 }
 
 const READ: u32 = 4;
-const WRITE: u32 = 2;
 const SEARCH: u32 = 1;
 
 impl Inside {
@@ -239,20 +230,13 @@ impl Inside {
 
 struct Look {
     who: Inside,
-    write: u32,
     odd: Option<(String, u32)>,
 }
 
 impl Visitor for Look {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
         let Some(found) = entry.stat() else { return false };
-        let logs = folder.starts_with("logs");
-        let rights = match entry.is_dir() {
-            true => READ | self.write | SEARCH,
-            // What is written anew needs the folder alone; these are added to.
-            false if logs => READ | self.write,
-            false => READ,
-        };
+        let rights = if entry.is_dir() { READ | SEARCH } else { READ };
         if self.odd.is_none() && !self.who.may(&found, rights) {
             let name = folder.join(entry.name).display().to_string();
             self.odd = Some((name, found.st_uid));

@@ -8,6 +8,7 @@ mod bring;
 mod copy;
 mod find;
 mod give;
+pub(super) mod harmless;
 mod host;
 mod identity;
 mod inspect;

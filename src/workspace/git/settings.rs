@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::gitconfig::{Setting, parse};
-use super::super::sweep::harmless::harmless;
+use super::harmless::harmless;
 use super::host::Ask;
 
 const TIME: Duration = Duration::from_secs(2);

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use super::{SPARE, WORK};
 use crate::workspace::Owner;
-use crate::workspace::sweep::remove::remove as remove_from;
+use crate::workspace::remove::remove as remove_from;
 use crate::workspace::walk::open_root;
 
 /// More than this are not of use to anybody at the same time.

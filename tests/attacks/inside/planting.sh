@@ -1,6 +1,6 @@
-# Attempts on places that tools of the host execute or trust, all of which exist. What gets through
-# is seen on the host; a line is printed for what reports success. $1 is a file that a planted
-# program would make.
+# Attempts on places that tools of the host execute or trust, all of which exist, in a view of the
+# workspace. A line is printed for each; the host looks for what of it gets through. $1 is a file that
+# a planted program would make.
 evil="#!/bin/sh
 touch $1"
 try() { name=$1; shift; if ("$@") > /dev/null 2>&1; then echo "$name: SUCCEEDED"; else echo "$name: denied"; fi; }
@@ -43,8 +43,6 @@ try "bind over" mount --bind evil .git/hooks
 try "nested repository's hook" put sub/.git/hooks/post-checkout
 try "nested repository's settings" git -C sub config core.fsmonitor /tmp/evil
 try "nested repository moved" mv sub/.git sub/.git2
-# Its folder can be moved, because a mount point there would be a border in the sources; what is
-# protected stays so wherever it goes.
 mv sub sub2
 try "moved repository's hook" put sub2/.git/hooks/post-checkout
 try "moved repository's settings" git -C sub2 config core.fsmonitor /tmp/evil
@@ -69,7 +67,7 @@ done
 try "parent of workflows moved" mv .github .github2
 try "parent of workflows exchanged" py "os.makedirs('e', exist_ok=True); import ctypes; sys.exit(ctypes.CDLL(None).renameat2(-100, b'e', -100, b'.github', 2))"
 rm -rf new e
-# What is the agent's to do, so that a failure above is no failure of everything.
+# What needs nobody's yes, so that a failure above is no failure of everything.
 try "control file written" put ordinary
 try "control file replaced" replace ordinary
 try "control folder moved" sh -c 'mkdir one && mv one two'

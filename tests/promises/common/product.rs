@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 
 use super::leftovers::Leftovers;
-use super::{Model, PATIENCE, Workspace, engine};
+use super::{Model, PATIENCE, Workspace, engine, eventually};
 
 /// Gives `set` every environment variable that makes a house of `root`.
 pub fn isolate(root: &Path, mut set: impl FnMut(&str, Option<&OsStr>)) {
@@ -123,6 +123,18 @@ impl Product {
     /// A folder of the house: `home`, `config`, `state`, `run`, `tmp` …
     pub fn folder(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
+    }
+
+    /// Waits until a run has made a file in its view, which lies in the state folder.
+    pub async fn made(&self, name: &str) -> PathBuf {
+        let layers = self.folder("state/layers");
+        eventually(&format!("{name} in a view"), PATIENCE, || {
+            let layers = layers.read_dir().ok()?.flatten();
+            let views =
+                layers.flat_map(|layer| ["copy", "upper"].map(|view| layer.path().join(view)));
+            views.map(|view| view.join(name)).find(|path| path.exists())
+        })
+        .await
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {

@@ -14,6 +14,7 @@ mod error;
 mod fault;
 mod folders;
 mod journal;
+mod leads;
 mod like;
 #[cfg(test)]
 mod looks_tests;

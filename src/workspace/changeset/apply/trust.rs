@@ -10,10 +10,11 @@ use rustix::fs::{AtFlags, Dir, FileType};
 
 use super::super::{Alteration, Node, RelPath};
 use super::error::{ApplyError, NeedsYes, Obeyed};
+use super::leads::Leads;
 use crate::workspace::names::{GitMarks, fold, fold_path};
 use crate::workspace::protected_names::{is_named_with, is_order_of, why_obeyed, why_protected};
 use crate::workspace::walk::{open_folder, open_root};
-use crate::workspace::{WorkspacePath, git_programs, gitconfig, protected};
+use crate::workspace::{WorkspacePath, git_programs, gitconfig};
 
 /// More steps than any honest way from link to link has.
 const STEPS: usize = 256;
@@ -27,7 +28,7 @@ pub(super) struct Trust<'a> {
     extra: Vec<String>,
     /// What git's settings name, likewise.
     named: Vec<String>,
-    /// Places that exist and are protected during runs.
+    /// Links with a trusted name, and their ends.
     places: Vec<PathBuf>,
     /// What the run adds to each folder of what git directories have.
     added: HashMap<&'a Path, GitMarks>,
@@ -73,8 +74,7 @@ impl<'a> Trust<'a> {
         extra: &[String],
         changes: &[&'a Alteration],
     ) -> Self {
-        let found = protected(workspace, extra);
-        let odd: Vec<_> = found.obstacles.into_iter().map(|odd| odd.relative).collect();
+        let leads = Leads::of(workspace.path(), root);
         let mut added: HashMap<&Path, GitMarks> = HashMap::new();
         for change in changes.iter().filter(|change| change.after.is_some()) {
             for path in change.path.as_path().ancestors() {
@@ -84,19 +84,20 @@ impl<'a> Trust<'a> {
             }
         }
         let mut named = git_programs::effective(workspace.path());
+        named.extend(leads.named);
         named.extend(of_repositories(workspace, root, changes));
         let mut trust = Self {
             root,
             after: changes.iter().map(|c| (c.path.as_path(), c.after.as_ref())).collect(),
             extra: extra.iter().filter_map(|path| fold_path(Path::new(path))).collect(),
             named: named.iter().filter_map(|path| fold_path(path)).collect(),
-            places: found.places.iter().map(|place| place.relative().to_owned()).collect(),
+            places: Vec::new(),
             added,
             git: HashMap::new(),
         };
         // What a trusted name leads to by a link is as trusted.
-        let ends: Vec<_> = odd.iter().filter_map(|link| trust.end_of(link)).collect();
-        trust.places.extend(odd.into_iter().chain(ends));
+        let ends: Vec<_> = leads.links.iter().filter_map(|link| trust.end_of(link)).collect();
+        trust.places.extend(leads.links.into_iter().chain(ends));
         trust
     }
 

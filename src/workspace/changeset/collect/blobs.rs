@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Node, tree};
 use crate::text::hex;
-use crate::workspace::sweep::remove::grant;
+use crate::workspace::remove::grant;
 
 pub struct Blobs {
     folder: PathBuf,

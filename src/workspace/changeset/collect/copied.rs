@@ -13,7 +13,7 @@ use rustix::fs::FileType;
 use super::{CollectError, Collector, Past, Place, is_git, is_of_a_branch, walk_all};
 use crate::workspace::changes::changed;
 use crate::workspace::layer::{Copied, Layer};
-use crate::workspace::sweep::remove::grant;
+use crate::workspace::remove::grant;
 use crate::workspace::walk::{Entry, Visitor};
 
 pub(super) fn collect(

@@ -15,7 +15,7 @@ use super::base::{Base, Inodes};
 use super::{LIST, is_git, listed};
 use crate::sandbox::{EntrySeen, FolderSeen, KindSeen};
 use crate::workspace::layer::Layer;
-use crate::workspace::sweep::remove::grant;
+use crate::workspace::remove::grant;
 use crate::workspace::walk::{BOTTOM, open_folder, open_root};
 
 /// The folders of a view that hold changes, as they look in it.

@@ -7,17 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::super::walk::step;
+use super::walk::step;
 
 /// How many folders are held open at once. What lies deeper is moved up first: a chain of a
 /// million folders has no name that the kernel would take.
 const DEEPEST: usize = 32;
 
 /// Opens a folder even if a run has shut it, which its owner may undo.
-pub(in crate::workspace) fn open_anyway(
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-) -> Result<OwnedFd, Errno> {
+fn open_anyway(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let opened = step(parent, name);
     let shut = match &opened {
         Ok(opened) => rustix::fs::fstat(opened)?.st_mode & 0o700 != 0o700,
@@ -36,7 +33,7 @@ pub(in crate::workspace) fn open_anyway(
 }
 
 /// Gives the owner of a file or folder further rights to it, without following a link.
-pub(in crate::workspace) fn grant(
+pub(super) fn grant(
     parent: BorrowedFd<'_>,
     name: &OsStr,
     kind: FileType,
@@ -55,7 +52,7 @@ pub(in crate::workspace) fn grant(
 }
 
 /// Removes one entry of a folder and all below it.
-pub(in crate::workspace) fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+pub(super) fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let Err(errno) = remove_from(parent, name) else { return Ok(()) };
     if errno != Errno::ACCESS {
         return Err(errno);

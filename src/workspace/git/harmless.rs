@@ -18,34 +18,15 @@ pub(in crate::workspace) struct Harmless {
     pub dropped: Vec<String>,
 }
 
-/// The settings of a file as they are, without those that could not be written afresh.
-pub(super) fn own(bytes: &[u8]) -> Vec<Setting> {
-    let (mut settings, _) = parse(&String::from_utf8_lossy(bytes));
-    settings.retain(|setting| {
-        let fits = |text: &str, besides: &str| {
-            let odd = |letter: char| letter.is_control() && !besides.contains(letter);
-            text.len() <= LONGEST_VALUE && !text.chars().any(odd)
-        };
-        setting.subsection.as_deref().is_none_or(|name| fits(name, ""))
-            && setting.value.as_deref().is_none_or(|value| fits(value, "\n\t"))
-    });
-    settings
-}
-
 /// Sorts settings into what stays and what is dropped.
 pub(in crate::workspace) fn harmless(bytes: &[u8]) -> Harmless {
-    harmless_or(bytes, &[])
-}
-
-/// The same; what is among `own` was there before, as it is, and stays.
-pub(in crate::workspace) fn harmless_or(bytes: &[u8], own: &[Setting]) -> Harmless {
     let text = String::from_utf8_lossy(bytes);
     let (settings, sound) = parse(&text);
     let mut kept = String::new();
     let mut dropped = Vec::new();
     let mut header = String::new();
     for setting in settings {
-        if !is_harmless(&setting) && !own.contains(&setting) {
+        if !is_harmless(&setting) {
             let Setting { section, key, .. } = setting;
             let name = format!("{section}.{key}");
             if !dropped.contains(&name) {
@@ -165,24 +146,6 @@ mod tests {
         assert!(found.text.contains("name = \"Ann B \\\"C\\\"\""), "{}", found.text);
         // What was written is read as the same.
         assert_eq!(harmless(found.text.as_bytes()), found);
-    }
-
-    #[test]
-    fn what_the_user_had_is_written_as_it_was_and_nothing_like_it() {
-        let before = "[alias]\n\tst = \"!f() { git status;\\n\\techo \\\"x\\\"; }; f\"\n[credential]\n\
-                      helper = mine\n[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n";
-        let own = own(before.as_bytes());
-        let found = harmless_or(format!("{before}[core]\nbare = false\n").as_bytes(), &own);
-        assert!(found.dropped.is_empty(), "{:?}", found.dropped);
-        assert_eq!(parse(&found.text).0[..own.len()], own);
-        for (text, name) in [
-            ("[credential]\nhelper = mine2", "credential.helper"),
-            ("[credential \"x\"]\nhelper = mine", "credential.helper"),
-            ("[filter \"lfs\"]\nsmudge = git-lfs clean -- %f", "filter.smudge"),
-            ("[core]\npager = mine", "core.pager"),
-        ] {
-            assert_eq!(harmless_or(text.as_bytes(), &own).dropped, [name], "{text}");
-        }
     }
 
     #[test]
