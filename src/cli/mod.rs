@@ -9,6 +9,7 @@ mod egress;
 mod init;
 mod install;
 mod own;
+mod pending;
 mod policy;
 mod run;
 mod runs;

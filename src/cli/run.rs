@@ -42,6 +42,9 @@ pub fn run(
         let report = watch(run, args, quiet).await?;
         runner.shutdown(CLEAN_UP).await;
         show(&report, args)?;
+        if !(quiet || args.json || args.events) {
+            super::pending::ask(&runner, &report)?;
+        }
         Ok(exit_code(&report))
     })
 }

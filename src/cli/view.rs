@@ -100,6 +100,11 @@ impl View {
             (1, false) => "1 file changed".to_owned(),
             (count, more) => format!("{count}{} files changed", if more { "+" } else { "" }),
         };
+        let waits = match (report.changes.applied, &report.changes.pending) {
+            (Some(false), Some(pending)) => format!(", {} of them wait", pending.count),
+            (Some(false), None) => ", not applied".to_owned(),
+            _ => String::new(),
+        };
         let usage = report.usage;
         let verify = match &report.verify {
             None => "",
@@ -112,7 +117,7 @@ impl View {
         #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
         let seconds = report.timing.total_ms as f64 / 1000.0;
         complain(&format!(
-            "{mark} {} in {seconds:.1} s · {} requests, {} + {} tokens · {changes}{verify} · {}",
+            "{mark} {} in {seconds:.1} s · {} requests, {} + {} tokens · {changes}{waits}{verify} · {}",
             report.status.label(),
             usage.requests,
             usage.input_tokens,

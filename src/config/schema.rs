@@ -254,7 +254,7 @@ impl Default for Limits {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Workspace {
     /// Folders below which workspaces may lie, besides the folder the program was started in.
@@ -266,6 +266,26 @@ pub struct Workspace {
     /// The kind of view that a run has: an overlay, a copy, or a copy where that is quick and else an
     /// overlay where that can be had.
     pub isolation: Isolation,
+    /// Statuses of a direct run after which its changes are applied by themselves, if its check
+    /// passed. After any other they wait.
+    #[schemars(example = ["completed", "truncated"])]
+    pub apply_on: Vec<String>,
+    /// Apply what is in no conflict and needs no yes, and leave the rest waiting; with false all
+    /// changes wait then.
+    #[schemars(example = false)]
+    pub partial: bool,
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self {
+            roots: Vec::new(),
+            protected: Vec::new(),
+            isolation: Isolation::default(),
+            apply_on: vec!["completed".into()],
+            partial: true,
+        }
+    }
 }
 
 /// The kind of view that a run has.

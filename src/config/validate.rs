@@ -115,8 +115,24 @@ const RULES: &[Rule] = &[
         "up to 128 paths inside the workspace, without `..`, not starting with `/`, and of up to 32 plain names",
         |c| {
             let places = &c.workspace.protected;
-            // Each is looked for, and mounted, and made where it is absent.
             places.len() <= 128 && places.iter().all(|path| is_inside(path))
+        },
+    ),
+    rule(
+        "workspace.apply_on",
+        "completed, truncated, no_output, failed, timed_out, budget_exhausted, out_of_memory, cancelled",
+        |c| {
+            let known = [
+                "completed",
+                "truncated",
+                "no_output",
+                "failed",
+                "timed_out",
+                "budget_exhausted",
+                "out_of_memory",
+                "cancelled",
+            ];
+            c.workspace.apply_on.iter().all(|status| known.contains(&status.as_str()))
         },
     ),
     rule("limits.disk", "\"1m\" to \"16t\"", |c| within(c.limits.disk, 1 << 20, 16 << 40)),

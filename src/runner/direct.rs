@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use super::ChangeSummary;
 use super::job::Job;
 use super::outcome::{ApplyOptions, OutcomeError, carry_over};
 use super::story::Story;
+use super::{ChangeSummary, Status};
 use crate::history::Entry;
 use crate::ids::RunId;
-use crate::workspace::changeset::read_manifest;
+use crate::workspace::changeset::{ApplyError, Conflict, NeedsYes, read_manifest};
 use crate::workspace::{Mode, Pending, PendingFile};
 
 /// Most pending changes that a report names.
@@ -20,35 +20,54 @@ const NAMED: usize = 20;
 const TURN: Duration = Duration::from_secs(30);
 
 /// Says that changes of a run in the mode direct wait, and how to decide on them.
-fn left_pending(run: &RunId) -> String {
+fn left_pending(run: &RunId, why: &str) -> String {
     format!(
-        "the run did not end well, so its changes wait: `sandbox-mcp diff {run}` shows them, \
+        "{why}, so its changes wait: `sandbox-mcp diff {run}` shows them, \
          `sandbox-mcp apply {run}` takes them, `sandbox-mcp discard {run}` lets them go"
     )
 }
 
-/// Applies the changes of a direct run that is good, as far as they can be without a person, and
+/// Applies the changes of a direct run that ended well, as far as they can be without a person, and
 /// tells what is left.
-pub async fn close(job: &Job, is_good: bool, changes: &mut ChangeSummary, story: &mut Story) {
+pub async fn close(
+    job: &Job,
+    status: Status,
+    is_passed: bool,
+    changes: &mut ChangeSummary,
+    story: &mut Story,
+) {
     if job.task.mode != Mode::Direct || changes.applied != Some(false) {
         return;
     }
-    if !is_good {
-        return story.remark(&left_pending(&job.id));
+    let settings = &job.task.config.workspace;
+    if !settings.apply_on.contains(&status.name()) {
+        return story.remark(&left_pending(&job.id, "the run did not end well"));
     }
+    if !is_passed {
+        return story.remark(&left_pending(&job.id, "`verify` did not pass"));
+    }
+    let partial = settings.partial;
     let (shared, id) = (job.shared.clone(), job.id.clone());
     let (workspace, config) = (job.task.workspace.clone(), job.task.config.clone());
     let applying = move || {
         let entry = Entry::of(&shared.state, &id).ok_or(OutcomeError::NoList(id))?;
         let manifest = read_manifest(&entry.changes())?;
         let manifest = manifest.ok_or_else(|| OutcomeError::NoList(entry.id().clone()))?;
-        let options = ApplyOptions { partial: true, wait: Some(TURN), ..ApplyOptions::default() };
+        let options = ApplyOptions { partial, wait: Some(TURN), ..ApplyOptions::default() };
         carry_over(&shared, &entry, (&manifest, &workspace), &config, &options, &mut |told| {
             tracing::info!("{told}");
         })
     };
     let applied = match spawn_blocking(applying).await {
         Ok(Ok(applied)) => applied,
+        Ok(Err(OutcomeError::Apply(ApplyError::Protected(needs)))) => {
+            let pending = all_pending(changes, named(&[], &needs));
+            return tell(&job.id, pending, changes, story);
+        }
+        Ok(Err(OutcomeError::Apply(ApplyError::Conflicts(conflicts)))) => {
+            let pending = all_pending(changes, named(&conflicts, &[]));
+            return tell(&job.id, pending, changes, story);
+        }
         Ok(Err(error)) => {
             let id = &job.id;
             let told = format!(
@@ -85,32 +104,52 @@ pub async fn close(job: &Job, is_good: bool, changes: &mut ChangeSummary, story:
         changes.applied = Some(true);
         return;
     }
-    let mut why: std::collections::HashMap<&str, String> = applied
-        .conflicts
-        .iter()
-        .map(|conflict| {
-            let (expected, found) = (&conflict.expected, &conflict.found);
-            (&*conflict.path, format!("conflict: {found} where the run found {expected}"))
+    let why = named(&applied.conflicts, &applied.protected);
+    let files = applied.pending.iter().take(NAMED).map(|path| {
+        let known = why.iter().find(|file| file.path == *path).cloned();
+        known.unwrap_or_else(|| PendingFile {
+            path: path.clone(),
+            why: "it belongs to one of these".into(),
         })
-        .collect();
-    why.extend(
-        applied.protected.iter().map(|need| (&*need.path, format!("protected: {}", need.why))),
-    );
-    let files = applied.pending.iter().take(NAMED).map(|path| PendingFile {
-        why: why.get(&**path).cloned().unwrap_or_else(|| "it belongs to one of these".into()),
-        path: path.clone(),
     });
-    let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let pending = Pending {
         count: count(applied.pending.len()),
         protected: count(applied.protected.len()),
         applied: count(applied.changed.len()),
         files: files.collect(),
     };
-    let id = &job.id;
+    tell(&job.id, pending, changes, story);
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+/// The paths that stand in the way, with the reason of each.
+fn named(conflicts: &[Conflict], needs: &[NeedsYes]) -> Vec<PendingFile> {
+    let conflicts = conflicts.iter().map(|conflict| {
+        let (expected, found) = (&conflict.expected, &conflict.found);
+        let why = format!("conflict: {found} where the run found {expected}");
+        PendingFile { path: conflict.path.clone(), why }
+    });
+    let needs = needs.iter().map(|need| PendingFile {
+        path: need.path.clone(),
+        why: format!("protected: {}", need.why),
+    });
+    conflicts.chain(needs).collect()
+}
+
+/// All changes of a run, of which `files` keep the others from being applied.
+fn all_pending(changes: &ChangeSummary, mut files: Vec<PendingFile>) -> Pending {
+    let protected = files.iter().filter(|file| file.why.starts_with("protected")).count();
+    files.truncate(NAMED);
+    Pending { count: count(changes.files.len()), protected: count(protected), applied: 0, files }
+}
+
+fn tell(run: &RunId, pending: Pending, changes: &mut ChangeSummary, story: &mut Story) {
     story.remark(&format!(
-        "{} of the changes wait for a decision: `sandbox-mcp diff {id}` shows them, and \
-         `sandbox-mcp apply {id}{}` takes them",
+        "{} of the changes wait for a decision: `sandbox-mcp diff {run}` shows them, and \
+         `sandbox-mcp apply {run}{}` takes them",
         pending.count,
         if pending.protected > 0 { " --allow-protected" } else { "" }
     ));

@@ -157,8 +157,8 @@ async fn execute(mut job: Job) -> Report {
         (status, error) = (worse, Some(failure));
     }
     story.remarks.extend(doubt);
-    let is_good = status == super::Status::Completed && verify.as_ref().is_none_or(|it| it.passed);
-    direct::close(&job, is_good, &mut changes, &mut story).await;
+    let is_passed = verify.as_ref().is_none_or(|it| it.passed);
+    direct::close(&job, status, is_passed, &mut changes, &mut story).await;
     let report = Report {
         run_id: job.id.clone(),
         status,

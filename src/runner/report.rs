@@ -37,6 +37,11 @@ pub enum Status {
 }
 
 impl Status {
+    /// The name in reports and settings.
+    pub fn name(self) -> String {
+        self.label().replace(' ', "_")
+    }
+
     /// As people say it.
     pub fn label(self) -> &'static str {
         match self {

@@ -137,7 +137,7 @@ async fn stay_as_they_are() {
         assert!(told.contains(&format!("{line}: SUCCEEDED")), "in the view: {told}");
     }
     assert!(home.has("ordinary") && home.has("two"), "what needs no yes arrives");
-    for place in [".git2", "sub2", "sub/.git2", ".github2", ".git/hooks2", ".GIT", ".ENVRC"] {
+    for place in [".git2", "sub2", "sub/.git2", ".git/hooks2", ".GIT", ".ENVRC"] {
         assert!(!home.has(place), "{place}");
     }
 

@@ -2,6 +2,7 @@
 //! applied when it ended well.
 
 use crate::common::{Answer, Gate, Model, Part, Product, Script, Workspace};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,8 +62,7 @@ async fn two_work_in_one_folder_at_once() {
         Script::bash(&format!("echo {name} >{name}.txt; echo {name} >both.txt")).then(done)
     };
     let models = [Model::start(script("one")).await, Model::start(script("two")).await];
-    let config = format!("[limits]\nconcurrency = 2\n");
-    let product = Product::with_model(&models[0]).await.config(&config);
+    let product = Product::with_model(&models[0]).await.config("[limits]\nconcurrency = 2\n");
     let workspace = Workspace::new();
     let mut runs = Vec::new();
     for model in &models {
@@ -79,4 +79,96 @@ async fn two_work_in_one_folder_at_once() {
     assert_eq!(pending, 1, "both made one file, and one of them waits");
     assert_eq!(workspace.names(), ["both.txt", "one.txt", "two.txt"]);
     product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_decide_when_changes_are_applied_by_themselves() {
+    let made = "mkdir -p .vscode; echo '{}' >.vscode/tasks.json; echo 1 >made.txt";
+    let model = Model::start(Script::bash(made).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config("[workspace]\npartial = false\n");
+    let workspace = Workspace::new();
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    let pending = &report["changes"]["pending"];
+    assert_eq!((&pending["protected"], &pending["applied"]), (&json!(1), &json!(0)), "{report:#}");
+    assert_eq!(workspace.names(), [] as [&str; 0]);
+    product.check_nothing_left().await;
+
+    // An answer that was cut at the model's limit.
+    let cut = Answer::new([Part::Text("and".into())]).finish("length");
+    let model = Model::start(Script::bash("echo 1 >made.txt").then(cut)).await;
+    let settings = "[agent]\ncontinue = 0\n[workspace]\napply_on = [\"truncated\"]\n";
+    let product = product.config(settings).env("SANDBOX_MCP_MODEL_URL", &model.url());
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("truncated");
+    assert_eq!(report["changes"]["applied"], true, "{report:#}");
+    assert_eq!(workspace.names(), ["made.txt"]);
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_at_a_terminal_is_asked_about_what_waits() {
+    let made = "mkdir -p .vscode; echo '{}' >.vscode/tasks.json; echo 1 >made.txt";
+    let model = Model::start(Script::bash(made).then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    for (answers, expected) in [
+        (&["n"][..], &[][..]),
+        (&["y", ""], &["made.txt"]),
+        (&["y", "y"], &[".vscode", ".vscode/tasks.json", "made.txt"]),
+    ] {
+        let mut command = tokio::process::Command::new("script");
+        product.furnish(&mut command);
+        let line = format!("{} run --verify 'exit 1' go", env!("CARGO_BIN_EXE_sandbox-mcp"));
+        command.args(["-qec", &line, "/dev/null"]).current_dir(workspace.path());
+        let mut run = product.start(command);
+        for (answer, question) in answers.iter().zip(["apply now? [y/N]", "apply them too? [y/N]"])
+        {
+            run.stdout.says(question).await;
+            run.feed(format!("{answer}\n").as_bytes()).await;
+        }
+        let run = run.wait().await;
+        run.assert_code(1);
+        assert_eq!(workspace.names(), expected, "{}", run.stdout);
+    }
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_happens_in_the_folder_before_the_agent_has_ended() {
+    let work = "echo more >>old.txt; rm gone.txt; mkdir -p deep/new .vscode; echo n >deep/new/file; \
+                mv deep/a deep/b; git init -q; git add -A; git commit -qm x; chmod 700 deep; touch old.txt";
+    for isolation in ["copy", "overlay"] {
+        let gate = Gate::default();
+        let done = Answer::new([Part::Text("Done.".into())]).behind(&gate);
+        let model = Model::start(Script::bash(work).then(done)).await;
+        let settings = format!("[workspace]\nisolation = \"{isolation}\"\n");
+        let product = Product::with_model(&model).await.config(&settings);
+        let workspace = Workspace::new();
+        for name in ["old.txt", "gone.txt", "deep/a"] {
+            workspace.write(name, "old\n");
+        }
+        workspace.hand_over();
+        let events = inotify::init(CreateFlags::NONBLOCK).expect("inotify");
+        let changes = WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::CLOSE_WRITE;
+        for folder in [workspace.path().to_owned(), workspace.at("deep")] {
+            inotify::add_watch(&events, &folder, changes).expect("watched");
+        }
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&events, &mut buffer);
+
+        let run = product.start_run(&workspace, ["--json", "go"]);
+        model.step(2).await;
+        let seen = reader.next();
+        assert!(matches!(seen, Err(rustix::io::Errno::WOULDBLOCK)), "{isolation}: {seen:?}");
+        gate.open();
+        run.wait().await.assert_status("completed");
+        assert!(reader.next().is_ok(), "it would have been seen");
+        assert_eq!(workspace.read("old.txt"), "old\nmore\n");
+        product.check_nothing_left().await;
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Settings;
 use crate::cli::complain;
 use crate::history::Entry;
-use crate::runner::{ApplyOptions, OutcomeError};
+use crate::runner::{Applied, ApplyOptions, OutcomeError};
 use crate::text::one_line;
 use crate::workspace::changeset::{Agreed, ApplyError, Conflict, Escaped, NeedsYes};
 
@@ -61,14 +61,16 @@ pub fn run(
         dry_run: args.dry_run,
         wait: None,
     };
-    let applied = match runner.apply(entry, &options, complain) {
-        Ok(applied) => applied,
+    match runner.apply(entry, &options, complain) {
+        Ok(applied) if args.json => super::print_json(out, &applied)?,
+        Ok(applied) => show(&applied, args.dry_run, out)?,
         Err(error) => return refuse(&error, args.json, out),
-    };
-    if args.json {
-        super::print_json(out, &applied)?;
-        return Ok(0);
     }
+    Ok(0)
+}
+
+/// Prints what an apply has done, or would do.
+pub fn show(applied: &Applied, dry_run: bool, out: &mut impl Write) -> std::io::Result<()> {
     for (what, path) in &applied.changed {
         writeln!(out, "{what:<9} {}", one_line(path, WIDTH))?;
     }
@@ -98,7 +100,7 @@ pub fn run(
     }
     show_conflicts(&applied.conflicts, out)?;
     show_protected(&applied.protected, out)?;
-    let would = if args.dry_run { "would be " } else { "" };
+    let would = if dry_run { "would be " } else { "" };
     let already = match applied.already {
         0 => String::new(),
         count => format!(", {count} were as the run left them"),
@@ -108,8 +110,7 @@ pub fn run(
         0 => String::new(),
         count => format!(", {count} left pending"),
     };
-    writeln!(out, "{changed} {would}applied to {}{already}{pending}", applied.workspace)?;
-    Ok(0)
+    writeln!(out, "{changed} {would}applied to {}{already}{pending}", applied.workspace)
 }
 
 fn show_conflicts(conflicts: &[Conflict], out: &mut impl Write) -> std::io::Result<()> {
@@ -130,7 +131,7 @@ fn show_protected(needs: &[NeedsYes], out: &mut impl Write) -> std::io::Result<(
 }
 
 /// Says why not, file by file.
-pub(super) fn refuse(error: &OutcomeError, json: bool, out: &mut impl Write) -> anyhow::Result<u8> {
+pub fn refuse(error: &OutcomeError, json: bool, out: &mut impl Write) -> anyhow::Result<u8> {
     if json {
         let mut told = json!({
             "error": { "kind": error.kind(), "message": error.to_string(), "hint": error.hint() },

@@ -1,6 +1,6 @@
 //! `sandbox-mcp runs`: what is on record, one file per command.
 
-mod apply;
+pub mod apply;
 mod cancel;
 mod diff;
 mod discard;
@@ -71,7 +71,7 @@ enum RunsCommand {
     /// Let the changes of a run go
     #[command(after_help = RUN)]
     Discard(One),
-    /// Remove the records of runs, and what was swept out of their workspaces
+    /// Remove the records of runs
     #[command(after_help = RUN)]
     Rm(rm::RmArgs),
     /// Remove old records by `history.keep`, `history.max_age_days` and `history.max_bytes`
