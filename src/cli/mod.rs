@@ -26,7 +26,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Effective, LoadOptions, Override, Trust, load, load_at, state_dir};
+use crate::config::{
+    Config, Effective, LoadOptions, Override, Project, Trust, load, load_at, state_dir,
+};
 use crate::runner::OwnerLog;
 use crate::stderr;
 
@@ -267,7 +269,11 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         }
         Some(Command::Policy { json, workspace }) => {
             let effective = project_settings(cli, workspace.as_deref())?;
-            policy::run(&effective.config, *json, &mut stdout)?;
+            let folder = workspace.as_deref().unwrap_or(Path::new("."));
+            let folder = folder
+                .canonicalize()
+                .with_context(|| format!("failed to find the folder {}", folder.display()))?;
+            policy::run(&effective.config, &folder, *json, &mut stdout)?;
             Ok(0)
         }
         Some(Command::Config { json, workspace }) => {
@@ -308,8 +314,16 @@ fn settings(cli: &Cli) -> anyhow::Result<Effective> {
 }
 
 /// The settings that a run in this folder would have.
+/// The folder of the project around the current folder; none without a project's file.
+fn project_around(config: &Config) -> anyhow::Result<Option<PathBuf>> {
+    let here = std::env::current_dir().context("failed to find the current folder")?;
+    let project = Project::find(&here, &config.workspace.roots)
+        .map_err(|error| anyhow::Error::new(Usage(error.to_string())))?;
+    Ok(project.map(|project| project.folder().to_owned()))
+}
+
 fn project_settings(cli: &Cli, workspace: Option<&Path>) -> anyhow::Result<Effective> {
-    let Some(workspace) = workspace else { return settings(cli) };
+    let workspace = workspace.unwrap_or(Path::new("."));
     let workspace = workspace
         .canonicalize()
         .with_context(|| format!("failed to find the folder {}", workspace.display()))?;

@@ -1,22 +1,26 @@
 //! `sandbox-mcp policy`: what a sandbox may do, as a table for people and as JSON for programs.
 
 use std::io::Write;
+use std::path::Path;
 
 use crate::config::{Config, Credential, Size};
-use crate::sandbox::{Mount, Policy, User};
+use crate::sandbox::{Mount, Policy, User, place};
 
-pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+/// Prints the policy of a run in `folder`.
+pub fn run(config: &Config, folder: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let user = match &config.sandbox.user {
         Some(user) => user.parse()?,
         None => User::nobody_in_particular(),
     };
-    let mut mounts = Policy::usual_mounts();
-    mounts.extend(config.mount.iter().filter_map(|mount| {
+    let material = config.mount.iter().filter_map(|mount| {
         let what = format!("shared material {}", mount.path.display());
         let (source, target) = (mount.path.clone(), mount.target()?);
         Some(Mount { what, source, target, read_only: true, overlay: None })
-    }));
-    let policy = Policy::new(config, user, mounts);
+    });
+    let material: Vec<_> = material.collect();
+    let (inside, _) = place(folder, config.sandbox.path.as_deref().map(Path::new), &material);
+    let mounts = [Policy::usual_mounts(inside.clone()), material].concat();
+    let policy = Policy::new(config, user, inside, mounts);
     if json {
         serde_json::to_writer_pretty(&mut *out, &policy)?;
         writeln!(out)?;
@@ -70,7 +74,6 @@ pub fn run(config: &Config, json: bool, out: &mut impl Write) -> anyhow::Result<
         let access = if mount.read_only { "read-only" } else { "read-write" };
         row(&mount.target.display().to_string(), format!("{}, {access}", mount.what));
     }
-    row("/workspace", "in mode isolated a view, copied on write (else a copy), read-write".into());
     row("runtime", policy.runtime.clone().unwrap_or_else(|| "the engine's default".into()));
     row("host", "no port, device, engine socket or environment of the host".into());
     row("control groups", format!("a {} namespace", policy.cgroup_namespace));

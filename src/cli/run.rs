@@ -20,11 +20,16 @@ pub fn run(
     args: &RunArgs,
     quiet: bool,
 ) -> anyhow::Result<u8> {
-    // A person who names a folder means it; what no agent gets is refused all the same.
-    config.workspace.roots.extend(args.workspace.as_ref().and_then(|dir| dir.canonicalize().ok()));
+    // A person who names a folder means it, and one who stands in a project means all of it; what no
+    // agent gets is refused all the same.
+    let workspace = match &args.workspace {
+        Some(named) => Some(named.clone()),
+        None => super::project_around(&config)?,
+    };
+    config.workspace.roots.extend(workspace.as_ref().and_then(|dir| dir.canonicalize().ok()));
     let task = Task {
         text: task_text(args.task.as_deref(), config.limits.task.bytes())?,
-        workspace: args.workspace.clone(),
+        workspace,
         mode: args.mode,
         timeout: args.timeout.map(Duration::from_secs),
         model: None, // already in the configuration, with its origin

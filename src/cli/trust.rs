@@ -33,19 +33,21 @@ pub fn run(options: &LoadOptions, args: &TrustArgs, out: &mut impl Write) -> any
         .canonicalize()
         .with_context(|| format!("failed to find the folder {}", workspace.display()))?;
     let trust = Trust::new(&state_dir()?);
+    let usage = |error: crate::config::Error| anyhow::Error::new(Usage(error.to_string()));
+    let now = load(options).map_err(usage)?;
+    let project = Project::find(&workspace, &now.config.workspace.roots);
     if args.revoke {
-        let path = workspace.join(PROJECT_FILE);
+        let found = project.ok().flatten().map(|project| project.path().to_owned());
+        let path = found.unwrap_or_else(|| workspace.join(PROJECT_FILE));
         let was = trust.revoke(&path)?;
         let word = if was { "is no longer trusted" } else { "was not trusted" };
         writeln!(out, "{} {word}", shown(&path))?;
         return Ok(0);
     }
-    let usage = |error: crate::config::Error| anyhow::Error::new(Usage(error.to_string()));
-    let project = Project::read(&workspace).map_err(usage)?.ok_or_else(|| {
-        let message = format!("there is no {PROJECT_FILE} in {}", shown(&workspace));
+    let project = project.map_err(usage)?.ok_or_else(|| {
+        let message = format!("there is no {PROJECT_FILE} in {} or above", shown(&workspace));
         anyhow::Error::new(Usage(format!("{message}; `sandbox-mcp init` writes one")))
     })?;
-    let now = load(options).map_err(usage)?;
     // What could not be used is not worth trusting: the same check that a run makes.
     load_for(options, Some(&project), true).map_err(usage)?;
     let standing = trust.standing(&project);

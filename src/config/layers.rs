@@ -100,6 +100,8 @@ pub struct Effective {
     origins: BTreeMap<String, Origin>,
     /// Settings of the project's file that are not in force.
     pub inert: Vec<String>,
+    /// The project's file, where there is one.
+    pub project: Option<PathBuf>,
     /// What a person should know about the project's file, in one line.
     pub remark: Option<String>,
 }
@@ -153,8 +155,14 @@ pub fn load_for(
     })?;
     expand_home(&mut config, environment.home().as_deref());
     let origins = layers.origins;
-    let effective =
-        Effective { config, file: file.map(|(path, _)| path), origins, inert, remark: None };
+    let effective = Effective {
+        config,
+        file: file.map(|(path, _)| path),
+        origins,
+        inert,
+        project: None,
+        remark: None,
+    };
     validate::check(&effective)?;
     Ok(effective)
 }

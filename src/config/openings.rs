@@ -122,7 +122,7 @@ fn yes() -> bool {
 pub struct Agent {
     /// MCP servers for the agent, by name: `command` (a list) runs in the sandbox with the
     /// variables in `env`; `url` with its `headers` is reached through `egress`.
-    #[schemars(example = json!({ "notes": { "command": ["python3", "/workspace/notes.py"] } }))]
+    #[schemars(example = json!({ "notes": { "command": ["python3", "notes.py"] } }))]
     pub mcp: BTreeMap<String, McpServer>,
     /// Shell command that checks the result: run in the sandbox before the agent and after it.
     #[schemars(example = "cargo test")]

@@ -1,9 +1,10 @@
-//! A project's own file in its workspace: inert until a person has trusted its exact content.
+//! A project's own file, in its workspace or above it: inert until a person has trusted its exact content.
 //!
 //! Who can write to a project could otherwise decide how it is confined. What only narrows is in
 //! force without trust; what is about the whole machine never is.
 
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -12,9 +13,9 @@ use toml::Value;
 
 use super::file::{self, Setting};
 use super::keys::{Key, Kind};
-use super::{Config, Error, Size};
+use super::{Config, Environment, Error, Size};
 
-/// The file's name, in the top folder of a workspace.
+/// The file's name, in the top folder of a project.
 pub const PROJECT_FILE: &str = ".sandbox-mcp.toml";
 
 /// Longer than this is nothing that a person could have read.
@@ -39,21 +40,42 @@ pub enum Effect {
 }
 
 impl Project {
-    /// The file of a workspace, where there is one. It must be a regular one: what an agent could
-    /// have put there instead is not opened.
-    pub fn read(workspace: &Path) -> Result<Option<Self>, Error> {
-        let path = workspace.join(PROJECT_FILE);
+    /// Reads the nearest file in `folder` or above it, where there is one. The search ends at an
+    /// allowed root, below a home, and where the owner changes.
+    pub fn find(folder: &Path, roots: &[PathBuf]) -> Result<Option<Self>, Error> {
+        let home = Environment::default().home();
+        let home = home.map(|home| home.canonicalize().unwrap_or(home));
+        let owner = |folder: &Path| folder.metadata().ok().map(|found| found.uid());
+        for above in folder.ancestors() {
+            let is_home = home.as_ref().is_some_and(|home| home.starts_with(above));
+            let is_other = owner(above) != owner(folder);
+            if above != folder && (is_home || is_other || above.parent().is_none()) {
+                break;
+            }
+            if let Some(project) = Self::read(above)? {
+                return Ok(Some(project));
+            }
+            if roots.iter().any(|root| root == above) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the file of one folder, where there is one. It must be a regular one: what an agent
+    /// could have put there instead is not opened.
+    pub fn read(folder: &Path) -> Result<Option<Self>, Error> {
+        let path = folder.join(PROJECT_FILE);
         match read(&path) {
             Ok(text) => Ok(Some(Self { path, text })),
-            // An empty folder stands there during a run, so that none can be made.
-            Err(error)
-                if [io::ErrorKind::NotFound, io::ErrorKind::IsADirectory]
-                    .contains(&error.kind()) =>
-            {
-                Ok(None)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::Project { path, source }),
         }
+    }
+
+    /// The folder that the file lies in.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// As if it had been read; for fuzzing.

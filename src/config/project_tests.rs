@@ -125,7 +125,7 @@ fn what_is_no_plain_file_is_not_opened() {
     let place = folder.path().join(PROJECT_FILE);
     assert!(Project::read(folder.path()).expect("nothing").is_none());
     fs::create_dir(&place).expect("folder");
-    assert!(Project::read(folder.path()).expect("a placeholder").is_none());
+    Project::read(folder.path()).expect_err("a folder");
     fs::remove_dir(&place).expect("removed");
     symlink("/etc/passwd", &place).expect("link");
     let said = Project::read(folder.path()).expect_err("a link").to_string();

@@ -187,11 +187,15 @@ pub struct Sandbox {
     /// Container runtime of the engine (`runsc` for gVisor); the engine's default when absent.
     #[schemars(example = &"runsc")]
     pub runtime: Option<String>,
+    /// Path of the workspace inside; its own path on this machine when absent, or `/workspace` where
+    /// that cannot be.
+    #[schemars(example = &"/workspace")]
+    pub path: Option<String>,
 }
 
 impl Default for Sandbox {
     fn default() -> Self {
-        Self { user: None, umask: "0027".into(), runtime: None }
+        Self { user: None, umask: "0027".into(), runtime: None, path: None }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::layers::{Effective, LoadOptions, load, load_for};
-use super::project::{PROJECT_FILE, Project};
+use super::project::Project;
 use crate::files::{Durability, write_json};
 use crate::text::one_line;
 
@@ -34,8 +34,9 @@ struct Record {
     sha256: String,
 }
 
-/// The settings in force in a workspace that has a project's file, which is taken in as far as it
-/// is trusted; none where there is no such file, and the settings are those of [`load`]. What a file that nobody trusts has wrong stops nothing: it is told and left out.
+/// Returns the settings in force in a workspace with a project's file in it or above, as far as the
+/// file is trusted. Without such a file there are none, and the settings are those of [`load`]. An
+/// error in a file that nobody trusts stops nothing: it is told, and the file is left out.
 pub fn load_at(
     options: &LoadOptions,
     workspace: &Path,
@@ -46,7 +47,8 @@ pub fn load_at(
         effective.remark = Some(why);
         Ok(Some(effective))
     };
-    let project = match Project::read(workspace) {
+    let roots = load(options)?.config.workspace.roots;
+    let project = match Project::find(workspace, &roots) {
         Ok(Some(project)) => project,
         Ok(None) => return Ok(None),
         Err(error) => return without(format!("no settings of the project are in force: {error}")),
@@ -59,6 +61,7 @@ pub fn load_at(
         }
         other => other?,
     };
+    effective.project = Some(project.path().to_owned());
     if !effective.inert.is_empty() {
         let why = match standing {
             Standing::Changed => "has changed since it was trusted",
@@ -66,8 +69,9 @@ pub fn load_at(
         };
         effective.remark = Some(one_line(
             &format!(
-                "{PROJECT_FILE} {why}, so these are not in force: {}; a person can look at them \
+                "{} {why}, so these are not in force: {}; a person can look at them \
                  with `sandbox-mcp trust`",
+                project.path().display(),
                 effective.inert.join(", ")
             ),
             400,

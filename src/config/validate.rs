@@ -110,6 +110,11 @@ const RULES: &[Rule] = &[
     rule("workspace.roots", "whole paths below `/`, or such that start with `~/`", |c| {
         c.workspace.roots.iter().all(|root| root.is_absolute() && root.parent().is_some())
     }),
+    rule("sandbox.path", "a path below `/` without `..`, such as `/workspace`", |c| {
+        c.sandbox.path.as_deref().is_none_or(|path| {
+            path.strip_prefix('/').is_some_and(|rest| is_inside(rest.trim_end_matches('/')))
+        })
+    }),
     rule(
         "workspace.protected",
         "up to 128 paths inside the workspace, without `..`, not starting with `/`, and of up to 32 plain names",

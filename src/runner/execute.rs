@@ -168,6 +168,7 @@ async fn execute(mut job: Job) -> Report {
         session,
         workspace: WorkspaceReport {
             path: job.task.workspace.path().display().to_string(),
+            project: job.task.project.as_ref().map(|file| file.display().to_string()),
             mode: job.task.mode,
             view,
         },
@@ -283,7 +284,7 @@ async fn start(
     );
     for (mask, is_folder) in &prepared.masks {
         mounts.push(
-            mask_mount(gateway.folder(), mask, *is_folder)
+            mask_mount(gateway.folder(), prepared.inside.join(mask), *is_folder)
                 .map_err(io("write the sandbox's masks"))?,
         );
     }
@@ -291,7 +292,12 @@ async fn start(
     let spec = Spec { image: &prepared.image, labels: &labels };
     if task.has_view() {
         let is_rootless = prepared.facts.rootless;
-        let site = isolated::Site { engine: &prepared.engine, user: prepared.user, is_rootless };
+        let site = isolated::Site {
+            engine: &prepared.engine,
+            user: prepared.user,
+            inside: &prepared.inside,
+            is_rootless,
+        };
         let layer = &mut room.layer;
         let started = isolated::start(job, site, layer, mounts, &spec, story).await?;
         room.sandbox = Some(started.sandbox);
@@ -302,7 +308,7 @@ async fn start(
         let Some(layer) = &room.layer else { unreachable!("it was started with one") };
         return isolated::watch(task, layer).await.map(Some);
     }
-    let policy = Policy::new(&task.config, prepared.user, mounts);
+    let policy = Policy::new(&task.config, prepared.user, prepared.inside.clone(), mounts);
     let sandbox = Sandbox::start(&prepared.engine, &policy, &spec).await?;
     let sandbox = room.sandbox.insert(sandbox);
     found.receipt = Some(sandbox.receipt(&policy).await?);

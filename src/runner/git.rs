@@ -1,13 +1,15 @@
 //! Git in a run: remarks on the repository, and in a view of the workspace a copy
 //! of its git directory.
 
+use std::path::Path;
+
 use tokio::task::spawn_blocking;
 
 use super::Error;
 use super::overseer::{Overseen, Overseer};
 use super::story::Story;
 use super::task::Checked;
-use crate::sandbox::{Mount, User, WORKSPACE};
+use crate::sandbox::{Mount, User};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::git::{self, Given, Inside};
 use crate::workspace::layer::Layer;
@@ -40,12 +42,13 @@ fn who(task: &Checked, user: User) -> Inside {
 pub async fn give(
     task: &Checked,
     user: User,
+    inside: &Path,
     layer: &mut Layer,
     story: &mut Story,
 ) -> Result<Given, Error> {
     let folder = layer.git()?;
-    let (workspace, who) = (task.workspace.clone(), who(task, user));
-    let giving = spawn_blocking(move || git::give(&workspace, WORKSPACE.as_ref(), who, &folder));
+    let (workspace, who, inside) = (task.workspace.clone(), who(task, user), inside.to_owned());
+    let giving = spawn_blocking(move || git::give(&workspace, &inside, who, &folder));
     let given = match giving.await.map_err(|_| Error::Looking)? {
         Ok(given) => given,
         Err(error) => Given::nothing(format!("git does not work in this run: failed to {error}")),

@@ -15,7 +15,7 @@ use crate::config::Isolation;
 use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::{Owner, RunId};
-use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Spec, User, WORKSPACE};
+use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Spec, User};
 use crate::text::one_line;
 use crate::workspace::changeset::RelPath;
 use crate::workspace::layer::{Layer, Mounted};
@@ -47,6 +47,8 @@ fn bounds(task: &Checked) -> Bounds {
 pub struct Site<'a> {
     pub engine: &'a Engine,
     pub user: User,
+    /// The path of the workspace inside.
+    pub inside: &'a Path,
     pub is_rootless: bool,
 }
 
@@ -104,16 +106,16 @@ pub async fn start(
     let lies_in = |mount: &Mount, other: &Mount| {
         mount.target != other.target && mount.target.starts_with(&other.target)
     };
-    let is_there = |mount: &&Mount| match mount.target.strip_prefix(WORKSPACE) {
+    let is_there = |mount: &&Mount| match mount.target.strip_prefix(site.inside) {
         Ok(place) => {
             copied.path.join(place).symlink_metadata().is_ok()
                 || mounts.iter().any(|other| lies_in(mount, other))
         }
         Err(_) => true,
     };
-    let mut all = vec![Policy::workspace_mount(copied.path.clone(), false)];
+    let mut all = vec![Policy::workspace_mount(copied.path.clone(), site.inside.to_owned(), false)];
     all.extend(mounts.iter().filter(is_there).cloned());
-    let policy = Policy::new(&task.config, site.user, all);
+    let policy = Policy::new(&task.config, site.user, site.inside.to_owned(), all);
     begin(site.engine, &policy, spec).await.map_err(Error::from)
 }
 
@@ -143,8 +145,9 @@ async fn overlay(
     let (upper, work) = made.overlay(&task.workspace, mounted)?;
     task.workspace.recheck()?;
     let overlay = Overlay { volume: format!("sandbox-mcp-{}", job.id), upper, work };
-    let view = Policy::overlay_mount(task.workspace.path().to_owned(), overlay);
-    let policy = Policy::new(&task.config, site.user, [&[view], mounts].concat());
+    let (below, inside) = (task.workspace.path().to_owned(), site.inside.to_owned());
+    let view = Policy::overlay_mount(below, inside.clone(), overlay);
+    let policy = Policy::new(&task.config, site.user, inside, [&[view], mounts].concat());
     match begin(site.engine, &policy, spec).await {
         Ok(started) => Ok(Ok(started)),
         Err(sandbox::Error::Engine(error)) if or_copy && error.is_about_a_mount() => {

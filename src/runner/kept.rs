@@ -193,7 +193,7 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
                 let more = if closed.changes.truncated { " or more" } else { "" };
                 let told = format!(
                     "run {id} was killed while it worked in a view of {workspace}; its {count}{more} \
-                     changes are in its record"
+                     changes wait: `sandbox-mcp apply {id}` takes them"
                 );
                 tracing::warn!("{told}");
                 news.push(told);

@@ -28,6 +28,8 @@ pub struct Prepared {
     pub image: String,
     pub abilities: Abilities,
     pub user: User,
+    /// The path of the workspace inside.
+    pub inside: PathBuf,
     pub mounts: Vec<Mount>,
     /// What the agent must not see of the workspace, and whether it is a folder.
     pub masks: Vec<(PathBuf, bool)>,
@@ -97,12 +99,17 @@ pub async fn prepare(
     let folder = RunFolder::create(&shared.runtime, id, &owner)
         .map_err(|source| Error::Io { what: "make the run's private folder", source })?;
     room.folder = Some(folder);
+    let asked = config.sandbox.path.as_deref().map(Path::new);
+    let (inside, told) = sandbox::place(task.workspace.path(), asked, &openings.mounts);
+    if let Some(told) = told {
+        story.remark(&told);
+    }
     let mut repository = Given::default();
     if task.has_view() {
         let layer = isolated::make(&shared.state, id, &owner, task, &masks)?;
         let layer = room.layer.insert(layer);
         layer.hide(hidden)?;
-        repository = git::give(task, user, layer, story).await?;
+        repository = git::give(task, user, &inside, layer, story).await?;
     }
     for mount in mounts_below(task.workspace.path()) {
         story.remark(&format!("{mount} is empty inside, because something else is mounted there"));
@@ -113,13 +120,14 @@ pub async fn prepare(
     }
     let mut mounts = Vec::new();
     if !task.has_view() {
-        mounts.push(Policy::workspace_mount(task.workspace.path().to_owned(), true));
+        let source = task.workspace.path().to_owned();
+        mounts.push(Policy::workspace_mount(source, inside.clone(), true));
     }
     mounts.extend(git::mounts(&repository));
     mounts.extend(openings.mounts.iter().cloned());
     mounts.extend(room.session.iter().map(|held| Policy::session_mount(held.agent_folder())));
     let labels = deadlines::labels(id, owner.clone(), Duration::from_secs(60));
-    let policy = Policy::new(config, user, Vec::new());
+    let policy = Policy::new(config, user, inside.clone(), Vec::new());
     let abilities = probe::abilities(&engine, &image, &shared.state, &policy, &labels).await?;
     let conversation =
         room.session.as_ref().and_then(|held| held.agent_session().map(str::to_owned));
@@ -128,7 +136,8 @@ pub async fn prepare(
     }
     let (instructions, _) = existing(&task.workspace, &opencode::INSTRUCTIONS);
     // Where both are there, they say the same or the first one counts, as with the agent itself.
-    let instructions = instructions.iter().take(1).map(|file| inside(&file.relative)).collect();
+    let instructions = instructions.iter().take(1).map(|file| inside.join(&file.relative));
+    let instructions = instructions.map(|file| file.display().to_string()).collect();
     Ok(Prepared {
         engine,
         facts,
@@ -136,6 +145,7 @@ pub async fn prepare(
         image,
         abilities,
         user,
+        inside,
         mounts,
         masks,
         instructions,
@@ -290,8 +300,4 @@ async fn look<T: Send + 'static>(
     let workspace = workspace.clone();
     let looking = tokio::task::spawn_blocking(move || how(&workspace));
     looking.await.map_err(|_| Error::Looking)
-}
-
-fn inside(relative: &Path) -> String {
-    Path::new(sandbox::WORKSPACE).join(relative).display().to_string()
 }

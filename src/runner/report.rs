@@ -108,6 +108,10 @@ pub struct Failure {
 pub struct WorkspaceReport {
     pub path: String,
     pub mode: Mode,
+    // The project's own file with settings. Not in the schema, where every word is on the wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub project: Option<String>,
     /// The kind of view that the run had, where it may write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<View>,
@@ -253,7 +257,12 @@ impl Report {
             }),
             verify: None,
             session: None,
-            workspace: WorkspaceReport { path: String::new(), mode: Mode::Direct, view: None },
+            workspace: WorkspaceReport {
+                path: String::new(),
+                mode: Mode::Direct,
+                project: None,
+                view: None,
+            },
             changes: ChangeSummary { truncated: true, ..ChangeSummary::default() },
             remarks: Vec::new(),
             continued: Vec::new(),

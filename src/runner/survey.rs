@@ -10,7 +10,7 @@ use super::{Error, deadlines};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::Owner;
-use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec};
+use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec, WORKSPACE};
 use crate::workspace::changeset::{Merged, Survey};
 use crate::workspace::layer::Layer;
 
@@ -86,11 +86,12 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<Option<Merged>
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let overlay = Overlay { volume: format!("sandbox-mcp-{run}-look"), upper, work };
-    let view = Policy::overlay_mount(layer.workspace().to_owned(), overlay);
+    let view = Policy::overlay_mount(layer.workspace().to_owned(), WORKSPACE.into(), overlay);
     let mut config = Config::default();
     config.sandbox.runtime.clone_from(&mounted.runtime);
     // It leads nowhere, and runs nothing.
-    let policy = Policy { doors: Vec::new(), ..Policy::new(&config, user, vec![view]) };
+    let policy =
+        Policy { doors: Vec::new(), ..Policy::new(&config, user, WORKSPACE.into(), vec![view]) };
     let labels = deadlines::labels(&run, owner, LIFETIME);
     let mut sandbox =
         Sandbox::start(engine, &policy, &Spec { image: &mounted.image, labels: &labels }).await?;

@@ -81,6 +81,8 @@ pub enum TaskError {
 pub(super) struct Checked {
     /// The settings in force for this run.
     pub config: Arc<Config>,
+    /// The project's own file, in the workspace or above it.
+    pub project: Option<PathBuf>,
     /// What is to be said about the project's own settings.
     pub remark: Option<String>,
     pub text: String,
@@ -120,9 +122,9 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
     let workspace =
         WorkspacePath::check(task.workspace.as_deref(), &shared.folder(), &shared.roots())?;
     let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
-    let (config, remark) = match project {
-        Some(effective) => (Arc::new(effective.config), effective.remark),
-        None => (shared.config.clone(), None),
+    let (config, project, remark) = match project {
+        Some(effective) => (Arc::new(effective.config), effective.project, effective.remark),
+        None => (shared.config.clone(), None, None),
     };
     let limits = &config.limits;
     if task.text.len() as u64 > limits.task.bytes() {
@@ -144,5 +146,17 @@ pub(super) fn check(task: Task, shared: &Shared) -> Result<Checked, TaskError> {
         return Err(TaskError::Verify);
     }
     let Task { text, mode, model, command, .. } = task;
-    Ok(Checked { config, remark, text, workspace, mode, timeout, model, command, verify, session })
+    Ok(Checked {
+        config,
+        project,
+        remark,
+        text,
+        workspace,
+        mode,
+        timeout,
+        model,
+        command,
+        verify,
+        session,
+    })
 }

@@ -9,9 +9,7 @@ use tokio::io::AsyncWrite;
 
 use super::guest::{self, Lines, Order, Watch};
 use super::listing::{self, FolderSeen};
-use super::{
-    AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt, SOCKETS, WORKSPACE,
-};
+use super::{AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt, SOCKETS};
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     Mount as EngineMount, MountBindOptions, MountType, MountVolumeOptions, ResourcesUlimits,
@@ -254,6 +252,8 @@ fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
         spec.labels.lifetime.as_secs().to_string(),
         "--umask".into(),
         policy.umask.clone(),
+        "--workspace".into(),
+        policy.workspace.to_string_lossy().into_owned(),
     ]);
     command
 }
@@ -264,7 +264,7 @@ fn body(policy: &Policy, spec: &Spec<'_>) -> ContainerCreateBody {
         image: Some(spec.image.to_owned()),
         hostname: Some(policy.hostname.to_owned()),
         user: Some(policy.user.to_string()),
-        working_dir: Some(WORKSPACE.into()),
+        working_dir: Some(policy.workspace.to_string_lossy().into_owned()),
         entrypoint: Some(vec!["/opt/sandbox/init".into()]),
         cmd: Some(command(policy, spec)),
         labels: Some(spec.labels.render()),
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn nothing_that_is_mounted_below_comes_with_a_read_only_mount() {
-        let mount = engine_mount(&Policy::workspace_mount("/w".into(), true));
+        let mount = engine_mount(&Policy::workspace_mount("/w".into(), "/w".into(), true));
         assert_eq!(mount.bind_options.and_then(|options| options.non_recursive), Some(true));
     }
 }

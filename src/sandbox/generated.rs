@@ -1,9 +1,9 @@
 //! Small files and folders that are made for one run and mounted over others: the user's name,
 //! for programs that refuse to run without one, and masks over what the agent must not see.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Mount, User, WORKSPACE};
+use super::{Mount, User};
 
 /// Writes a `passwd` and a `group` with the sandbox's one user to `folder`, and an empty
 /// `resolv.conf`, because engines copy the host's even where there is no network; returns their
@@ -31,13 +31,12 @@ pub fn identity_mounts(folder: &Path, user: User) -> std::io::Result<Vec<Mount>>
 
 /// The mount of nothing over one place of the workspace: an empty folder, or an empty JSON object
 /// for a file, because what reads such a file expects JSON.
-pub fn mask_mount(folder: &Path, relative: &Path, is_folder: bool) -> std::io::Result<Mount> {
+pub fn mask_mount(folder: &Path, target: PathBuf, is_folder: bool) -> std::io::Result<Mount> {
     let source = folder.join(if is_folder { "masked" } else { "masked.json" });
     if is_folder {
         std::fs::create_dir_all(&source)?;
     } else {
         std::fs::write(&source, "{}\n")?;
     }
-    let target = Path::new(WORKSPACE).join(relative);
     Ok(Mount { what: "hidden".into(), source, target, read_only: true, overlay: None })
 }

@@ -9,6 +9,7 @@ pub mod image;
 mod labels;
 mod listing;
 mod mounted;
+mod place;
 mod policy;
 mod reaper;
 mod receipt;
@@ -18,11 +19,12 @@ pub use generated::{identity_mounts, mask_mount};
 pub use guest::{DEADLINE, Ended, Line, OWNER_GONE, Order};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use listing::{EntrySeen, FolderSeen, KindSeen};
+pub use place::place;
 pub use policy::{Door, Mount, Overlay, Policy, Tmpfs, User};
 pub use reaper::{RunFolder, has_abandoned, reap, reap_folders, reap_volumes};
 pub use receipt::Receipt;
 
-/// Where the workspace appears inside.
+/// The path of a workspace inside that cannot have its own.
 pub const WORKSPACE: &str = "/workspace";
 /// Where the gateway's sockets appear inside.
 pub const SOCKETS: &str = "/run/sandbox";

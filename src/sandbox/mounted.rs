@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Mount, Overlay, Policy, Receipt, WORKSPACE};
+use super::{Mount, Overlay, Policy, Receipt};
 use crate::text::one_line;
 
 /// A mount point and the file or folder that is there.
@@ -45,7 +45,7 @@ impl Receipt {
     }
 
     fn elsewhere<'a>(&self, policy: &'a Policy) -> Vec<&'a Mount> {
-        let below = |mount: &&Mount| mount.target.starts_with(WORKSPACE);
+        let below = |mount: &&Mount| mount.target.starts_with(&policy.workspace);
         let same = |mount: &&Mount| {
             let target = mount.target.to_string_lossy();
             let seen = self.workspace_mounts.iter().rev().find(|seen| seen.path == target);
@@ -164,6 +164,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::WORKSPACE;
     use crate::sandbox::receipt::tests::{good, policy};
 
     #[test]
@@ -215,7 +216,7 @@ mod tests {
         let misplaced = |source: &Path, kind: &str, top: &Path, entries: Vec<(String, u64)>| {
             let overlay =
                 Overlay { volume: "v".into(), upper: upper.clone(), work: root.join("work") };
-            let mount = Policy::overlay_mount(source.to_owned(), overlay);
+            let mount = Policy::overlay_mount(source.to_owned(), WORKSPACE.into(), overlay);
             let policy = Policy { mounts: vec![mount], ..policy() };
             let (path, device) = (WORKSPACE.into(), Some(1));
             let inode = Some(inode(top));

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::{EGRESS_PORT, Error, MODEL_PORT, SESSION, SOCKETS, WORKSPACE};
+use super::{EGRESS_PORT, Error, MODEL_PORT, SESSION, SOCKETS};
 use crate::config::{Config, Size};
 
 /// The profile that we ship; see `config/seccomp.json` for what it denies and why.
@@ -140,6 +140,8 @@ pub struct Policy {
     pub open_files: i64,
     pub shared_memory: u64,
     pub tmpfs: Vec<Tmpfs>,
+    /// The path of the workspace inside.
+    pub workspace: PathBuf,
     pub mounts: Vec<Mount>,
     /// Always false: no published port, no device, no engine socket, no host environment.
     pub host_access: bool,
@@ -190,7 +192,7 @@ pub struct Overlay {
 
 impl Policy {
     /// The policy of one run. `mounts` come from the run; everything else from the configuration.
-    pub fn new(config: &Config, user: User, mounts: Vec<Mount>) -> Self {
+    pub fn new(config: &Config, user: User, workspace: PathBuf, mounts: Vec<Mount>) -> Self {
         let tmpfs = |path, size: Size, exec: bool| Tmpfs {
             path,
             size: size.bytes(),
@@ -230,6 +232,7 @@ impl Policy {
                 tmpfs("/tmp", config.limits.tmp, true),
                 tmpfs("/home/agent", config.limits.home, false),
             ],
+            workspace,
             mounts,
             host_access: false,
             log_driver: "none",
@@ -238,20 +241,14 @@ impl Policy {
         }
     }
 
-    /// The workspace's own mount.
-    pub fn workspace_mount(source: PathBuf, read_only: bool) -> Mount {
-        Mount {
-            overlay: None,
-            what: "workspace".into(),
-            source,
-            target: WORKSPACE.into(),
-            read_only,
-        }
+    /// The workspace's own mount, from `source` on this machine to `target` inside.
+    pub fn workspace_mount(source: PathBuf, target: PathBuf, read_only: bool) -> Mount {
+        Mount { overlay: None, what: "workspace".into(), source, target, read_only }
     }
 
     /// A view of the workspace, in which it is changed without being changed.
-    pub fn overlay_mount(source: PathBuf, overlay: Overlay) -> Mount {
-        let mount = Self::workspace_mount(source, false);
+    pub fn overlay_mount(source: PathBuf, target: PathBuf, overlay: Overlay) -> Mount {
+        let mount = Self::workspace_mount(source, target, false);
         Mount { what: "workspace, copied on write".into(), overlay: Some(overlay), ..mount }
     }
 
@@ -277,8 +274,8 @@ impl Policy {
         }
     }
 
-    /// The mounts of a run in direct mode, as they look before there is one.
-    pub fn usual_mounts() -> Vec<Mount> {
+    /// The mounts of a run that may write, as they look before there is one.
+    pub fn usual_mounts(workspace: PathBuf) -> Vec<Mount> {
         let generated = |name: &str| Mount {
             what: format!("generated {name}"),
             source: PathBuf::new(),
@@ -287,7 +284,7 @@ impl Policy {
             overlay: None,
         };
         vec![
-            Self::workspace_mount("the workspace".into(), false),
+            Self::workspace_mount("a view of the workspace".into(), workspace, false),
             Self::sockets_mount("the run's socket folder".into()),
             generated("passwd"),
             generated("group"),
@@ -303,7 +300,7 @@ impl Policy {
 
     /// Whether the workspace can be written.
     pub fn workspace_writable(&self) -> bool {
-        self.mounts.iter().any(|m| m.target.as_os_str() == WORKSPACE && !m.read_only)
+        self.mounts.iter().any(|mount| mount.target == self.workspace && !mount.read_only)
     }
 }
 

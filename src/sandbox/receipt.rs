@@ -171,7 +171,12 @@ pub(super) mod tests {
     use crate::sandbox::User;
 
     pub fn policy() -> Policy {
-        Policy::new(&Config::default(), User::new(1000, 1000).expect("a user"), Vec::new())
+        Policy::new(
+            &Config::default(),
+            User::new(1000, 1000).expect("a user"),
+            super::super::WORKSPACE.into(),
+            Vec::new(),
+        )
     }
 
     pub fn good(policy: &Policy) -> Receipt {

@@ -141,7 +141,8 @@ fn is_protected(inside: &Path) -> bool {
         let (Some(folder), Some(name)) = (place.parent(), place.file_name()) else { return false };
         // Where a host agent keeps whole working copies is as good a project as any.
         let below = inside.strip_prefix(place).unwrap_or(place);
-        let copy = name == ".claude" && below.starts_with("worktrees") && below.iter().count() > 1;
+        let hosts = [".claude", ".codex", ".cursor"].iter().any(|host| name == *host);
+        let copy = hosts && below.starts_with("worktrees") && below.iter().count() > 1;
         !copy && why_protected(folder, &fold(name)).is_some()
     });
     by_name || inside.iter().any(|name| fold(name) == ".git")

@@ -20,9 +20,9 @@ async fn do_not_see_each_other() {
     }
 
     let staying = product.start_run(&one, ["--json", "stay here"]);
-    let ready = product.made("ready").await;
+    product.made("ready").await;
     let hunting = product.run(&other, ["--json", "hunt now"]).await;
-    std::fs::write(ready.with_file_name("stop"), "").expect("written");
+    product.put_beside("ready", "stop").await;
     hunting.assert_status("completed");
     staying.wait().await.assert_status("completed");
     product.check_nothing_left().await;

@@ -46,7 +46,7 @@ async fn what_did_not_end_well_waits() {
     let report = run.assert_status("completed");
     assert_eq!(report["changes"]["applied"], json!(false), "{report:#}");
     assert_eq!(workspace.names(), [] as [&str; 0]);
-    assert!(report["remarks"].to_string().contains("did not end well"), "{report:#}");
+    assert!(report["remarks"].to_string().contains("`verify` did not pass"), "{report:#}");
     product.call(["apply", "last"]).await.assert_code(0);
     assert_eq!(workspace.read("made.txt"), "made\n");
     product.call(["undo", "last"]).await.assert_code(0);
@@ -89,7 +89,7 @@ async fn settings_decide_when_changes_are_applied_by_themselves() {
     let workspace = Workspace::new();
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
     let pending = &report["changes"]["pending"];
-    assert_eq!((&pending["protected"], &pending["applied"]), (&json!(1), &json!(0)), "{report:#}");
+    assert_eq!((&pending["protected"], &pending["applied"]), (&json!(2), &json!(0)), "{report:#}");
     assert_eq!(workspace.names(), [] as [&str; 0]);
     product.check_nothing_left().await;
 
@@ -107,16 +107,17 @@ async fn settings_decide_when_changes_are_applied_by_themselves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_at_a_terminal_is_asked_about_what_waits() {
     let made = "mkdir -p .vscode; echo '{}' >.vscode/tasks.json; echo 1 >made.txt";
-    let model = Model::start(Script::bash(made).then_say("Done.")).await;
-    let product = Product::with_model(&model).await;
+    let product = Product::new().await;
     let workspace = Workspace::new();
     for (answers, expected) in [
         (&["n"][..], &[][..]),
         (&["y", ""], &["made.txt"]),
         (&["y", "y"], &[".vscode", ".vscode/tasks.json", "made.txt"]),
     ] {
+        let model = Model::start(Script::bash(made).then_say("Done.")).await;
         let mut command = tokio::process::Command::new("script");
         product.furnish(&mut command);
+        command.env("SANDBOX_MCP_MODEL_URL", model.url());
         let line = format!("{} run --verify 'exit 1' go", env!("CARGO_BIN_EXE_sandbox-mcp"));
         command.args(["-qec", &line, "/dev/null"]).current_dir(workspace.path());
         let mut run = product.start(command);

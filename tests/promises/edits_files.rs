@@ -61,10 +61,9 @@ async fn written_edited_moved_and_removed_files_are_on_disk_and_in_the_report() 
     assert_eq!(
         changes(&report),
         [
-            "first.txt: deleted",
             "greeting.txt: modified",
             "old.txt: deleted",
-            "second.txt: added",
+            "second.txt: renamed",
             "src/made.txt: added",
             "two words/grün.txt: added",
         ]

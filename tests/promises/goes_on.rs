@@ -88,8 +88,7 @@ async fn freeze(config: &str) -> Finished {
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--json", "--timeout", "100", "freeze"]);
     model.step(2).await;
-    let ready = product.made("ready").await;
-    std::fs::write(ready.with_file_name("go"), "").expect("written");
+    product.put_beside("ready", "go").await;
     product.made("frozen").await;
     gate.open();
     let run = run.wait().await;

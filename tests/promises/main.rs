@@ -43,6 +43,7 @@ mod open_webui;
 mod openings;
 mod outcome;
 mod output_flood;
+mod own_path;
 mod policy_holds;
 mod project_tools;
 mod read_only_refuses_writes;

@@ -97,7 +97,7 @@ async fn gone_in_the_middle_of_an_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gone_between_two_requests() {
-    let model = Model::start(Script::bash("until [ -e go ]; do sleep 0.05; done")).await;
+    let model = Model::start(Script::bash("touch on; until [ -e go ]; do sleep 0.05; done")).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
     let run = product.start_run(&workspace, ["--events", "wait"]);
@@ -105,7 +105,7 @@ async fn gone_between_two_requests() {
 
     let address = model.address.to_string();
     drop(model);
-    workspace.write("go", "");
+    product.put_beside("on", "go").await;
     let run = run.wait().await;
 
     product.check_nothing_left().await;

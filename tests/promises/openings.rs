@@ -246,7 +246,7 @@ async fn what_was_refused_is_explained_inside_recorded_outside_and_can_be_learnt
 
 #[tokio::test]
 async fn a_projects_settings_are_inert_until_trusted_and_again_after_a_change() {
-    let workspace = Workspace::new();
+    let workspace = Workspace::named("/var/tmp", "sw-");
     let asks = "[env]\nset = { FROM_PROJECT = \"yes\" }\n[limits]\npids = 300\n";
     workspace.write(".sandbox-mcp.toml", asks);
     let script = "echo value=${FROM_PROJECT-none} pids=$(cat /sys/fs/cgroup/pids*/pids.max /sys/fs/cgroup/pids.max 2>/dev/null)";
@@ -336,7 +336,7 @@ async fn a_socket_in_the_workspace_leads_nowhere_in_any_mode() {
         let report = product.run(&workspace, args).await.assert_status("completed");
         assert!(model.step(2).await.said_by("tool").contains("code=7"));
         let told = report["remarks"].to_string().contains("engine.sock");
-        assert_eq!(told, mode != "isolated", "{}", report["remarks"]);
+        assert_eq!(told, mode == "read-only", "{}", report["remarks"]);
         let reached = listener.accept().map(drop).map_err(|error| error.kind());
         assert_eq!(reached, Err(std::io::ErrorKind::WouldBlock), "{mode}: it was reached");
         product.check_nothing_left().await;

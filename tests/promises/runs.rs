@@ -40,7 +40,7 @@ async fn a_run_is_listed_shown_and_removed() {
     let line = &listed[0];
     assert_eq!(line["run_id"], id);
     assert_eq!((&line["state"], &line["status"]), (&json!("ended"), &json!("completed")));
-    assert_eq!((&line["mode"], &line["files_changed"]), (&json!("direct"), &json!(1)), "{line:#}");
+    assert_eq!((&line["mode"], &line["files_changed"]), (&json!("direct"), &json!(2)), "{line:#}");
     assert_eq!(line["workspace"], workspace.path().to_str().expect("utf-8"));
     let kept = line["task"].as_str().expect("a task");
     assert!(kept.starts_with("make a file and more") && kept.chars().count() == 200, "{kept}");
@@ -55,7 +55,7 @@ async fn a_run_is_listed_shown_and_removed() {
         "completed in ",
         "added     made.txt",
         "api.example.com:443  0 allowed, 1 refused (not_allowed)",
-        "1 taken out of the workspace into ",
+        "1 of the changes wait for a decision",
         "All done.",
     ] {
         assert!(shown.stdout.contains(words), "{words} in {}", shown.stdout);

@@ -5,7 +5,7 @@ use crate::common::{Answer, Gate, Mcp, Model, Part, Product, Script, Stream, Wor
 use serde_json::{Value, json};
 
 /// A command that ends only when the test has put `go` into the workspace.
-const WAIT_FOR_GO: &str = "echo under way; until [ -e go ]; do sleep 0.05; done";
+const WAIT_FOR_GO: &str = "echo under way; touch on; until [ -e go ]; do sleep 0.05; done";
 
 /// Waits for an event of `kind` for which `fits` holds.
 async fn event(stream: &Stream, kind: &str, fits: impl Fn(&Value) -> bool) -> Value {
@@ -36,7 +36,7 @@ async fn events_are_written_as_json_lines_while_the_agent_works() {
     let finished = |text: String| text.contains("tool_finished");
     assert!(!finished(run.stdout.text()), "the tool waits for us");
 
-    workspace.write("go", "");
+    product.put_beside("on", "go").await;
     let ended = event(&run.stdout, "tool_finished", |event| event["name"] == "bash").await;
     assert_eq!((&ended["ok"], &ended["exit"]), (&json!(true), &json!(0)), "{ended}");
     assert!(!run.stdout.text().contains("\"report\""), "the model waits for us");
@@ -71,7 +71,7 @@ async fn the_live_view_names_each_tool_and_stdout_waits_for_the_answer() {
     run.stderr.says("bash: echo the first of two").await;
     assert_eq!(run.stdout.text(), "", "the answer is all that stdout gets");
 
-    workspace.write("go", "");
+    product.put_beside("on", "go").await;
     let run = run.wait().await;
     run.assert_code(0);
     assert_eq!(run.stdout, "The end.\n");
@@ -95,7 +95,7 @@ async fn a_host_sees_progress_while_the_tool_runs() {
 
     client.progress_says("progress-1", "bash: ").await;
 
-    workspace.write("go", "");
+    product.put_beside("on", "go").await;
     let result = client.result(id).await;
     assert_eq!(result["structuredContent"]["status"], "completed", "{result:#}");
     client.close().await.assert_code(0);

@@ -137,6 +137,12 @@ impl Product {
         .await
     }
 
+    /// Waits until a run has made `there` in its view, and puts an empty file beside it.
+    pub async fn put_beside(&self, there: &str, name: &str) {
+        let there = self.made(there).await;
+        std::fs::write(there.with_file_name(name), "").expect("a file in the view");
+    }
+
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut line =
             self.prefix.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_sandbox-mcp")]);

@@ -12,8 +12,12 @@ pub struct Workspace {
 
 impl Workspace {
     pub fn new() -> Self {
-        let root =
-            tempfile::Builder::new().prefix("sw-").tempdir_in("/tmp").expect("a folder in /tmp");
+        Self::named("/tmp", "sw-")
+    }
+
+    /// One in another folder, with the beginning of its name.
+    pub fn named(folder: &str, prefix: &str) -> Self {
+        let root = tempfile::Builder::new().prefix(prefix).tempdir_in(folder).expect("a folder");
         let workspace = Self { root };
         own(workspace.path());
         workspace
@@ -106,4 +110,11 @@ pub fn walk(folder: &Path, see: &mut impl FnMut(&Path)) {
             walk(&path, see);
         }
     }
+}
+
+/// The umask of this process, which the product inherits.
+pub fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:")).expect("a umask");
+    u32::from_str_radix(line.trim(), 8).expect("octal")
 }
