@@ -18,21 +18,18 @@ pub fn ask(runner: &Runner, report: &Report) -> anyhow::Result<()> {
         return Ok(());
     }
     let Some(entry) = Entry::of(runner.state(), &report.run_id) else { return Ok(()) };
-    let protected = match &report.changes.pending {
-        Some(pending) => {
-            let protected = pending.files.iter().filter(|file| file.why.starts_with("protected"));
-            protected.map(|PendingFile { path, why }| format!("{path} ({why})")).collect()
+    let protected: Vec<_> = if let Some(pending) = &report.changes.pending {
+        let protected = pending.files.iter().filter(|file| file.why.starts_with("protected"));
+        protected.map(|PendingFile { path, why }| format!("{path} ({why})")).collect()
+    } else {
+        let count = report.changes.files.len();
+        let more = if report.changes.truncated { "+" } else { "" };
+        let files = if count == 1 { "file" } else { "files" };
+        if !is_yes(&format!("{count}{more} {files} pending: apply now? [y/N] "))? {
+            return Ok(());
         }
-        None => {
-            let count = report.changes.files.len();
-            let more = if report.changes.truncated { "+" } else { "" };
-            let files = if count == 1 { "file" } else { "files" };
-            if !is_yes(&format!("{count}{more} {files} pending: apply now? [y/N] "))? {
-                return Ok(());
-            }
-            let named = |need: &NeedsYes| format!("{} (protected: {})", need.path, need.why);
-            apply(runner, &entry, Agreed::Nothing)?.iter().map(named).collect::<Vec<_>>()
-        }
+        let named = |need: &NeedsYes| format!("{} (protected: {})", need.path, need.why);
+        apply(runner, &entry, Agreed::Nothing)?.iter().map(named).collect()
     };
     if protected.is_empty() {
         return Ok(());

@@ -1,5 +1,7 @@
 //! The end of a run in the mode direct on a view: its changes are applied, or wait.
 
+use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -105,16 +107,17 @@ pub async fn close(
         return;
     }
     let why = named(&applied.conflicts, &applied.protected);
-    let files = applied.pending.iter().take(NAMED).map(|path| {
-        let known = why.iter().find(|file| file.path == *path).cloned();
+    let paths = without_ways(&applied.pending);
+    let files = paths.iter().take(NAMED).map(|path| {
+        let known = why.iter().find(|file| file.path == **path).cloned();
         known.unwrap_or_else(|| PendingFile {
-            path: path.clone(),
+            path: (*path).clone(),
             why: "it belongs to one of these".into(),
         })
     });
     let pending = Pending {
-        count: count(applied.pending.len()),
-        protected: count(applied.protected.len()),
+        count: count(paths.len()),
+        protected: count(why.iter().filter(|file| is_protected(file)).count()),
         applied: count(applied.changed.len()),
         files: files.collect(),
     };
@@ -125,6 +128,20 @@ fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
+fn is_protected(file: &PendingFile) -> bool {
+    file.why.starts_with("protected")
+}
+
+/// The paths without folders that are only there for what is in them.
+fn without_ways(paths: &[String]) -> Vec<&String> {
+    let ways: HashSet<&str> = paths
+        .iter()
+        .flat_map(|path| Path::new(path).ancestors().skip(1))
+        .filter_map(Path::to_str)
+        .collect();
+    paths.iter().filter(|path| !ways.contains(path.as_str())).collect()
+}
+
 /// The paths that stand in the way, with the reason of each.
 fn named(conflicts: &[Conflict], needs: &[NeedsYes]) -> Vec<PendingFile> {
     let conflicts = conflicts.iter().map(|conflict| {
@@ -132,7 +149,9 @@ fn named(conflicts: &[Conflict], needs: &[NeedsYes]) -> Vec<PendingFile> {
         let why = format!("conflict: {found} where the run found {expected}");
         PendingFile { path: conflict.path.clone(), why }
     });
-    let needs = needs.iter().map(|need| PendingFile {
+    let paths: Vec<_> = needs.iter().map(|need| need.path.clone()).collect();
+    let paths: HashSet<_> = without_ways(&paths).into_iter().collect();
+    let needs = needs.iter().filter(|need| paths.contains(&need.path)).map(|need| PendingFile {
         path: need.path.clone(),
         why: format!("protected: {}", need.why),
     });
@@ -141,7 +160,7 @@ fn named(conflicts: &[Conflict], needs: &[NeedsYes]) -> Vec<PendingFile> {
 
 /// All changes of a run, of which `files` keep the others from being applied.
 fn all_pending(changes: &ChangeSummary, mut files: Vec<PendingFile>) -> Pending {
-    let protected = files.iter().filter(|file| file.why.starts_with("protected")).count();
+    let protected = files.iter().filter(|file| is_protected(file)).count();
     files.truncate(NAMED);
     Pending { count: count(changes.files.len()), protected: count(protected), applied: 0, files }
 }

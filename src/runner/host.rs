@@ -70,12 +70,6 @@ impl Host {
         std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Where the locks of all runs of this user are: not in the runtime folder, which a shell, a
-    /// desktop and a service each may name otherwise.
-    pub fn locks(&self) -> PathBuf {
-        self.state.join("locks")
-    }
-
     /// What cannot be removed now is somebody's to see, but no reason to refuse work.
     async fn clean_up_after_others(&self, engine: &Engine) {
         if let Err(error) = sandbox::reap(engine).await {

@@ -20,7 +20,7 @@ use crate::workspace::changeset::{
     self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed,
     Request, StoreError, read_manifest, write_patch,
 };
-use crate::workspace::{Commits, GuardError, WorkspacePath, WriterLock};
+use crate::workspace::{Commits, FolderLock, GuardError, WorkspacePath};
 
 /// How often somebody else's lock is asked for.
 const ASK: Duration = Duration::from_millis(100);
@@ -242,7 +242,7 @@ impl Runner {
 
     /// Undoes or finishes what processes that died left half carried over. Blocking.
     pub fn recover(&self) -> changeset::Recovered {
-        changeset::recover(&self.journals(), &self.shared().host.locks())
+        changeset::recover(&self.journals())
     }
 
     /// Carries the changes of a run over into its workspace: all that is asked for, or nothing.
@@ -331,15 +331,15 @@ pub(super) fn carry_over(
     if Fate::read(&entry.applied())?.discarded_at.is_some() {
         return Err(OutcomeError::Discarded(entry.id().clone()));
     }
-    let (locks, journals) = (shared.host.locks(), shared.journals());
-    for before in changeset::recover(&journals, &locks).told {
+    let journals = shared.journals();
+    for before in changeset::recover(&journals).told {
         told(&before);
     }
     let mut said = false;
     let lock = wait(entry, deadline, || {
-        let lock = WriterLock::try_lock(&locks, workspace)?;
+        let lock = FolderLock::try_lock(workspace)?;
         if lock.is_none() && !std::mem::replace(&mut said, true) {
-            told("waiting for another run that writes to this workspace");
+            told("waiting for another program that has a lock on this folder");
         }
         Ok(lock)
     })?;

@@ -12,8 +12,7 @@ use crate::workspace::changeset;
 pub async fn settle(shared: &Shared, task: &Checked, story: &mut Story) {
     let journals = shared.journals();
     if changeset::is_unsettled(&journals, task.workspace.path()) {
-        let locks = shared.host.locks();
-        match spawn_blocking(move || changeset::recover(&journals, &locks)).await {
+        match spawn_blocking(move || changeset::recover(&journals)).await {
             Ok(recovered) => recovered.told.iter().for_each(|told| story.remark(told)),
             Err(error) => tracing::error!("settling a workspace broke down: {error}"),
         }

@@ -10,7 +10,7 @@ use super::commits;
 use super::outcome::{OutcomeError, hold, wait};
 use crate::history::{Entry, State};
 use crate::ids::RunId;
-use crate::workspace::WriterLock;
+use crate::workspace::FolderLock;
 use crate::workspace::changeset::{
     self, Agreed, Blobs, Carried, Fate, Request, forget_all, read_manifest, reversed,
 };
@@ -57,8 +57,7 @@ impl Runner {
         }
         let workspace = self.workspace_of(entry, &manifest)?;
         workspace.require_writable()?;
-        let locks = self.shared().host.locks();
-        let lock = wait(entry, deadline, || Ok(WriterLock::try_lock(&locks, &workspace)?))?;
+        let lock = wait(entry, deadline, || Ok(FolderLock::try_lock(&workspace)?))?;
         let request = Request {
             run: entry.id(),
             manifest: &manifest,

@@ -30,7 +30,7 @@ mod written;
 pub use changes::{Change, ChangeKind, ChangeSummary, Commits, Pending, PendingFile};
 pub use guard::GuardError;
 pub use layer::{LayerError, View};
-pub use lock::WriterLock;
+pub use lock::FolderLock;
 pub use material::{MaterialError, check_material};
 pub use mode::{Mode, NotAMode};
 pub use path::{Error, Owner, WorkspacePath, is_project};

@@ -130,7 +130,7 @@ async fn model() -> Model {
 async fn the_worked_example_is_what_happens() {
     let model = model().await;
     let product = Product::with_model(&model).await;
-    let workspace = Workspace::new();
+    let workspace = Workspace::named("/var/tmp", "sw-");
     let mut host = Mcp::start(&product, &workspace).await;
     let mut known = Ids::default();
     let (mut came, mut calls) = (Value::Null, 0);

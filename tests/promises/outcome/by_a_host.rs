@@ -1,6 +1,6 @@
 //! The same by a host: its tools look at a result, carry it over, and say what stands in the way.
 
-use sandbox_mcp::workspace::{WorkspacePath, WriterLock};
+use sandbox_mcp::workspace::{FolderLock, WorkspacePath};
 use serde_json::{Value, json};
 
 use super::{RUN, Result, small};
@@ -90,12 +90,11 @@ async fn a_host_looks_at_a_result_and_carries_it_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_workspace_is_waited_for_and_then_told() {
     let result = small();
-    let locks = result.product.folder("state").join("locks");
     let folder = WorkspacePath::check(None, result.workspace.path(), &[]).expect("checked");
-    let lock = WriterLock::try_lock(&locks, &folder).expect("a lock").expect("free");
+    let lock = FolderLock::try_lock(&folder).expect("a lock").expect("free");
     let mut client = Mcp::start(&result.product, &result.workspace).await;
     let waiting = result.product.start(result.product.command(["apply", RUN]));
-    waiting.stderr.says("waiting for another run that writes to this workspace").await;
+    waiting.stderr.says("waiting for another program that has a lock on this folder").await;
     let (failed, busy) = tool(&mut client, "apply_changes", json!({"run_id": RUN})).await;
     assert!(failed && busy["error"]["kind"] == "busy", "{busy:#}");
     let (failed, busy) = tool(&mut client, "discard_changes", json!({"run_id": RUN})).await;

@@ -38,11 +38,8 @@ mod undo_tests;
 mod writers;
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use rustix::fs::FlockOperation;
 
 pub use error::{Agreed, ApplyError, Conflict, NeedsYes, Obeyed};
 pub use recover::{Recovered, is_unsettled, recover};
@@ -57,18 +54,13 @@ use self::plan::{Plan, Todo, select};
 use self::recover::settle_found;
 use self::trust::{Trust, is_git, obeyed};
 use super::{Alteration, Blobs, Manifest, RelPath};
-use crate::files::try_lock;
 use crate::ids::RunId;
-use crate::workspace::walk::open_root;
-use crate::workspace::{WorkspacePath, WriterLock};
+use crate::workspace::{FolderLock, WorkspacePath};
 
 /// What the private folder in a workspace is called, before the run's id.
 pub const STAGING: &str = ".sandbox-mcp.apply-";
 /// What it is called when there is something in it that nobody else has.
 const KEPT: &str = ".sandbox-mcp.kept-";
-
-/// How long another application to the same folder may take before we give up.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is to be carried over.
 #[derive(Debug)]
@@ -120,7 +112,7 @@ pub struct Carried {
 /// Carries changes over. Blocking.
 pub fn apply(
     workspace: &WorkspacePath,
-    lock: &WriterLock,
+    lock: &FolderLock,
     request: &Request<'_>,
 ) -> Result<Carried, ApplyError> {
     if !lock.is_of(workspace) {
@@ -131,19 +123,7 @@ pub fn apply(
     if !request.manifest.complete && request.only.is_empty() {
         return Err(ApplyError::Incomplete);
     }
-    let root = open_root(workspace.path()).map_err(|errno| ApplyError::Io {
-        what: "open",
-        path: workspace.path().display().to_string(),
-        source: errno.into(),
-    })?;
-    let root = root.as_fd();
-    // What was opened must be what was looked at and locked.
-    let opened = rustix::fs::fstat(root).ok().map(|stat| (stat.st_dev, stat.st_ino));
-    if opened != Some(workspace.identity()) {
-        workspace.recheck().map_err(crate::workspace::GuardError::from)?;
-        return Err(ApplyError::NotLocked);
-    }
-    lock_folder(root, workspace.path())?;
+    let root = lock.root();
     // Whoever held the lock before may have died within its work.
     for place in Place::all(request.journals) {
         if let Some((journal, done)) = place.read()?
@@ -215,22 +195,6 @@ fn attempt(
         carry(workspace, root, request, &plan, &mut folders)?;
     }
     Ok(carried)
-}
-
-/// Takes the lock of the folder itself, which is there for whoever keeps records in another place
-/// than we do, too. It ends with the descriptor.
-fn lock_folder(root: BorrowedFd<'_>, path: &Path) -> Result<(), ApplyError> {
-    let failed = |source| ApplyError::Io { what: "lock", path: path.display().to_string(), source };
-    let until = Instant::now() + PATIENCE;
-    while !try_lock(root, FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
-        if Instant::now() >= until {
-            return Err(failed(std::io::Error::other(
-                "another program has a lock on this folder; try again when it has ended",
-            )));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 fn staging(run: &RunId) -> String {

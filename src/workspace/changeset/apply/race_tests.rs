@@ -144,19 +144,3 @@ fn a_staging_folder_that_somebody_removed_is_told_once() {
     assert!(told.contains("is gone, so what had been replaced could not be put back"), "{told}");
     assert!(ground.recover().told.is_empty());
 }
-
-#[test]
-fn two_who_keep_records_elsewhere_do_not_apply_at_once() {
-    let ground = Ground::new(&[("a", "1")], &[("a", "2")]);
-    let held = fs::File::open(ground.root()).expect("a folder");
-    assert!(try_lock(&held, FlockOperation::NonBlockingLockExclusive).expect("locked"));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            std::thread::sleep(Duration::from_millis(300));
-            drop(held);
-        });
-        let started = Instant::now();
-        ground.apply().expect("carried over");
-        assert!(started.elapsed() >= Duration::from_millis(250), "it waited");
-    });
-}

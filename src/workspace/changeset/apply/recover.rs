@@ -12,7 +12,6 @@ use super::folders::{Folders, Identity};
 use super::journal::{Journal, Place};
 use super::{ApplyError, KEPT, staging};
 use crate::files::try_lock;
-use crate::workspace::WriterLock;
 use crate::workspace::walk::{open_root, step};
 
 /// What became of applications that were interrupted.
@@ -37,11 +36,11 @@ pub fn is_unsettled(journals: &Path, workspace: &Path) -> bool {
 
 /// Undoes or finishes what dead processes left. Those that live hold the lock of their workspace,
 /// and are left alone. Blocking.
-pub fn recover(journals: &Path, locks: &Path) -> Recovered {
+pub fn recover(journals: &Path) -> Recovered {
     let mut recovered = Recovered::default();
     for place in Place::all(journals) {
         let run = place.run().clone();
-        match recover_one(&place, locks) {
+        match recover_one(&place) {
             Ok(Outcome::Nothing) => {}
             Ok(Outcome::Busy(workspace)) => recovered.pending.push(workspace),
             Ok(Outcome::Told(told)) => {
@@ -68,7 +67,7 @@ enum Outcome {
     Told(String),
 }
 
-fn recover_one(place: &Place, locks: &Path) -> Result<Outcome, (Option<PathBuf>, ApplyError)> {
+fn recover_one(place: &Place) -> Result<Outcome, (Option<PathBuf>, ApplyError)> {
     let Some((journal, _)) = place.read().map_err(|error| (None, error.into()))? else {
         return Ok(Outcome::Nothing);
     };
@@ -82,7 +81,7 @@ fn recover_one(place: &Place, locks: &Path) -> Result<Outcome, (Option<PathBuf>,
         return Ok(Outcome::Nothing);
     }
     let stat = root.as_ref().ok().and_then(|root| rustix::fs::fstat(root).ok());
-    let (Ok(root), Some(stat)) = (root, stat.filter(|stat| stat.st_ino == journal.inode)) else {
+    let (Ok(root), Some(_)) = (root, stat.filter(|stat| stat.st_ino == journal.inode)) else {
         // Nobody will ever find it there again, so it is told once.
         place.end().map_err(|error| at(error.into()))?;
         return Ok(Outcome::Told(format!(
@@ -93,8 +92,6 @@ fn recover_one(place: &Place, locks: &Path) -> Result<Outcome, (Option<PathBuf>,
         )));
     };
     let busy = || Ok(Outcome::Busy(workspace.clone()));
-    let lock = WriterLock::try_folder(locks, &workspace, (stat.st_dev, stat.st_ino));
-    let Some(_lock) = lock.map_err(|error| at(error.into()))? else { return busy() };
     let locked = try_lock(&root, FlockOperation::NonBlockingLockExclusive);
     let source =
         |source| ApplyError::Io { what: "lock", path: workspace.display().to_string(), source };

@@ -97,7 +97,7 @@ impl Ground {
     pub fn undo(&self) -> Result<Carried, ApplyError> {
         let (manifest, _) = super::reversed(&self.kept()).expect("read").expect("something");
         let workspace = WorkspacePath::check(None, self.root(), &[]).expect("checked");
-        let lock = WriterLock::try_lock(&self.locks(), &workspace).expect("ok").expect("free");
+        let lock = FolderLock::try_lock(&workspace).expect("ok").expect("free");
         let request = Request {
             run: &self.run,
             manifest: &manifest,
@@ -114,10 +114,6 @@ impl Ground {
         apply(&workspace, &lock, &request)
     }
 
-    fn locks(&self) -> PathBuf {
-        self.keep.path().join("locks")
-    }
-
     pub fn ask(&self, only: &[&str], allow: bool, dry_run: bool) -> Result<Carried, ApplyError> {
         let agreed = if allow { Agreed::Everything } else { Agreed::Nothing };
         self.ask_with(only, &agreed, dry_run)
@@ -130,7 +126,7 @@ impl Ground {
         dry_run: bool,
     ) -> Result<Carried, ApplyError> {
         let workspace = WorkspacePath::check(None, self.root(), &[]).expect("checked");
-        let lock = WriterLock::try_lock(&self.locks(), &workspace).expect("ok").expect("free");
+        let lock = FolderLock::try_lock(&workspace).expect("ok").expect("free");
         let only: Vec<_> = only.iter().map(|path| (*path).to_owned()).collect();
         let request = Request {
             run: &self.run,
@@ -153,7 +149,7 @@ impl Ground {
     }
 
     pub fn recover(&self) -> Recovered {
-        recover(&self.journals(), &self.locks())
+        recover(&self.journals())
     }
 
     /// The content on record is no longer what it was.
@@ -356,7 +352,7 @@ fn while_somebody_writes_nothing_is_recovered() {
     assert!(crash(&ground, 30));
     let half = ground.now();
     let workspace = WorkspacePath::check(None, ground.root(), &[]).expect("checked");
-    let lock = WriterLock::try_lock(&ground.locks(), &workspace).expect("ok").expect("free");
+    let lock = FolderLock::try_lock(&workspace).expect("ok").expect("free");
     let recovered = ground.recover();
     assert_eq!(recovered.pending, [ground.root()]);
     assert_eq!(ground.now(), half);
