@@ -17,7 +17,7 @@ use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, 
 use crate::workspace::changeset::RelPath;
 use crate::workspace::git::Given;
 use crate::workspace::layer::mounts_below;
-use crate::workspace::{Kind, Mode, WorkspacePath, existing, sockets};
+use crate::workspace::{Kind, Mode, Place, WorkspacePath, existing, led_to, sockets};
 
 /// All that a run starts from.
 #[derive(Debug)]
@@ -251,7 +251,7 @@ async fn masks(
     story: &mut Story,
 ) -> Result<(Vec<(PathBuf, bool)>, Vec<RelPath>), Error> {
     let workspace = &task.workspace;
-    let (places, obstacles) = existing(workspace, &opencode::SETTINGS);
+    let (mut places, obstacles) = existing(workspace, &opencode::SETTINGS);
     let mut hidden = Vec::new();
     for obstacle in obstacles {
         match RelPath::new(&obstacle.relative) {
@@ -262,9 +262,22 @@ async fn masks(
                 ));
                 hidden.push(link);
             }
+            // Nothing can be mounted over the link itself, so its end is hidden.
+            _ if obstacle.is_link() => match led_to(workspace, &obstacle.relative) {
+                Some(end) if end.relative.file_name().is_none() => {
+                    return Err(Error::Unprotectable(obstacle));
+                }
+                end => places.extend(end),
+            },
             _ => return Err(Error::Unprotectable(obstacle)),
         }
     }
+    let all = places.clone();
+    places.retain(|place| {
+        let above = |other: &Place| other != place && place.relative.starts_with(&other.relative);
+        !all.iter().any(above)
+    });
+    places.dedup();
     for place in &places {
         let place = place.relative.display();
         story.remark(&format!(
@@ -282,6 +295,8 @@ async fn masks(
     if !all {
         story.remark("the workspace may have more sockets than were found and hidden");
     }
+    let is_hidden = |place: &PathBuf| masks.iter().any(|(mask, _)| place.starts_with(mask));
+    let sockets: Vec<_> = sockets.into_iter().filter(|socket| !is_hidden(socket)).collect();
     for socket in sockets {
         story.remark(&format!(
             "the socket {} of the workspace is hidden from the agent",

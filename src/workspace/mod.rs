@@ -34,7 +34,7 @@ pub use lock::FolderLock;
 pub use material::{MaterialError, check_material};
 pub use mode::{Mode, NotAMode};
 pub use path::{Error, Owner, WorkspacePath, is_project};
-pub use place::{Kind, Obstacle, Place, existing};
+pub use place::{Kind, Obstacle, Place, existing, led_to};
 pub use sockets::sockets;
 pub use watch::{Bounds, Exceeded, Watch, What};
 pub use written::of_uri;

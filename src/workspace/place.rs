@@ -34,6 +34,15 @@ pub struct Obstacle {
     pub what: &'static str,
 }
 
+impl Obstacle {
+    /// Returns true for a symbolic link.
+    pub fn is_link(&self) -> bool {
+        self.what == LINK
+    }
+}
+
+const LINK: &str = "a symbolic link";
+
 /// Those of `names`, relative to the workspace, that exist in it, and those that are not what they
 /// seem.
 pub fn existing(workspace: &WorkspacePath, names: &[&str]) -> (Vec<Place>, Vec<Obstacle>) {
@@ -49,6 +58,15 @@ pub fn existing(workspace: &WorkspacePath, names: &[&str]) -> (Vec<Place>, Vec<O
         }
     }
     (places, obstacles)
+}
+
+/// Returns the file or folder of the workspace that a link in it leads to; none where the link leads
+/// to nothing in the workspace.
+pub fn led_to(workspace: &WorkspacePath, link: &Path) -> Option<Place> {
+    let end = workspace.path().join(link).canonicalize().ok()?;
+    let relative = end.strip_prefix(workspace.path()).ok()?.to_owned();
+    let kind = if end.is_dir() { Kind::Dir } else { Kind::File };
+    Some(Place { relative, kind })
 }
 
 enum Found {
@@ -70,7 +88,7 @@ fn look(root: BorrowedFd<'_>, relative: &Path) -> Found {
         found = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Found::Real(Kind::Dir),
             FileType::RegularFile => Found::Real(Kind::File),
-            FileType::Symlink => return Found::Odd { at, what: "a symbolic link" },
+            FileType::Symlink => return Found::Odd { at, what: LINK },
             _ => return Found::Odd { at, what: "neither a file nor a folder" },
         };
     }
@@ -97,5 +115,11 @@ mod tests {
         assert_eq!(places, [place("real", Kind::Dir), place("real/file", Kind::File)]);
         let at_the_link = Obstacle { relative: "link".into(), what: "a symbolic link" };
         assert_eq!(obstacles, [at_the_link.clone(), at_the_link]);
+        symlink("link/file", at("chain")).expect("linked");
+        symlink("/etc", at("out")).expect("linked");
+        let led = |link: &str| led_to(&workspace, Path::new(link));
+        assert_eq!(led("link"), Some(place("real", Kind::Dir)));
+        assert_eq!(led("chain"), Some(place("real/file", Kind::File)));
+        assert_eq!((led("out"), led("gone")), (None, None));
     }
 }
