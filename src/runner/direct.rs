@@ -1,4 +1,4 @@
-//! The end of a run in the mode direct on a view: its changes are applied, or wait.
+//! The end of a run in the mode direct: its changes are applied, or wait.
 
 use std::collections::HashSet;
 use std::path::Path;

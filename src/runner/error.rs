@@ -48,7 +48,7 @@ pub enum Error {
     #[error("`mount` has {0}")]
     Material(#[from] workspace::MaterialError),
     #[error(
-        "a run in the mode isolated keeps what it changes in its record, which cannot be made; the log says why"
+        "a run keeps what it changes in its record, which cannot be made; the log says why"
     )]
     NoRecord,
     #[error("failed to {what}: {source}")]

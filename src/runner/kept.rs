@@ -100,7 +100,8 @@ fn settle(
         closed.changes = summary;
         if commits {
             closed.remarks.push(
-                "commits in a repository below the workspace do not come back; its files are kept"
+                "commits in a repository that the run made, or in one below the workspace, do not \
+                 come back; their files do"
                     .to_owned(),
             );
         }

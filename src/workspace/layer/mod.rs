@@ -1,4 +1,4 @@
-//! Where a run in the mode isolated keeps what it changes: `layers/<run>/` below the state folder.
+//! The layer that a run writes to: `layers/<run>/` below the state folder.
 //!
 //! | name | what |
 //! |---|---|
