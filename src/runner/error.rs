@@ -47,9 +47,7 @@ pub enum Error {
     Domain(#[from] crate::config::NotADomain),
     #[error("`mount` has {0}")]
     Material(#[from] workspace::MaterialError),
-    #[error(
-        "a run keeps what it changes in its record, which cannot be made; the log says why"
-    )]
+    #[error("a run keeps what it changes in its record, which cannot be made; the log says why")]
     NoRecord,
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },

@@ -23,6 +23,9 @@ async fn a_tool_that_hangs() {
     run.assert_code(124);
     assert!(run.took < SOON, "{:?}", run.took);
     assert!(run.took >= Duration::from_secs(20), "it had its time: {:?}", run.took);
+    // Half of a work waits for a decision.
+    assert!(!workspace.has("done.txt"));
+    product.call(["apply", "last"]).await.assert_code(0);
     assert_eq!(workspace.read("done.txt"), "half\n");
     assert_eq!(report["changes"]["files"], json!([{"path": "done.txt", "change": "added"}]));
     let message = report["error"]["message"].as_str().expect("a message");
@@ -42,6 +45,7 @@ async fn a_tool_that_ignores_signals_and_fills_the_processor() {
     run.assert_status("timed_out");
     run.assert_code(124);
     assert!(run.took < SOON, "{:?}", run.took);
+    product.call(["apply", "last"]).await.assert_code(0);
     assert!(workspace.has("begun"), "it came to that");
     product.check_nothing_left().await;
 }
