@@ -269,10 +269,9 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         }
         Some(Command::Policy { json, workspace }) => {
             let effective = project_settings(cli, workspace.as_deref())?;
-            let folder = workspace.as_deref().unwrap_or(Path::new("."));
-            let folder = folder
-                .canonicalize()
-                .with_context(|| format!("failed to find the folder {}", folder.display()))?;
+            let around = || project_around(&effective.config);
+            let named = workspace.clone().or_else(around);
+            let folder = folder(named.as_deref())?;
             policy::run(&effective.config, &folder, *json, &mut stdout)?;
             Ok(0)
         }
@@ -313,20 +312,23 @@ fn settings(cli: &Cli) -> anyhow::Result<Effective> {
     load(&load_options(cli)).map_err(|error| anyhow::Error::new(Usage(error.to_string())))
 }
 
-/// The settings that a run in this folder would have.
-/// The folder of the project around the current folder; none without a project's file.
-fn project_around(config: &Config) -> anyhow::Result<Option<PathBuf>> {
-    let here = std::env::current_dir().context("failed to find the current folder")?;
-    let project = Project::find(&here, &config.workspace.roots)
-        .map_err(|error| anyhow::Error::new(Usage(error.to_string())))?;
-    Ok(project.map(|project| project.folder().to_owned()))
+/// The folder of the project around the current folder; none without a project's file. What is wrong
+/// with a file there, the run says.
+fn project_around(config: &Config) -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let project = Project::find(&here, &config.workspace.roots).ok()??;
+    Some(project.folder().to_owned())
 }
 
+/// The folder that a person names, else the current one.
+fn folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let folder = named.unwrap_or(Path::new("."));
+    folder.canonicalize().with_context(|| format!("failed to find the folder {}", folder.display()))
+}
+
+/// The settings that a run in this folder would have.
 fn project_settings(cli: &Cli, workspace: Option<&Path>) -> anyhow::Result<Effective> {
-    let workspace = workspace.unwrap_or(Path::new("."));
-    let workspace = workspace
-        .canonicalize()
-        .with_context(|| format!("failed to find the folder {}", workspace.display()))?;
+    let workspace = folder(workspace)?;
     let trust = Trust::new(&state_dir()?);
     let found = load_at(&load_options(cli), &workspace, &trust)
         .map_err(|error| anyhow::Error::new(Usage(error.to_string())))?;

@@ -22,10 +22,7 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     // A person who names a folder means it, and one who stands in a project means all of it; what no
     // agent gets is refused all the same.
-    let workspace = match &args.workspace {
-        Some(named) => Some(named.clone()),
-        None => super::project_around(&config)?,
-    };
+    let workspace = args.workspace.clone().or_else(|| super::project_around(&config));
     config.workspace.roots.extend(workspace.as_ref().and_then(|dir| dir.canonicalize().ok()));
     let task = Task {
         text: task_text(args.task.as_deref(), config.limits.task.bytes())?,

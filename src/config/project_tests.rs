@@ -151,3 +151,27 @@ fn a_file_that_protects_without_bounds_protects_nothing() {
         assert!(said.contains("workspace.protected"), "{said}");
     }
 }
+
+#[test]
+fn the_nearest_file_counts_up_to_an_allowed_root_and_to_where_the_owner_changes() {
+    let top = tempfile::tempdir().expect("temp");
+    let top = top.path().canonicalize().expect("real");
+    let [a, b, c] = ["a", "a/b", "a/b/c"].map(|name| top.join(name));
+    fs::create_dir_all(&c).expect("made");
+    fs::write(a.join(PROJECT_FILE), "").expect("written");
+    let found = |folder: &Path, roots: &[PathBuf]| {
+        let project = Project::find(folder, roots).expect("looked");
+        project.map(|project| project.folder().to_owned())
+    };
+    assert_eq!(found(&c, &[]), Some(a.clone()));
+    assert_eq!(found(&c, &[a.clone()]), Some(a.clone()), "a root is no higher than itself");
+    assert_eq!(found(&c, &[b.clone()]), None);
+    fs::write(b.join(PROJECT_FILE), "").expect("written");
+    assert_eq!(found(&c, &[]), Some(b.clone()));
+    assert_eq!(found(&a, &[]), Some(a.clone()));
+    fs::remove_file(b.join(PROJECT_FILE)).expect("removed");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&a, Some(4321), None).expect("chown");
+        assert_eq!(found(&c, &[]), None, "another one's");
+    }
+}

@@ -17,6 +17,9 @@ const fn rule(key: &'static str, allowed: &'static str, holds: fn(&Config) -> bo
 const DAY: u64 = 86_400;
 const WEEK: u64 = 7 * DAY;
 
+/// The statuses of runs that leave work behind.
+const APPLY_ON: &str = "completed, truncated, no_output, failed, timed_out, budget_exhausted, out_of_memory, cancelled";
+
 const RULES: &[Rule] = &[
     rule(
         "model.url",
@@ -123,23 +126,10 @@ const RULES: &[Rule] = &[
             places.len() <= 128 && places.iter().all(|path| is_inside(path))
         },
     ),
-    rule(
-        "workspace.apply_on",
-        "completed, truncated, no_output, failed, timed_out, budget_exhausted, out_of_memory, cancelled",
-        |c| {
-            let known = [
-                "completed",
-                "truncated",
-                "no_output",
-                "failed",
-                "timed_out",
-                "budget_exhausted",
-                "out_of_memory",
-                "cancelled",
-            ];
-            c.workspace.apply_on.iter().all(|status| known.contains(&status.as_str()))
-        },
-    ),
+    rule("workspace.apply_on", APPLY_ON, |c| {
+        let is_known = |status: &String| APPLY_ON.split(", ").any(|known| known == status);
+        c.workspace.apply_on.iter().all(is_known)
+    }),
     rule("limits.disk", "\"1m\" to \"16t\"", |c| within(c.limits.disk, 1 << 20, 16 << 40)),
     rule("limits.files", "at least 100 files", |c| c.limits.files >= 100),
     rule(

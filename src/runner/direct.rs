@@ -1,6 +1,6 @@
 //! The end of a run in the mode direct: its changes are applied, or wait.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -63,11 +63,11 @@ pub async fn close(
     let applied = match spawn_blocking(applying).await {
         Ok(Ok(applied)) => applied,
         Ok(Err(OutcomeError::Apply(ApplyError::Protected(needs)))) => {
-            let pending = all_pending(changes, named(&[], &needs));
+            let pending = Found { conflicts: &[], needs: &needs }.all(changes);
             return tell(&job.id, pending, changes, story);
         }
         Ok(Err(OutcomeError::Apply(ApplyError::Conflicts(conflicts)))) => {
-            let pending = all_pending(changes, named(&conflicts, &[]));
+            let pending = Found { conflicts: &conflicts, needs: &[] }.all(changes);
             return tell(&job.id, pending, changes, story);
         }
         Ok(Err(error)) => {
@@ -106,63 +106,59 @@ pub async fn close(
         changes.applied = Some(true);
         return;
     }
-    let why = named(&applied.conflicts, &applied.protected);
-    let paths = without_ways(&applied.pending);
-    let files = paths.iter().take(NAMED).map(|path| {
-        let known = why.iter().find(|file| file.path == **path).cloned();
-        known.unwrap_or_else(|| PendingFile {
-            path: (*path).clone(),
-            why: "it belongs to one of these".into(),
-        })
-    });
-    let pending = Pending {
-        count: count(paths.len()),
-        protected: count(why.iter().filter(|file| is_protected(file)).count()),
-        applied: count(applied.changed.len()),
-        files: files.collect(),
-    };
+    let found = Found { conflicts: &applied.conflicts, needs: &applied.protected };
+    let paths = without_ways(applied.pending.iter().map(String::as_str));
+    let pending = found.pending(paths.len(), applied.changed.len(), paths);
     tell(&job.id, pending, changes, story);
 }
 
-fn count(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
+/// The paths that stand in the way of an application.
+struct Found<'a> {
+    conflicts: &'a [Conflict],
+    needs: &'a [NeedsYes],
 }
 
-fn is_protected(file: &PendingFile) -> bool {
-    file.why.starts_with("protected")
+impl Found<'_> {
+    /// Changes that wait, `count` of them; `paths` are those to name.
+    fn pending(&self, count: usize, applied: usize, paths: Vec<&str>) -> Pending {
+        let why = self.reasons();
+        let files = paths.into_iter().take(NAMED).map(|path| PendingFile {
+            path: path.to_owned(),
+            why: why.get(path).cloned().unwrap_or_else(|| "it belongs to one of these".into()),
+        });
+        let protected = without_ways(self.needs.iter().map(|need| need.path.as_str())).len();
+        let number = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        Pending {
+            count: number(count),
+            protected: number(protected),
+            applied: number(applied),
+            files: files.collect(),
+        }
+    }
+
+    /// All changes of a run, which these keep from being applied.
+    fn all(&self, changes: &ChangeSummary) -> Pending {
+        let conflicts = self.conflicts.iter().map(|conflict| conflict.path.as_str());
+        let needs = self.needs.iter().map(|need| need.path.as_str());
+        self.pending(changes.files.len(), 0, without_ways(conflicts.chain(needs)))
+    }
+
+    fn reasons(&self) -> HashMap<&str, String> {
+        let conflicts = self.conflicts.iter().map(|conflict| {
+            let (expected, found) = (&conflict.expected, &conflict.found);
+            (&*conflict.path, format!("conflict: {found} where the run found {expected}"))
+        });
+        let needs = self.needs.iter().map(|need| (&*need.path, format!("protected: {}", need.why)));
+        conflicts.chain(needs).collect()
+    }
 }
 
 /// The paths without folders that are only there for what is in them.
-fn without_ways(paths: &[String]) -> Vec<&String> {
-    let ways: HashSet<&str> = paths
-        .iter()
-        .flat_map(|path| Path::new(path).ancestors().skip(1))
-        .filter_map(Path::to_str)
-        .collect();
-    paths.iter().filter(|path| !ways.contains(path.as_str())).collect()
-}
-
-/// The paths that stand in the way, with the reason of each.
-fn named(conflicts: &[Conflict], needs: &[NeedsYes]) -> Vec<PendingFile> {
-    let conflicts = conflicts.iter().map(|conflict| {
-        let (expected, found) = (&conflict.expected, &conflict.found);
-        let why = format!("conflict: {found} where the run found {expected}");
-        PendingFile { path: conflict.path.clone(), why }
-    });
-    let paths: Vec<_> = needs.iter().map(|need| need.path.clone()).collect();
-    let paths: HashSet<_> = without_ways(&paths).into_iter().collect();
-    let needs = needs.iter().filter(|need| paths.contains(&need.path)).map(|need| PendingFile {
-        path: need.path.clone(),
-        why: format!("protected: {}", need.why),
-    });
-    conflicts.chain(needs).collect()
-}
-
-/// All changes of a run, of which `files` keep the others from being applied.
-fn all_pending(changes: &ChangeSummary, mut files: Vec<PendingFile>) -> Pending {
-    let protected = files.iter().filter(|file| is_protected(file)).count();
-    files.truncate(NAMED);
-    Pending { count: count(changes.files.len()), protected: count(protected), applied: 0, files }
+fn without_ways<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let paths: Vec<&'a str> = paths.collect();
+    let above = |path: &&'a str| Path::new(*path).ancestors().skip(1);
+    let ways: HashSet<&Path> = paths.iter().flat_map(above).collect();
+    paths.into_iter().filter(|path| !ways.contains(Path::new(path))).collect()
 }
 
 fn tell(run: &RunId, pending: Pending, changes: &mut ChangeSummary, story: &mut Story) {

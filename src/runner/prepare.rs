@@ -272,12 +272,14 @@ async fn masks(
             _ => return Err(Error::Unprotectable(obstacle)),
         }
     }
+    // A place has one mount, also where several links lead to it.
+    places.sort_by(|one, other| one.relative.cmp(&other.relative));
+    places.dedup();
     let all = places.clone();
     places.retain(|place| {
         let above = |other: &Place| other != place && place.relative.starts_with(&other.relative);
         !all.iter().any(above)
     });
-    places.dedup();
     for place in &places {
         let place = place.relative.display();
         story.remark(&format!(

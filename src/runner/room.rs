@@ -1,4 +1,4 @@
-//! What a run has made outside itself, and the undoing of it: socket folder, gateway, container.
+//! Things that a run has made outside itself, and their undoing: socket folder, gateway, container.
 
 use super::Error;
 use crate::engine::Engine;
@@ -15,7 +15,7 @@ pub struct Room {
     pub folder: Option<RunFolder>,
     pub gateway: Option<Gateway>,
     pub sandbox: Option<Sandbox>,
-    /// What the run writes. It outlives the room: the result is taken from it.
+    /// The layer that the run writes to. It outlives the room: the result is taken from it.
     pub layer: Option<Layer>,
     /// The conversation that the agent goes on with. It outlives the room as well.
     pub session: Option<Held>,

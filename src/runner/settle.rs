@@ -1,4 +1,4 @@
-//! What dead processes left, settled before a run begins.
+//! Settling what dead processes left, before a run begins.
 
 use tokio::task::spawn_blocking;
 

@@ -34,14 +34,12 @@ const LONGEST: usize = 1024;
 /// Returns the path inside for a workspace at `own` on this machine: `asked`, else its own. Where
 /// that cannot be, returns [`WORKSPACE`] and the reason. `others` are the sandbox's other mounts.
 pub fn place(own: &Path, asked: Option<&Path>, others: &[Mount]) -> (PathBuf, Option<String>) {
-    let wanted = asked.unwrap_or(own);
-    match obstacle(wanted, others) {
-        None => (wanted.to_owned(), None),
-        Some(why) => (
-            WORKSPACE.into(),
-            Some(format!("inside, the workspace is at {WORKSPACE} and not at its own path: {why}")),
-        ),
-    }
+    // Without slashes at its end and parts that say nothing.
+    let wanted: PathBuf = asked.unwrap_or(own).components().collect();
+    let Some(why) = obstacle(&wanted, others) else { return (wanted, None) };
+    let whose = if asked.is_some() { "the path in `sandbox.path`" } else { "its own path" };
+    let told = format!("inside, the workspace is at {WORKSPACE} and not at {whose}: {why}");
+    (WORKSPACE.into(), Some(told))
 }
 
 /// The reason why nothing can be mounted at a path inside.
@@ -108,5 +106,10 @@ mod tests {
         assert_eq!(at(&long).0, Path::new(WORKSPACE));
         let asked = place(Path::new("/home/ada/project"), Some(Path::new(WORKSPACE)), &others);
         assert_eq!(asked, (WORKSPACE.into(), None));
+        let (path, told) =
+            place(Path::new("/home/ada"), Some(Path::new("/work//./here/")), &others);
+        assert_eq!((path.to_str(), told), (Some("/work/here"), None));
+        let (_, told) = place(Path::new("/home/ada"), Some(Path::new("/tmp")), &others);
+        assert!(told.is_some_and(|told| told.contains("sandbox.path")));
     }
 }

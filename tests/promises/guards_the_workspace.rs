@@ -257,8 +257,12 @@ async fn what_a_killed_run_made_waits() {
     let args = ["--json", "--model-url", &next.url(), "go"];
     let report = product.run(&workspace, args).await.assert_status("completed");
     let remarks = report["remarks"].to_string();
-    assert!(remarks.contains("apply"), "{remarks}");
+    assert!(remarks.contains("was killed") && remarks.contains("sandbox-mcp apply"), "{remarks}");
     assert_eq!(workspace.names(), [] as [&str; 0]);
+    let (_, killed) = remarks.split_once("sandbox-mcp apply ").expect("the command");
+    let killed = killed.split('`').next().expect("an id");
+    product.call(["apply", killed, "--partial"]).await.assert_code(0);
+    assert_eq!(workspace.names(), ["pkg", "pkg/b"]);
     product.check_nothing_left().await;
 }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::common::{Model, Product, Script, Workspace};
+use crate::common::{Mcp, Model, Product, Script, Workspace};
 
 /// A folder of the image that is no file system in memory.
 const ELSEWHERE: &str = "/var/tmp";
@@ -100,6 +100,12 @@ async fn the_project_is_found_upwards() {
     assert_eq!(at(&report), (place(&deep), json!(file)), "never a wider one: {report:#}");
     product.check_nothing_left().await;
 
+    // A host's folder is the workspace itself as well.
+    let mut client = Mcp::start(&product, &project).await;
+    let result = client.run(json!({"task": "go", "workspace": deep})).await;
+    assert_eq!(at(&result["structuredContent"]), (place(&deep), json!(file)), "{result:#}");
+    client.close().await.assert_code(0);
+
     // All commands agree on where it is.
     let call = async |arguments: &[&str]| {
         let mut command = product.command(arguments);
@@ -111,9 +117,14 @@ async fn the_project_is_found_upwards() {
     let trusted = call(&["trust", "--yes"]).await;
     trusted.assert_code(0);
     assert!(trusted.stdout.contains(&file), "{}", trusted.stdout);
-    assert!(call(&["policy"]).await.stdout.contains("A, from the configuration"));
+    let policy = call(&["policy"]).await.stdout;
+    assert!(policy.contains("A, from the configuration"), "{policy}");
+    let view = policy.lines().find(|line| line.contains("a view of the workspace"));
+    let own = project.path().to_str().expect("UTF-8");
+    assert!(view.is_some_and(|line| line.split_whitespace().next() == Some(own)), "{policy}");
     let config = call(&["config"]).await;
-    assert!(config.stdout.contains("77"), "{}", config.stdout);
+    let line = config.stdout.lines().find(|line| line.contains("timeout") && line.contains("77"));
+    assert!(line.is_some_and(|line| line.contains(".sandbox-mcp.toml")), "{}", config.stdout);
     let revoked = call(&["trust", "--revoke"]).await;
     assert!(revoked.stdout.contains("no longer trusted"), "{}", revoked.stdout);
 }

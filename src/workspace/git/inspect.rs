@@ -62,7 +62,7 @@ pub struct Inside {
     pub gid: u32,
 }
 
-/// What is to be said of the repository at the top of a workspace; nothing where there is none.
+/// Remarks on the repository at the top of a workspace; none without one.
 pub fn remarks(workspace: &Path, who: Inside) -> Vec<String> {
     let Ok(root) = open_root(workspace) else { return Vec::new() };
     let found = rustix::fs::statat(root.as_fd(), ".git", AtFlags::SYMLINK_NOFOLLOW);

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::XattrFlags;
 
-use super::tests::{Ground, paths_of};
+use super::ground::{Ground, paths_of};
 
 const ACCESS: &str = "system.posix_acl_access";
 

@@ -13,6 +13,8 @@ mod carry;
 mod error;
 mod fault;
 mod folders;
+#[cfg(test)]
+mod ground;
 mod journal;
 mod leads;
 mod like;

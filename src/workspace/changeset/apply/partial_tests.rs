@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::Carried;
 use super::fault::{AT, Fault};
-use super::tests::Ground;
+use super::ground::Ground;
 
 fn partial(before: &[(&str, &str)], after: &[(&str, &str)]) -> Ground {
     let mut ground = Ground::new(before, after);

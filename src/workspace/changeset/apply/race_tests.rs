@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, RenameFlags};
 
 use super::super::testing::Dice;
-use super::tests::Ground;
+use super::ground::Ground;
 use super::*;
 
 /// Swaps or moves `d` until it is told to stop; then `d` is in its place again.
@@ -85,7 +85,7 @@ fn all_or_nothing_holds_while_folders_are_swapped() {
 fn crashed() -> Ground {
     for at in 0.. {
         let ground = Ground::new(&[("d/x", "old"), ("e/y", "1")], &[("d/x", "new"), ("e/y", "2")]);
-        super::tests::crash(&ground, at);
+        super::ground::crash(&ground, at);
         let moved = ground.root().join(staging(&ground.run)).join("old-1").exists();
         if moved && fs::read_to_string(ground.root().join("d/x")).is_ok() {
             return ground;

@@ -1,7 +1,7 @@
 //! What needs a yes, and what is never done.
 
 use super::super::RelPath;
-use super::tests::{Ground, paths_of};
+use super::ground::{Ground, paths_of};
 use super::{Agreed, ApplyError};
 
 #[test]

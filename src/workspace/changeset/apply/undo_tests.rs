@@ -4,7 +4,7 @@ use std::fs;
 
 use super::super::testing::{Dice, changed, random};
 use super::fault::Fault;
-use super::tests::{Ground, crash, with_fault};
+use super::ground::{Ground, crash, with_fault};
 use super::{ApplyError, forget_all, reversed};
 
 #[test]
