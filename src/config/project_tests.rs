@@ -164,8 +164,12 @@ fn the_nearest_file_counts_up_to_an_allowed_root_and_to_where_the_owner_changes(
         project.map(|project| project.folder().to_owned())
     };
     assert_eq!(found(&c, &[]), Some(a.clone()));
-    assert_eq!(found(&c, &[a.clone()]), Some(a.clone()), "a root is no higher than itself");
-    assert_eq!(found(&c, &[b.clone()]), None);
+    assert_eq!(
+        found(&c, std::slice::from_ref(&a)),
+        Some(a.clone()),
+        "a root is no higher than itself"
+    );
+    assert_eq!(found(&c, std::slice::from_ref(&b)), None);
     fs::write(b.join(PROJECT_FILE), "").expect("written");
     assert_eq!(found(&c, &[]), Some(b.clone()));
     assert_eq!(found(&a, &[]), Some(a.clone()));

@@ -284,7 +284,10 @@ impl Policy {
             overlay: None,
         };
         vec![
-            Self::workspace_mount("a view of the workspace".into(), workspace, false),
+            Mount {
+                what: "a view of the workspace".into(),
+                ..Self::workspace_mount(PathBuf::new(), workspace, false)
+            },
             Self::sockets_mount("the run's socket folder".into()),
             generated("passwd"),
             generated("group"),
