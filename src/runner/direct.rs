@@ -168,5 +168,12 @@ fn tell(run: &RunId, pending: Pending, changes: &mut ChangeSummary, story: &mut 
         pending.count,
         if pending.protected > 0 { " --allow-protected" } else { "" }
     ));
+    if let Some(commits) = &changes.commits {
+        story.remark(&format!(
+            "{} commits of the run are in {}; the branch gets them when all of the changes are \
+             applied",
+            commits.count, commits.refs
+        ));
+    }
     changes.pending = Some(pending);
 }

@@ -102,7 +102,7 @@ pub enum OutcomeError {
     #[error("the changes of run {0} were discarded")]
     Discarded(RunId),
     #[error(
-        "changes of another run are applied to the workspace of run {0}, or its own are in use"
+        "another program has a lock on the workspace of run {0}, or the run's changes are in use"
     )]
     Busy(RunId),
     #[error("the workspace of run {run} is no longer the folder {path}")]

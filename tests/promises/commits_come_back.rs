@@ -190,3 +190,20 @@ async fn objects_that_git_would_not_take_from_a_stranger_do_not_come_back() {
     assert_eq!(workspace.read("x"), "x\n", "the files are another matter");
     product.check_nothing_left().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_waits_for_the_files_that_wait_and_the_report_says_so() {
+    let work =
+        "mkdir .vscode; echo '{}' >.vscode/tasks.json; echo more >>a.txt; git commit -qam Second";
+    let model = Model::start(Script::bash(work).then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = repository();
+    let here = workspace.path();
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    assert_eq!(git(here, &["log", "--format=%s"]), "First");
+    let told = report["remarks"].to_string();
+    assert!(told.contains("1 commits of the run are in refs/sandbox/"), "{report:#}");
+    product.call(["apply", "last", "--allow-protected"]).await.assert_code(0);
+    assert_eq!(git(here, &["log", "--format=%s"]), "Second\nFirst");
+    product.check_nothing_left().await;
+}
