@@ -254,7 +254,8 @@ async fn a_stopped_chat_ends_the_run_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn by_a_server_it_is_the_same_and_a_broken_connection_loses_nothing() {
     let Some(python) = Python::open_webui() else { return };
-    let note = Script::bash("echo hello > note.txt").then_say("Written.");
+    // The chat shows at most one line a second: a command that ends sooner may never be seen.
+    let note = Script::bash("echo hello > note.txt; sleep 3").then_say("Written.");
     let slow = Script::bash("sleep 4; echo again > note.txt").then_say("Again.");
     let house = House::new([("note", note), ("slow", slow)]).await;
     let mut webui = WebUi::start(&python, house);
