@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -14,8 +14,11 @@ use super::outcome::OutcomeError;
 use crate::files::{Durability, write_json};
 use crate::history::Entry;
 use crate::sandbox::{Line, Order, Sandbox};
-use crate::workspace::changeset::{RelPath, protected_files};
-use crate::workspace::git::{self, Brought, PACK_BYTES, bring, noted};
+use crate::text::one_line;
+use crate::workspace::changeset::{
+    CollectError, Collected, RelPath, add_repository, protected_files,
+};
+use crate::workspace::git::{self, Brought, PACK_BYTES, Repository, bring, made, noted, rebuild};
 use crate::workspace::layer::Layer;
 use crate::workspace::{Commits, WorkspacePath};
 
@@ -29,15 +32,38 @@ tree=$(git write-tree 2>/dev/null) && echo "tree $tree"
 { [ -z "$tree" ] || echo "$tree"; cat; } |
   git -c core.compression=-1 -c pack.compression=-1 pack-objects --revs --thin -q --stdout >"$3""#;
 
-/// Trees of the indexes inside, by the places of their repositories.
-pub type Trees = HashMap<PathBuf, String>;
+/// What git inside has packed.
+#[derive(Debug, Default)]
+pub struct Packed {
+    /// Trees of the indexes inside, by the places of their repositories.
+    trees: HashMap<PathBuf, String>,
+    /// Repositories that the run made.
+    made: Vec<Repository>,
+    remarks: Vec<String>,
+}
 
-/// Has git inside pack what is new. Nothing else may live in the sandbox.
-pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Trees {
-    let mut trees = Trees::new();
+impl Packed {
+    fn tree(&self, repository: &Repository) -> Option<&str> {
+        self.trees.get(&repository.place).map(String::as_str)
+    }
+}
+
+/// Has git inside pack what is new. Nothing else may live in the sandbox, in which the workspace is
+/// at `inside`.
+pub async fn pack(sandbox: &mut Sandbox, layer: &Layer, inside: &Path) -> Packed {
+    let mut packed = Packed::default();
     let packing = async {
         let Ok(folder) = layer.git() else { return };
-        for repository in noted(&folder) {
+        let (written, workspace) = (layer.written(), layer.workspace().to_owned());
+        let place = inside.to_owned();
+        let looked = spawn_blocking(move || made(&written, &workspace, &place)).await;
+        let (made, is_more) = looked.unwrap_or_default();
+        if is_more {
+            let told = "the run made more repositories than come back; their files do";
+            packed.remarks.push(told.to_owned());
+        }
+        packed.made = made;
+        for repository in noted(&folder).into_iter().chain(packed.made.clone()) {
             let (found, place) = (repository.clone(), folder.clone());
             let Ok(Some(news)) = spawn_blocking(move || found.news(&place)).await else { continue };
             let paths = [&repository.worktree, &repository.inside, &repository.pack_inside()];
@@ -56,7 +82,7 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Trees {
                 match sandbox.next_line().await {
                     Some(Ok(Line::Stdout(line))) => {
                         if let Some(tree) = line.strip_prefix("tree ") {
-                            trees.insert(repository.place.clone(), tree.to_owned());
+                            packed.trees.insert(repository.place.clone(), tree.to_owned());
                         }
                     }
                     Some(Ok(Line::Ended(_))) => break,
@@ -69,7 +95,44 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Trees {
     if timeout(PACKING, packing).await.is_err() {
         tracing::warn!("git in the sandbox did not pack in time what the run committed");
     }
-    trees
+    packed
+}
+
+/// Makes repositories of a run again, and adds them to what it changed. Blocking.
+pub fn rebuild_all(
+    entry: &Entry,
+    layer: &Layer,
+    packed: &Packed,
+    collected: &mut Collected,
+) -> Result<(), CollectError> {
+    collected.remarks.extend(packed.remarks.iter().cloned());
+    for repository in &packed.made {
+        let Some(news) = repository.news(Path::new("/")) else { continue };
+        let git = repository.place.join(".git");
+        let shown = one_line(&git.display().to_string(), 160);
+        match rebuild(repository, layer, &news, packed.tree(repository)) {
+            Ok(built) => {
+                let count = built.commits;
+                let (places, files) = ((&*git, &*built.git), built.files);
+                add_repository(collected, places, files, (layer, &entry.blobs()))?;
+                collected.remarks.push(match &*built.dropped.join(", ") {
+                    "" => format!("the run made the repository `{shown}`, with {count} commits"),
+                    dropped => format!(
+                        "the run made the repository `{shown}`, with {count} commits; these of \
+                         its settings stay behind: {dropped}"
+                    ),
+                });
+            }
+            Err(why) => {
+                collected.repositories.retain(|other| *other != git);
+                collected.remarks.push(format!(
+                    "the repository `{shown}`, which the run made, does not come back: {why}; its \
+                     files do"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes what was packed into the user's repositories, and notes it in the record. Returns what a
@@ -77,15 +140,14 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Trees {
 pub fn take(
     entry: &Entry,
     layer: &Layer,
-    trees: &Trees,
+    packed: &Packed,
 ) -> Result<(Option<Commits>, Vec<String>), std::io::Error> {
     let (mut all, mut remarks) = (Vec::new(), Vec::new());
     let Ok(folder) = layer.git() else { return Ok((None, remarks)) };
     for repository in noted(&folder) {
         let Some(news) = repository.news(&folder) else { continue };
-        let tree = trees.get(&repository.place).map(String::as_str);
         let places = (&*folder, layer.workspace());
-        match bring(entry.id(), &repository, places, &news, tree) {
+        match bring(entry.id(), &repository, places, &news, packed.tree(&repository)) {
             Ok(brought) => all.extend(brought),
             Err(why) => remarks.push(format!(
                 "commits and branches that the run made did not come back: {why}; its files are kept"

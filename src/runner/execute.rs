@@ -47,8 +47,7 @@ struct Findings {
     done: Done,
     /// The last look of an overlay.
     merged: Option<Merged>,
-    /// Trees of the indexes inside.
-    trees: commits::Trees,
+    packed: commits::Packed,
 }
 
 impl Findings {
@@ -62,13 +61,13 @@ impl Findings {
             receipt: None,
             done: Done::default(),
             merged: None,
-            trees: commits::Trees::new(),
+            packed: commits::Packed::default(),
         }
     }
 
     /// The last look into the sandbox.
-    fn looked(&mut self) -> (Option<Merged>, commits::Trees) {
-        (self.merged.take(), std::mem::take(&mut self.trees))
+    fn looked(&mut self) -> (Option<Merged>, commits::Packed) {
+        (self.merged.take(), std::mem::take(&mut self.packed))
     }
 }
 
@@ -242,7 +241,7 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
     found.timing.agent_ms = found.lap.next();
     if let (Some(sandbox), Some(layer)) = (&mut room.sandbox, &room.layer) {
         if survey::quiet(sandbox).await {
-            found.trees = commits::pack(sandbox, layer).await;
+            found.packed = commits::pack(sandbox, layer, &prepared.inside).await;
         }
         found.merged = survey::last_look(sandbox, layer).await;
     }

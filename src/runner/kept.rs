@@ -7,16 +7,18 @@ use std::path::Path;
 
 use tokio::task::spawn_blocking;
 
-use super::commits::{self, Trees};
+use super::commits::{self, Packed};
 use super::job::Job;
 use super::{ChangeSummary, View, survey};
 use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::RunId;
+use crate::text::one_line;
 use crate::workspace::changeset::{
     Blobs, CollectError, Collected, Manifest, Merged, StoreError, collect, write_manifest,
     write_patch,
 };
+use crate::workspace::git;
 use crate::workspace::layer::{Layer, abandoned};
 
 /// What is told of a run's layer in its report.
@@ -32,7 +34,7 @@ pub struct Closed {
 pub async fn close(
     job: &Job,
     layer: Layer,
-    (merged, trees): (Option<Merged>, Trees),
+    (merged, packed): (Option<Merged>, Packed),
     engine: Option<&Engine>,
 ) -> Closed {
     let (state, id) = (&job.shared.state, &job.id);
@@ -60,7 +62,7 @@ pub async fn close(
         },
     };
     let (state, id) = (state.to_owned(), id.clone());
-    match spawn_blocking(move || settle(&state, &id, layer, merged.as_ref(), &trees)).await {
+    match spawn_blocking(move || settle(&state, &id, layer, merged.as_ref(), &packed)).await {
         Ok(Ok(kept)) => Closed { view, ..kept },
         Ok(Err(error)) => {
             tracing::error!("failed to {error}");
@@ -81,9 +83,10 @@ fn settle(
     id: &RunId,
     layer: Layer,
     merged: Option<&Merged>,
-    trees: &Trees,
+    packed: &Packed,
 ) -> Result<Closed, CollectError> {
     let mut closed = Closed::default();
+    git::clear(&layer)?;
     if layer.view().is_some() {
         let Some(entry) = Entry::of(state, id) else {
             closed.remarks.push(
@@ -93,19 +96,19 @@ fn settle(
             remove(layer);
             return Ok(closed);
         };
-        let Collected { manifest, summary, commits, remarks } =
-            collect(&layer, merged, &entry.blobs())?;
+        let mut collected = collect(&layer, merged, &entry.blobs())?;
+        commits::rebuild_all(&entry, &layer, packed, &mut collected)?;
+        let Collected { manifest, summary, repositories, remarks } = collected;
         closed.remarks.extend(remarks);
         closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
-        if commits {
-            closed.remarks.push(
-                "commits in a repository that the run made, or in one below the workspace, do not \
-                 come back; their files do"
-                    .to_owned(),
-            );
+        if let Some(git) = repositories.first() {
+            closed.remarks.push(format!(
+                "commits in `{}` do not come back; its files do",
+                one_line(&git.display().to_string(), 160)
+            ));
         }
-        let (commits, remarks) = commits::take(&entry, &layer, trees)?;
+        let (commits, remarks) = commits::take(&entry, &layer, packed)?;
         closed.remarks.extend(remarks);
         if commits.is_some() && closed.changes.applied.is_none() {
             closed.changes.applied = Some(false);
@@ -187,8 +190,8 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
         };
         let began = layer.view().is_some();
         let (state, run) = (state.to_owned(), id.clone());
-        let trees = Trees::new();
-        match spawn_blocking(move || settle(&state, &run, layer, merged.as_ref(), &trees)).await {
+        let settling = move || settle(&state, &run, layer, merged.as_ref(), &Packed::default());
+        match spawn_blocking(settling).await {
             Ok(Ok(closed)) if began => {
                 let count = closed.changes.files.len();
                 let more = if closed.changes.truncated { " or more" } else { "" };

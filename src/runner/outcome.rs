@@ -1,5 +1,6 @@
 //! What becomes of a run's changes after it: looking at them, carrying them over, letting them go.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -407,10 +408,11 @@ fn noted(
     options: &ApplyOptions,
     carried: Carried,
 ) -> Applied {
-    let by_path: std::collections::HashMap<_, _> =
-        manifest.changes.iter().map(|change| (&change.path, change.word())).collect();
-    let changed = carried.changed.iter();
-    let changed = changed.map(|path| (by_path.get(path).copied().unwrap_or(""), path.to_string()));
+    let words = manifest.changes.iter().map(|change| (change.path.to_string(), change.word()));
+    let made = manifest.repositories.iter().map(|made| (made.shown(), "added"));
+    let words: HashMap<_, _> = words.chain(made).collect();
+    let changed = manifest.shown(&carried.changed).into_iter();
+    let changed = changed.map(|path| (words.get(&path).copied().unwrap_or(""), path));
     let mut applied = Applied {
         run_id: entry.id().clone(),
         workspace: workspace.path().display().to_string(),
@@ -422,7 +424,7 @@ fn noted(
         linked: carried.linked.iter().map(ToString::to_string).collect(),
         obeyed: carried.obeyed,
         not_undoable: carried.beyond.iter().map(ToString::to_string).collect(),
-        pending: carried.pending.iter().map(ToString::to_string).collect(),
+        pending: manifest.shown(&carried.pending),
         protected: carried.protected,
         conflicts: carried.conflicts,
         commits: None,

@@ -1,6 +1,5 @@
 //! Putting back what applying the changes of a run has replaced.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,7 +11,7 @@ use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::FolderLock;
 use crate::workspace::changeset::{
-    self, Agreed, Blobs, Carried, Fate, Request, forget_all, read_manifest, reversed,
+    self, Agreed, Blobs, Carried, Fate, Manifest, Request, forget_all, read_manifest, reversed,
 };
 
 /// What was put back.
@@ -46,7 +45,7 @@ impl Runner {
             let manifest = read_manifest(&entry.changes())?.ok_or_else(none)?;
             self.workspace_of(entry, &manifest)?.require_writable()?;
             return if commits::retreat(entry)? {
-                undone(entry, &manifest.workspace, &Carried::default())
+                undone(entry, &manifest, &Carried::default())
             } else {
                 Err(none())
             };
@@ -79,12 +78,12 @@ impl Runner {
             commits::restore(entry)?;
         }
         let carried = carried?;
-        undone(entry, workspace.path(), &carried)
+        undone(entry, &manifest, &carried)
     }
 }
 
 /// Notes in the record that nothing is applied any more, and tells it.
-fn undone(entry: &Entry, workspace: &Path, carried: &Carried) -> Result<Undone, OutcomeError> {
+fn undone(entry: &Entry, manifest: &Manifest, carried: &Carried) -> Result<Undone, OutcomeError> {
     let mut fate = Fate::read(&entry.applied())?;
     fate.undo();
     fate.write(&entry.applied())?;
@@ -92,9 +91,9 @@ fn undone(entry: &Entry, workspace: &Path, carried: &Carried) -> Result<Undone, 
     forget_all(&before).map_err(OutcomeError::io(&before))?;
     Ok(Undone {
         run_id: entry.id().clone(),
-        workspace: workspace.display().to_string(),
+        workspace: manifest.workspace.display().to_string(),
         state: fate.word(),
-        restored: carried.changed.iter().map(ToString::to_string).collect(),
+        restored: manifest.shown(&carried.changed),
         kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
     })
 }

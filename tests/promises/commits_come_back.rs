@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Runs git as the person whom the workspace belongs to.
-fn git(folder: &Path, words: &[&str]) -> String {
+pub(crate) fn git(folder: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
     let (uid, gid) = person();
     let ours = std::fs::metadata("/proc/self").expect("/proc");

@@ -36,6 +36,7 @@ mod install_clients;
 mod isolated;
 mod keeps_the_key_out;
 mod leftovers_are_seen;
+mod makes_a_repository;
 mod many_at_once;
 mod model_faults;
 mod odd_servers;

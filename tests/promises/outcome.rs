@@ -103,8 +103,8 @@ impl Result {
             version: VERSION,
             workspace: self.workspace.path().to_owned(),
             changes: self.changes.clone(),
-            skipped: Vec::new(),
             complete: true,
+            ..Manifest::default()
         }
     }
 

@@ -21,8 +21,31 @@ pub struct Manifest {
     /// What the run made that is never carried over.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+    /// Repositories that the run made; their files are among the changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<NewRepository>,
     /// False where a bound ended the look: then only paths that are named may be applied.
     pub complete: bool,
+}
+
+/// A repository that a run made, as git on this machine has made it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewRepository {
+    /// Its git directory.
+    pub git: RelPath,
+    /// All files of its commits; none where those are too many to be judged.
+    pub files: Option<Vec<RelPath>>,
+}
+
+impl NewRepository {
+    /// Returns true for the git directory and for what is in it.
+    pub fn has(&self, path: &RelPath) -> bool {
+        path.as_path().starts_with(self.git.as_path())
+    }
+
+    pub fn shown(&self) -> String {
+        format!("{}/", self.git)
+    }
 }
 
 /// One path that is not what it was. `before` alone is a deletion, `after` alone an addition.
@@ -79,6 +102,19 @@ impl Alteration {
             (_, None) => "deleted",
             _ => "modified",
         }
+    }
+}
+
+impl Manifest {
+    /// Paths as a person reads them: a new repository is one, and not each of its files.
+    pub fn shown(&self, paths: &[RelPath]) -> Vec<String> {
+        let shown = |path: &RelPath| match self.repositories.iter().find(|made| made.has(path)) {
+            Some(made) => made.shown(),
+            None => path.to_string(),
+        };
+        let mut shown: Vec<String> = paths.iter().map(shown).collect();
+        shown.dedup();
+        shown
     }
 }
 

@@ -20,8 +20,10 @@ pub use apply::{
     Agreed, ApplyError, Carried, Conflict, Keep, NeedsYes, Obeyed, Recovered, Request, STAGING,
     apply, forget_all, is_unsettled, protected_files, recover, reversed,
 };
-pub use collect::{CollectError, Collected, Merged, Survey, collect};
+pub use collect::{CollectError, Collected, Merged, Survey, add_repository, collect};
 pub use fate::{Application, Fate};
-pub use manifest::{Alteration, BadPath, Escaped, Manifest, Node, RelPath, Skipped, VERSION};
+pub use manifest::{
+    Alteration, BadPath, Escaped, Manifest, NewRepository, Node, RelPath, Skipped, VERSION,
+};
 pub use patch::{LARGEST_PATCH, PatchReport, write_patch};
 pub use store::{Blobs, StoreError, read_manifest, write_manifest};

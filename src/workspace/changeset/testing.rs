@@ -131,6 +131,7 @@ pub fn between(
         workspace: workspace.to_owned(),
         changes,
         skipped: Vec::new(),
+        repositories: Vec::new(),
         complete: true,
     }
 }

@@ -3,9 +3,6 @@
 //! The pack comes from inside and is hostile. It is checked in a repository of its own, which
 //! borrows the user's objects, and fetched from there by name; no other file of the copy is used.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +12,7 @@ use super::news::News;
 use super::quarantine::Quarantine;
 use super::read::is_id;
 use super::start::Repository;
-use super::users::{Users, input, printed, said};
+use super::users::{Users, input, said};
 use crate::ids::RunId;
 use crate::text::one_line;
 
@@ -23,7 +20,7 @@ use crate::text::one_line;
 const LOCKED: Duration = Duration::from_secs(5);
 
 /// Most commits that are looked into, and most that are listed.
-const COMMITS: usize = 1_000;
+pub(super) const COMMITS: usize = 1_000;
 const LISTED: usize = 20;
 
 /// The user's own references, whose commits are not new.
@@ -150,13 +147,7 @@ impl Brought {
                 .filter_map(|line| line.split(' ').next())
                 .flat_map(|id| [id, "\n"])
                 .collect();
-            let ask = users.ask()?.input(input(&ids)?);
-            let tree = ["diff-tree", "--stdin", "-r", "-m", "--root"];
-            let shown = ["--name-only", "--no-commit-id", "-z"];
-            let said = printed(ask, &[&tree[..], &shown].concat())?;
-            let names = said.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-            let names: BTreeSet<&[u8]> = names.collect();
-            Ok(names.into_iter().map(|name| self.place.join(OsStr::from_bytes(name))).collect())
+            users.files(&ids, &self.place)
         })
     }
 

@@ -20,8 +20,12 @@ pub(in crate::workspace) struct Harmless {
 
 /// Sorts settings into what stays and what is dropped.
 pub(in crate::workspace) fn harmless(bytes: &[u8]) -> Harmless {
-    let text = String::from_utf8_lossy(bytes);
-    let (settings, sound) = parse(&text);
+    let (settings, is_sound) = parse(&String::from_utf8_lossy(bytes));
+    harmless_of(settings.into_iter(), is_sound)
+}
+
+/// Sorts settings that were read already. `is_sound` is false where the text ended in nonsense.
+pub(super) fn harmless_of(settings: impl Iterator<Item = Setting>, is_sound: bool) -> Harmless {
     let mut kept = String::new();
     let mut dropped = Vec::new();
     let mut header = String::new();
@@ -46,7 +50,7 @@ pub(in crate::workspace) fn harmless(bytes: &[u8]) -> Harmless {
         // Writing to a text cannot fail.
         let _ = writeln!(kept, "\t{} = \"{}\"", setting.key, escaped(value));
     }
-    if !sound {
+    if !is_sound {
         dropped.push("what makes no sense".to_owned());
     }
     Harmless { text: kept, dropped }

@@ -12,6 +12,7 @@ pub(super) mod harmless;
 mod host;
 mod identity;
 mod inspect;
+mod made;
 mod modules;
 mod news;
 mod quarantine;
@@ -30,6 +31,7 @@ pub use copy::CopyError;
 pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};
+pub use made::{Rebuilt, clear, made, rebuild};
 pub use news::{News, PACK_BYTES};
 pub use start::{Repository, noted};
 

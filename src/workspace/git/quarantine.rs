@@ -82,7 +82,7 @@ impl<'a> Quarantine<'a> {
         ids: &[&String],
     ) -> Result<Vec<String>, String> {
         let users = self.users;
-        let mut pack = repository.pack(folder).ok_or("git in the sandbox wrote no pack")?;
+        let pack = repository.pack(folder).ok_or("git in the sandbox wrote no pack")?;
         let place = self.git.to_str().ok_or("the name of the repository is not UTF-8")?;
         let format = format!("--object-format={}", repository.format);
         let init = ["init", "--quiet", "--bare", "--template=", &format, place];
@@ -99,15 +99,7 @@ impl<'a> Quarantine<'a> {
         if let Some(shallow) = small(common.as_fd(), "shallow", SHALLOW) {
             std::fs::write(self.git.join("shallow"), shallow).map_err(|error| error.to_string())?;
         }
-        // Git refuses a pack of nothing, which is what is new of a branch on an old commit.
-        if objects(&mut pack).map_err(|error| error.to_string())? > 0 {
-            let most = format!("--max-input-size={PACK_BYTES}");
-            let ask = users.bounded_at(&self.git)?.input(Stdio::from(pack));
-            said(
-                ask,
-                &["index-pack", "--stdin", "--strict", "--fsck-objects", "--fix-thin", &most],
-            )?;
-        }
+        index_pack(users, &self.git, pack)?;
         let refs: Vec<String> =
             (1..=ids.len()).map(|number| format!("refs/sandbox/{run}/{number}")).collect();
         let named = refs.iter().zip(ids);
@@ -137,6 +129,18 @@ impl<'a> Quarantine<'a> {
         )?;
         Ok(refs)
     }
+}
+
+/// Checks a pack from inside and all that its objects name, and takes it into the repository `git`.
+pub(super) fn index_pack(users: Users<'_>, git: &Path, mut pack: File) -> Result<(), String> {
+    // Git refuses a pack of nothing, which is what is new of a branch on an old commit.
+    if objects(&mut pack).map_err(|error| error.to_string())? == 0 {
+        return Ok(());
+    }
+    let most = format!("--max-input-size={PACK_BYTES}");
+    let ask = users.bounded_at(git)?.input(Stdio::from(pack));
+    said(ask, &["index-pack", "--stdin", "--strict", "--fsck-objects", "--fix-thin", &most])?;
+    Ok(())
 }
 
 /// The number of objects in a pack, which is read from its beginning afterwards.

@@ -1,8 +1,11 @@
 //! Running git in a repository of the user's, as its owner.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::{Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -30,6 +33,11 @@ impl<'a> Users<'a> {
             format!("{} cannot be read: {error}", one_line(&git.display().to_string(), 160))
         })?;
         Ok(Self { git, top, owner: (found.uid(), found.gid()) })
+    }
+
+    /// A repository that is ours, and where git works as `owner` all the same.
+    pub fn new(git: &'a Path, top: &'a Path, owner: (u32, u32)) -> Self {
+        Self { git, top, owner }
     }
 
     /// Git as the owner, in another repository of the owner's.
@@ -60,6 +68,17 @@ impl<'a> Users<'a> {
     pub fn tree(self, args: &[&str]) -> Option<String> {
         self.run(args).ok().map(|said| said.trim().to_owned()).filter(|id| is_id(id))
     }
+
+    /// All files that some commits change, relative to the workspace. `ids` has one in each line.
+    pub fn files(self, ids: &str, place: &Path) -> Result<Vec<PathBuf>, String> {
+        let ask = self.ask()?.input(input(ids)?);
+        let tree = ["diff-tree", "--stdin", "-r", "-m", "--root"];
+        let shown = ["--name-only", "--no-commit-id", "-z"];
+        let said = printed(ask, &[&tree[..], &shown].concat())?;
+        let names = said.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        let names: BTreeSet<&[u8]> = names.collect();
+        Ok(names.into_iter().map(|name| place.join(OsStr::from_bytes(name))).collect())
+    }
 }
 
 /// Runs git, and returns its output or which command failed.
@@ -68,7 +87,7 @@ pub(super) fn said(ask: Ask, args: &[&str]) -> Result<String, String> {
 }
 
 /// The same for an output that need not be text.
-pub(super) fn printed(ask: Ask, args: &[&str]) -> Result<Vec<u8>, String> {
+fn printed(ask: Ask, args: &[&str]) -> Result<Vec<u8>, String> {
     let answer = ask.args(args).run(TIME, OUTPUT);
     if answer.ok {
         return Ok(answer.stdout);

@@ -40,6 +40,7 @@ pub(super) fn carry(
     let mut journal = Journal::new(workspace.path().to_owned(), workspace.identity().1);
     let opened = begin(&place, &journal, root)?;
     let opened = opened.as_fd();
+    let made = &*request.manifest.repositories;
     let beyond = request.keep.map(|keep| undo::beyond(plan, keep)).unwrap_or_default();
     let done = prepare(workspace, request, plan, folders, opened)
         .and_then(|prepared| {
@@ -51,7 +52,7 @@ pub(super) fn carry(
             place.write(&journal)?;
             change(&journal, folders, opened)?;
             match &journal.undo {
-                Some(list) => undo::note(workspace.path(), plan, list, beyond, folders),
+                Some(list) => undo::note(workspace.path(), (plan, made), list, beyond, folders),
                 None => Ok(()),
             }
         })

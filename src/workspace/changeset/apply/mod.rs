@@ -138,10 +138,10 @@ pub fn apply(
     let mut trust = None;
     let mut left = LeftOut::default();
     loop {
-        let rest = left.rest(&changes);
+        let rest = left.rest(&changes, &request.manifest.repositories);
         let mut judge = |todo: &[&Alteration]| {
             let made = || Trust::of(workspace, root, request.protected, &changes);
-            trust.get_or_insert_with(made).needs(todo)
+            trust.get_or_insert_with(made).needs(todo, &request.manifest.repositories)
         };
         match attempt(workspace, root, request, &rest, &mut judge) {
             Err(error) if request.partial => left.note(error, &rest)?,
@@ -165,11 +165,13 @@ fn attempt(
     changes: &[&Alteration],
     judge: &mut dyn FnMut(&[&Alteration]) -> Vec<NeedsYes>,
 ) -> Result<Carried, ApplyError> {
-    if let Some(change) = changes.iter().find(|change| is_git(&change.path)) {
+    let repositories = &*request.manifest.repositories;
+    let is_theirs = |path| is_git(path) && !repositories.iter().any(|made| made.has(path));
+    if let Some(change) = changes.iter().find(|change| is_theirs(&change.path)) {
         return Err(ApplyError::Git { path: change.path.to_string(), at: change.path.clone() });
     }
     let mut folders = Folders::new(root);
-    let plan = Plan::make(&mut folders, changes, request.umask)?;
+    let plan = Plan::make(&mut folders, changes, repositories, request.umask)?;
     if !plan.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(plan.conflicts));
     }

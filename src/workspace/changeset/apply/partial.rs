@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::super::{Alteration, Node, RelPath};
+use super::super::{Alteration, NewRepository, Node, RelPath};
 use super::error::{ApplyError, Conflict, NeedsYes};
 use super::plan::describe;
 
@@ -97,7 +97,11 @@ impl LeftOut {
     }
 
     /// Which changes remain, in their order: all but what is left out, and what belongs to that.
-    pub fn rest<'a>(&self, changes: &[&'a Alteration]) -> Vec<&'a Alteration> {
+    pub fn rest<'a>(
+        &self,
+        changes: &[&'a Alteration],
+        repositories: &[NewRepository],
+    ) -> Vec<&'a Alteration> {
         if self.paths.is_empty() {
             return changes.to_vec();
         }
@@ -106,6 +110,12 @@ impl LeftOut {
         let known =
             |path: &RelPath| tree.by_path.get_key_value(path.as_path()).map(|found| *found.1);
         let mut open: Vec<&Alteration> = self.paths.iter().filter_map(known).collect();
+        // Half of a repository is none.
+        let broken =
+            repositories.iter().filter(|made| self.paths.iter().any(|path| made.has(path)));
+        for made in broken {
+            open.extend(changes.iter().filter(|change| made.has(&change.path)));
+        }
         loop {
             while let Some(change) = open.pop() {
                 if out.insert(change.path.as_path()) {

@@ -8,7 +8,7 @@ use rustix::fs::{Dir, FileType, Stat};
 use rustix::io::Errno;
 
 use super::super::node::{Seen, look, name_of};
-use super::super::{Alteration, Escaped, Manifest, Node, RelPath};
+use super::super::{Alteration, Escaped, Manifest, NewRepository, Node, RelPath};
 use super::error::{ApplyError, Conflict};
 use super::folders::{Folders, folds_case};
 use super::writers::written_to;
@@ -73,12 +73,11 @@ pub(super) fn select<'a>(
     let mut open: Vec<&Alteration> = Vec::new();
     for given in only {
         let path = named(manifest, given)?;
-        open.extend(
-            manifest
-                .changes
-                .iter()
-                .filter(|change| change.path.as_path().starts_with(path.as_path())),
-        );
+        // Half of a repository is none.
+        let made = manifest.repositories.iter().map(|made| made.git.as_path());
+        let path = made.into_iter().find(|made| path.starts_with(made)).unwrap_or(&path);
+        let all = manifest.changes.iter();
+        open.extend(all.filter(|change| change.path.as_path().starts_with(path)));
     }
     let mut chosen = HashSet::new();
     while let Some(change) = open.pop() {
@@ -157,6 +156,7 @@ impl<'a> Plan<'a> {
     pub fn make(
         folders: &mut Folders<'_>,
         changes: &[&'a Alteration],
+        made: &[NewRepository],
         umask: Option<u32>,
     ) -> Result<Self, ApplyError> {
         let by_path: HashMap<&Path, &Alteration> =
@@ -165,6 +165,7 @@ impl<'a> Plan<'a> {
         let mut missing = HashSet::new();
         for change in changes.iter().copied() {
             match here(folders, change, &by_path)? {
+                Here::Seen(seen) if is_index(change, made) => plan.judge_index(change, &seen),
                 Here::Seen(seen) => plan.judge(change, &seen, umask),
                 Here::Conflict(conflict) => plan.conflicts.push(conflict),
             }
@@ -178,7 +179,7 @@ impl<'a> Plan<'a> {
         }
         plan.missing = missing.into_iter().map(Path::to_owned).collect();
         plan.missing.sort();
-        plan.look_into_folders(folders);
+        plan.look_into_folders(folders, made);
         plan.look_for_writers();
         plan.look_for_namesakes(folders);
         Ok(plan)
@@ -227,6 +228,15 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// An index goes with its repository. Each look with git writes it again, and what somebody has
+    /// added since is an object, which the folder of objects shows.
+    fn judge_index(&mut self, change: &'a Alteration, seen: &Seen) {
+        match seen.stat() {
+            Some(stat) => self.todo.push(Todo { change, stat: Some(*stat) }),
+            None => self.already.push(&change.path),
+        }
+    }
+
     /// What another process is writing at the moment would be lost with the old file.
     fn look_for_writers(&mut self) {
         let inode = |todo: &Todo<'_>| {
@@ -271,7 +281,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Which of the folders that the run deleted will be empty.
-    fn look_into_folders(&mut self, folders: &mut Folders<'_>) {
+    fn look_into_folders(&mut self, folders: &mut Folders<'_>, made: &[NewRepository]) {
         let mut leaving: HashSet<PathBuf> = HashSet::new();
         let mut stay = HashSet::new();
         // From the deepest to the top: a folder sorts in front of what is in it.
@@ -288,7 +298,15 @@ impl<'a> Plan<'a> {
                     })
                 });
                 if !empty {
-                    if change.after.is_some() {
+                    if made.iter().any(|made| made.git == change.path) {
+                        self.conflicts.push(Conflict {
+                            at: change.path.clone(),
+                            path: change.path.to_string(),
+                            expected: "a repository as the run made it".into(),
+                            found: "one in which somebody has worked since".into(),
+                            advice: "keep it, or remove it by hand",
+                        });
+                    } else if change.after.is_some() {
                         self.conflicts.push(Conflict {
                             at: change.path.clone(),
                             path: change.path.to_string(),
@@ -319,6 +337,14 @@ pub(super) fn is_free(change: &Alteration, umask: Option<u32>) -> bool {
         Some(Node::Folder { mode }) => mode == 0o777 & !umask,
         _ => false,
     }
+}
+
+/// Returns true for the index of a repository that is to be removed.
+fn is_index(change: &Alteration, made: &[NewRepository]) -> bool {
+    let path = change.path.as_path();
+    change.after.is_none()
+        && path.file_name().is_some_and(|name| name == "index")
+        && made.iter().any(|made| path.parent() == Some(made.git.as_path()))
 }
 
 fn same_content(one: Option<&Node>, other: Option<&Node>) -> bool {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType};
 
-use super::super::{Alteration, Node, RelPath};
+use super::super::{Alteration, NewRepository, Node, RelPath};
 use super::error::{ApplyError, NeedsYes, Obeyed};
 use super::leads::Leads;
 use crate::workspace::names::{GitMarks, fold, fold_path};
@@ -102,9 +102,23 @@ impl<'a> Trust<'a> {
     }
 
     /// Those of the changes that need a yes.
-    pub fn needs(&mut self, changes: &[&Alteration]) -> Vec<NeedsYes> {
+    pub fn needs(
+        &mut self,
+        changes: &[&Alteration],
+        repositories: &[NewRepository],
+    ) -> Vec<NeedsYes> {
         let mut needs = Vec::new();
-        for change in changes {
+        // Its files are ours; its commits are the run's.
+        for made in repositories {
+            if let Some(change) = changes.iter().find(|change| made.has(&change.path))
+                && let Some(why) = self.of_commits(made)
+            {
+                let path = made.shown();
+                needs.push(NeedsYes { path, why, change: (*change).clone() });
+            }
+        }
+        let is_made = |path| repositories.iter().any(|made| made.has(path));
+        for change in changes.iter().filter(|change| !is_made(&change.path)) {
             let why = self.why(change.path.as_path(), is_folder(change)).or_else(|| {
                 let Some(Node::Link { target }) = &change.after else { return None };
                 self.leads_astray(change.path.as_path(), OsStr::from_bytes(&target.0))
@@ -116,6 +130,14 @@ impl<'a> Trust<'a> {
             }));
         }
         needs
+    }
+
+    fn of_commits(&mut self, made: &NewRepository) -> Option<&'static str> {
+        let Some(files) = &made.files else { return Some("it has more commits than are judged") };
+        let mut files = files.iter();
+        files
+            .any(|file| self.why(file.as_path(), false).is_some())
+            .then_some("its commits change what tools on the host trust")
     }
 
     fn why(&mut self, path: &Path, is_folder: bool) -> Option<&'static str> {

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::node::{name_of, permissions, regular};
 use super::super::store::{read_small, write_json};
-use super::super::{Alteration, Blobs, Manifest, Node, RelPath, StoreError, VERSION};
+use super::super::{
+    Alteration, Blobs, Manifest, NewRepository, Node, RelPath, StoreError, VERSION,
+};
 use super::error::ApplyError;
 use super::fault;
 use super::folders::Folders;
@@ -43,6 +45,9 @@ struct Kept {
     changes: Vec<Alteration>,
     #[serde(default)]
     beyond_bounds: Vec<RelPath>,
+    /// Git directories that were made.
+    #[serde(default)]
+    repositories: Vec<RelPath>,
 }
 
 /// The files whose old content is too much to be kept, in the order of paths.
@@ -112,7 +117,7 @@ fn make(folder: &Path) -> Result<(), StoreError> {
 /// Writes down what was done; answers where, for the journal. It counts when it is [`kept`].
 pub(super) fn note(
     workspace: &Path,
-    plan: &Plan<'_>,
+    (plan, made): (&Plan<'_>, &[NewRepository]),
     list: &Path,
     beyond_bounds: Vec<RelPath>,
     folders: &mut Folders<'_>,
@@ -134,7 +139,10 @@ pub(super) fn note(
         });
         changes.push(alteration(change.path.clone(), before, after, written));
     }
-    let kept = Kept { version: VERSION, workspace: workspace.to_owned(), changes, beyond_bounds };
+    let made = made.iter().filter(|made| changes.iter().any(|change| made.has(&change.path)));
+    let repositories = made.map(|made| made.git.clone()).collect();
+    let workspace = workspace.to_owned();
+    let kept = Kept { version: VERSION, workspace, changes, beyond_bounds, repositories };
     Ok(write_json(&pending(list), &kept)?)
 }
 
@@ -233,7 +241,7 @@ fn lists(folder: &Path) -> Vec<PathBuf> {
 
 /// What puts everything back that applications of a run have replaced; nothing where there was none.
 pub fn reversed(folder: &Path) -> Result<Option<(Manifest, Vec<RelPath>)>, StoreError> {
-    let (mut workspace, mut beyond_bounds) = (None, Vec::new());
+    let (mut workspace, mut beyond_bounds, mut made) = (None, Vec::new(), Vec::new());
     let mut all: HashMap<RelPath, Alteration> = HashMap::new();
     for list in lists(folder) {
         let nonsense = |why: String| StoreError::Nonsense { path: list.clone(), why };
@@ -245,6 +253,7 @@ pub fn reversed(folder: &Path) -> Result<Option<(Manifest, Vec<RelPath>)>, Store
         }
         workspace = Some(kept.workspace);
         beyond_bounds.extend(kept.beyond_bounds);
+        made.extend(kept.repositories);
         for change in kept.changes {
             let Alteration { before, after, written, .. } = change;
             // Of two times the first one is gone back to, from what the last one left.
@@ -257,8 +266,11 @@ pub fn reversed(folder: &Path) -> Result<Option<(Manifest, Vec<RelPath>)>, Store
     let mut changes: Vec<_> = all.into_values().filter(|one| one.before != one.after).collect();
     changes.sort_by(|one, other| one.path.cmp(&other.path));
     let skipped = Vec::new();
+    made.sort();
+    made.dedup();
+    let repositories = made.into_iter().map(|git| NewRepository { git, files: None }).collect();
     Ok(Some((
-        Manifest { version: VERSION, workspace, changes, skipped, complete: true },
+        Manifest { version: VERSION, workspace, changes, skipped, repositories, complete: true },
         beyond_bounds,
     )))
 }

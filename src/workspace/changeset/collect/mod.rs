@@ -10,6 +10,7 @@ mod copied;
 mod overlay;
 mod renames;
 mod repair;
+mod repository;
 mod summary;
 mod survey;
 mod tree;
@@ -26,6 +27,7 @@ use rustix::fs::{FileType, Stat};
 use base::{Base, Inodes, Seen};
 use blobs::{Blobs, Not, open_written};
 
+pub use repository::add_repository;
 pub use survey::{Merged, Survey};
 
 use super::manifest::{Alteration, Manifest, Node, RelPath, Skipped, VERSION};
@@ -68,8 +70,8 @@ pub struct Collected {
     pub manifest: Manifest,
     /// The same for the report.
     pub summary: ChangeSummary,
-    /// Whether commits or branches were made, which stay in the run's own view.
-    pub commits: bool,
+    /// Git directories in which commits or branches were made, and which do not come back.
+    pub repositories: Vec<PathBuf>,
     /// For a person to know.
     pub remarks: Vec<String>,
 }
@@ -121,11 +123,12 @@ pub fn collect(
     if let Some(error) = collector.failed.take() {
         return Err(error.into());
     }
-    let commits = collector.repositories.values().any(|commits| *commits);
+    let repositories = collector.repositories.iter().filter(|(_, commits)| **commits);
+    let repositories = repositories.map(|(path, _)| path.clone()).collect();
     let remarks = std::mem::take(&mut collector.remarks);
     let manifest = collector.manifest(&note.workspace);
     let summary = summary::summary(&manifest, &written);
-    Ok(Collected { manifest, summary, commits, remarks })
+    Ok(Collected { manifest, summary, repositories, remarks })
 }
 
 /// What has been found so far.
@@ -364,7 +367,8 @@ impl Collector {
             .filter_map(|(path, why)| Some(Skipped { path: checked(path)?, why: why.to_owned() }));
         let skipped = skipped.collect();
         let workspace = workspace.to_owned();
-        Manifest { version: VERSION, workspace, changes, skipped, complete }
+        let repositories = Vec::new();
+        Manifest { version: VERSION, workspace, changes, skipped, repositories, complete }
     }
 }
 

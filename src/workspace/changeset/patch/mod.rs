@@ -81,7 +81,8 @@ pub fn write_patch(
     let (renames, others): (Vec<_>, Vec<_>) =
         manifest.changes.iter().partition(|change| change.from.is_some());
     for change in renames.into_iter().chain(others) {
-        if change.after.is_none() && taken.contains(&change.path) {
+        let is_gone = change.after.is_none() && taken.contains(&change.path);
+        if is_gone || manifest.repositories.iter().any(|made| made.has(&change.path)) {
             continue;
         }
         let from = writer.source(change).filter(|from| !taken.contains(&from.path));
@@ -102,6 +103,12 @@ pub fn write_patch(
     }
     if !manifest.complete {
         writeln!(out, "# incomplete: the list of the run's changes ended at a bound")?;
+    }
+    for made in &manifest.repositories {
+        // A patch cannot make a repository; a person is told.
+        out.write_all(b"# not in this patch: ")?;
+        out.write_all(&quote::name("", &made.git))?;
+        writeln!(out, " (a new repository)")?;
     }
     for (path, why) in report.left_out.iter().take(NAMED) {
         out.write_all(b"# not in this patch: ")?;
