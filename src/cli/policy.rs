@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::{Config, Credential, Size};
 use crate::sandbox::{Mount, Policy, User, place};
+use crate::workspace::git::below_top;
 
 /// Prints the policy of a run in `folder`.
 pub fn run(config: &Config, folder: &Path, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
@@ -18,7 +19,8 @@ pub fn run(config: &Config, folder: &Path, json: bool, out: &mut impl Write) -> 
         Some(Mount { what, source, target, read_only: true, overlay: None })
     });
     let material: Vec<_> = material.collect();
-    let (inside, _) = place(folder, config.sandbox.path.as_deref().map(Path::new), &material);
+    let asked = config.sandbox.path.as_deref().map(Path::new);
+    let (inside, _) = place(folder, &below_top(folder), asked, &material);
     let mounts = [Policy::usual_mounts(inside.clone()), material].concat();
     let policy = Policy::new(config, user, inside, mounts);
     if json {

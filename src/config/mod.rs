@@ -25,8 +25,8 @@ pub use layers::{Effective, LoadOptions, Origin, Override, load, load_for};
 pub use openings::{Agent, Credential, Egress, Env, Git, Hooks, McpServer, Mount};
 pub use project::{Effect, PROJECT_FILE, Project};
 pub use schema::{
-    Config, Engine, History, Image, Isolation, Keep, Limits, Mcp, Model, Profile, Sandbox, Source,
-    Workspace,
+    Config, Engine, GitAccess, History, Image, Isolation, Keep, Limits, Mcp, Model, Profile,
+    Sandbox, Source, Workspace,
 };
 pub use trust::{Standing, Trust, load_at};
 pub use units::Size;

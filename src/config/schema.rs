@@ -278,6 +278,8 @@ pub struct Workspace {
     /// changes wait then.
     #[schemars(example = false)]
     pub partial: bool,
+    /// What a run gets of the workspace's repository: its history, or nothing.
+    pub git: GitAccess,
 }
 
 impl Default for Workspace {
@@ -288,6 +290,7 @@ impl Default for Workspace {
             isolation: Isolation::default(),
             apply_on: vec!["completed".into()],
             partial: true,
+            git: GitAccess::default(),
         }
     }
 }
@@ -300,6 +303,15 @@ pub enum Isolation {
     Auto,
     Overlay,
     Copy,
+}
+
+/// What a run gets of a repository.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GitAccess {
+    #[default]
+    History,
+    None,
 }
 
 /// Which runs go on when their client has gone.

@@ -1,7 +1,7 @@
 //! Git in a run: remarks on the repository, and in a view of the workspace a copy
 //! of its git directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
@@ -9,15 +9,27 @@ use super::Error;
 use super::overseer::{Overseen, Overseer};
 use super::story::Story;
 use super::task::Checked;
+use crate::config::GitAccess;
 use crate::sandbox::{Mount, User};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::git::{self, Given, Inside};
 use crate::workspace::layer::Layer;
 use crate::workspace::{Bounds, Mode, Watch};
 
+/// Returns false where the settings keep the repository from the run.
+fn has_git(task: &Checked) -> bool {
+    task.config.workspace.git == GitAccess::History
+}
+
+/// Returns the `.git` of a workspace that is to be hidden, and true for a folder.
+pub fn hidden(task: &Checked) -> Option<(PathBuf, bool)> {
+    let found = task.workspace.path().join(".git").symlink_metadata().ok()?;
+    (!has_git(task) && !found.is_symlink()).then(|| (".git".into(), found.is_dir()))
+}
+
 /// Says what of the repository is off inside, and what will not work there.
 pub async fn tell(task: &Checked, user: User, story: &mut Story) -> Result<(), Error> {
-    if task.mode == Mode::ReadOnly {
+    if task.mode == Mode::ReadOnly || !has_git(task) {
         return Ok(());
     }
     let (workspace, who) = (task.workspace.path().to_owned(), who(task, user));
@@ -37,6 +49,15 @@ fn who(task: &Checked, user: User) -> Inside {
     }
 }
 
+/// Returns the path of the workspace in the working tree that it is a subfolder of.
+pub async fn below_top(task: &Checked) -> Result<PathBuf, Error> {
+    if !task.has_view() || !has_git(task) {
+        return Ok(PathBuf::new());
+    }
+    let workspace = task.workspace.path().to_owned();
+    spawn_blocking(move || git::below_top(&workspace)).await.map_err(|_| Error::Looking)
+}
+
 /// Copies the git directory of a workspace into a run's layer. Where that fails there is no git
 /// inside, which is said; the run goes on.
 pub async fn give(
@@ -46,6 +67,9 @@ pub async fn give(
     layer: &mut Layer,
     story: &mut Story,
 ) -> Result<Given, Error> {
+    if !has_git(task) {
+        return Ok(Given::default());
+    }
     let folder = layer.git()?;
     let (workspace, who, inside) = (task.workspace.clone(), who(task, user), inside.to_owned());
     let giving = spawn_blocking(move || git::give(&workspace, &inside, who, &folder));

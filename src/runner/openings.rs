@@ -109,6 +109,8 @@ fn usual(config: &Config, git: Identity) -> Vec<(String, String)> {
         ("GIT_COMMITTER_EMAIL", email.clone().or(git.committer.email)),
     ];
     variables.extend(by.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
+    // A workspace that is a subfolder is a mount, and its repository above it another.
+    variables.insert("GIT_DISCOVERY_ACROSS_FILESYSTEM", "1");
     let off = git::variables();
     variables.extend(off.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     if !config.credential.is_empty() {

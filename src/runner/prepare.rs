@@ -93,14 +93,16 @@ pub async fn prepare(
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
     git::tell(task, user, story).await?;
-    let (masks, hidden) = masks(task, story).await?;
+    let (mut masks, hidden) = masks(task, story).await?;
+    masks.extend(git::hidden(task));
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let folder = RunFolder::create(&shared.runtime, id, &owner)
         .map_err(|source| Error::Io { what: "make the run's private folder", source })?;
     room.folder = Some(folder);
     let asked = config.sandbox.path.as_deref().map(Path::new);
-    let (inside, told) = sandbox::place(task.workspace.path(), asked, &openings.mounts);
+    let below = git::below_top(task).await?;
+    let (inside, told) = sandbox::place(task.workspace.path(), &below, asked, &openings.mounts);
     if let Some(told) = told {
         story.remark(&told);
     }

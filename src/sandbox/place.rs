@@ -32,14 +32,22 @@ const TAKEN: &[&str] = &[
 const LONGEST: usize = 1024;
 
 /// Returns the path inside for a workspace at `own` on this machine: `asked`, else its own. Where
-/// that cannot be, returns [`WORKSPACE`] and the reason. `others` are the sandbox's other mounts.
-pub fn place(own: &Path, asked: Option<&Path>, others: &[Mount]) -> (PathBuf, Option<String>) {
+/// that cannot be, returns [`WORKSPACE`] and the reason; of a subfolder the path `below` its
+/// repository follows. `others` are the sandbox's other mounts.
+pub fn place(
+    own: &Path,
+    below: &Path,
+    asked: Option<&Path>,
+    others: &[Mount],
+) -> (PathBuf, Option<String>) {
     // Without slashes at its end and parts that say nothing.
     let wanted: PathBuf = asked.unwrap_or(own).components().collect();
     let Some(why) = obstacle(&wanted, others) else { return (wanted, None) };
     let whose = if asked.is_some() { "the path in `sandbox.path`" } else { "its own path" };
-    let told = format!("inside, the workspace is at {WORKSPACE} and not at {whose}: {why}");
-    (WORKSPACE.into(), Some(told))
+    let place: PathBuf = Path::new(WORKSPACE).join(below).components().collect();
+    let at = place.display();
+    let told = format!("inside, the workspace is at {at} and not at {whose}: {why}");
+    (place, Some(told))
 }
 
 /// The reason why nothing can be mounted at a path inside.
@@ -76,7 +84,7 @@ mod tests {
             read_only: true,
             overlay: None,
         }];
-        let at = |path: &str| place(Path::new(path), None, &others);
+        let at = |path: &str| place(Path::new(path), Path::new(""), None, &others);
         for own in [
             "/home/ada/project",
             "/home/agent2/project",
@@ -102,14 +110,26 @@ mod tests {
             assert_eq!(path, Path::new(WORKSPACE));
             assert!(told.is_some_and(|told| told.contains(why)), "{taken}");
         }
+        let below = place(Path::new("/tmp/mono/a/b"), Path::new("a/b"), None, &others);
+        assert_eq!(below.0, Path::new(WORKSPACE).join("a/b"));
         let long = format!("/home/{}", "x".repeat(LONGEST));
         assert_eq!(at(&long).0, Path::new(WORKSPACE));
-        let asked = place(Path::new("/home/ada/project"), Some(Path::new(WORKSPACE)), &others);
+        let asked = place(
+            Path::new("/home/ada/project"),
+            Path::new(""),
+            Some(Path::new(WORKSPACE)),
+            &others,
+        );
         assert_eq!(asked, (WORKSPACE.into(), None));
-        let (path, told) =
-            place(Path::new("/home/ada"), Some(Path::new("/work//./here/")), &others);
+        let (path, told) = place(
+            Path::new("/home/ada"),
+            Path::new(""),
+            Some(Path::new("/work//./here/")),
+            &others,
+        );
         assert_eq!((path.to_str(), told), (Some("/work/here"), None));
-        let (_, told) = place(Path::new("/home/ada"), Some(Path::new("/tmp")), &others);
+        let (_, told) =
+            place(Path::new("/home/ada"), Path::new(""), Some(Path::new("/tmp")), &others);
         assert!(told.is_some_and(|told| told.contains("sandbox.path")));
     }
 }

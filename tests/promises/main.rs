@@ -31,6 +31,7 @@ mod http_lives;
 mod http_metrics;
 mod http_odd_clients;
 mod http_protocol;
+mod in_a_subfolder;
 mod install;
 mod install_clients;
 mod isolated;

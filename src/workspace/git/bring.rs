@@ -29,10 +29,13 @@ const NAMED: &[&str] = &["--not", "--branches", "--tags", "--remotes"];
 /// Commits, branches and the index that a run left in one repository, as its record keeps them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brought {
-    /// The working tree, relative to the workspace.
-    place: PathBuf,
-    workspace: PathBuf,
+    /// The working tree, and its git directory.
+    top: PathBuf,
     git: PathBuf,
+    /// The path of the workspace in the working tree, if it is a subfolder; else the path of the
+    /// working tree in the workspace.
+    prefix: PathBuf,
+    place: PathBuf,
     /// References in the user's repository; none after they were removed.
     refs: Vec<String>,
     /// The branch that is checked out, and its commit before and after the run. No branch where
@@ -59,7 +62,7 @@ pub fn bring(
     news: &News,
     tree: Option<&str>,
 ) -> Result<Option<Brought>, String> {
-    let top = workspace.join(&repository.place);
+    let top = repository.top(workspace);
     let users = Users::of(&repository.git, &top)?;
     let quarantine = Quarantine::make(run, repository, users)?;
     let old_index = quarantine.old_index(repository)?;
@@ -73,8 +76,9 @@ pub fn bring(
     // The branch of this working tree alone, and only where the run stayed on it.
     let branch = news.branch.clone().filter(|_| news.branch == repository.branch);
     let mut brought = Brought {
+        top: top.clone(),
+        prefix: repository.prefix.clone(),
         place: repository.place.clone(),
-        workspace: workspace.to_owned(),
         git: repository.git.clone(),
         refs,
         branch,
@@ -104,7 +108,7 @@ pub fn bring(
 
 impl Brought {
     fn users<T>(&self, work: impl FnOnce(Users<'_>) -> Result<T, String>) -> Result<T, String> {
-        work(Users::of(&self.git, &self.workspace.join(&self.place))?)
+        work(Users::of(&self.git, &self.top)?)
     }
 
     /// Returns true while a branch or an index of the user's is still to be changed.
@@ -147,7 +151,10 @@ impl Brought {
                 .filter_map(|line| line.split(' ').next())
                 .flat_map(|id| [id, "\n"])
                 .collect();
-            users.files(&ids, &self.place)
+            let files = users.files(&ids, &self.place)?.into_iter();
+            // What lies outside of the workspace is judged by its name alone.
+            let inside = |file: PathBuf| file.strip_prefix(&self.prefix).map(Path::to_owned);
+            Ok(files.map(|file| inside(file.clone()).unwrap_or(file)).collect())
         })
     }
 
@@ -182,6 +189,9 @@ impl Brought {
             let (Some(old), Some(new)) = (old, new) else {
                 return Err("the index has unmerged files, or was changed meanwhile".to_owned());
             };
+            for (one, other) in [(from, to), (&Some(old.clone()), &Some(new.clone()))] {
+                self.stays_inside(users, one.as_deref(), other.as_deref())?;
+            }
             if old != new {
                 // Compares, and writes nothing.
                 if users.run(&["diff-index", "--cached", "--quiet", old]).is_err() {
@@ -208,6 +218,27 @@ impl Brought {
             }
             Ok(())
         })
+    }
+
+    /// Refuses differences between two trees outside of the workspace: files there stay as they are.
+    fn stays_inside(
+        &self,
+        users: Users<'_>,
+        one: Option<&str>,
+        other: Option<&str>,
+    ) -> Result<(), String> {
+        let (Some(one), Some(other)) = (one, other) else { return Ok(()) };
+        // A submodule is inside with all of it.
+        let is_whole = self.prefix.as_os_str().is_empty() || !self.place.as_os_str().is_empty();
+        if is_whole || one == other {
+            return Ok(());
+        }
+        let outside = format!(":(top,exclude,literal){}", self.prefix.display());
+        let quiet = ["diff-tree", "-r", "--quiet", one, other, "--", ":/", &outside];
+        match users.run(&quiet) {
+            Ok(_) => Ok(()),
+            Err(_) => Err("they change what is outside of the workspace".to_owned()),
+        }
     }
 
     /// Removes the references that came back. Blocking.

@@ -97,7 +97,7 @@ impl Copier {
         self.own(path)
     }
 
-    fn own(&self, path: &Path) -> Result<(), CopyError> {
+    pub fn own(&self, path: &Path) -> Result<(), CopyError> {
         match self.owner {
             Some((uid, gid)) => {
                 std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(failed(path))

@@ -4,11 +4,12 @@
 //! whoever wrote the workspace could name any repository of this machine.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType};
 
-use super::super::gitconfig::settings_of;
+use super::super::gitconfig::{Setting, settings_of};
 use super::super::refuse::{Ours, refusal};
 use super::super::walk::open_root;
 use super::read::{is_folder, line, look, open_absolute, resolved, small};
@@ -44,6 +45,54 @@ fn refused<T>(why: &str) -> Result<T, Refused> {
 
 fn shown(path: &Path) -> String {
     one_line(&path.display().to_string(), 160)
+}
+
+/// Finds the working tree that a folder is in, and its git directory: its own, else that of a folder
+/// above on the same file system, where git on this machine finds it too. None where there is none.
+pub(super) fn find_around(folder: &Path, ours: &Ours) -> Result<Option<(PathBuf, Found)>, Refused> {
+    if let Some(found) = find(folder, ours)? {
+        return Ok(Some((folder.to_owned(), found)));
+    }
+    let Ok(own) = folder.metadata() else { return Ok(None) };
+    for top in folder.ancestors().skip(1) {
+        if top.metadata().map_or(true, |found| found.dev() != own.dev()) {
+            return Ok(None);
+        }
+        let Some(found) = find(top, ours)? else { continue };
+        if let Some(why) = refusal(top, top, ours) {
+            return refused(&format!("its repository is {}, {why}", shown(top)));
+        }
+        let owner = top.join(".git").symlink_metadata().map(|found| found.uid());
+        if owner.ok() != Some(own.uid()) {
+            let top = shown(top);
+            return refused(&format!("its repository, {top}, belongs to another user"));
+        }
+        if is_sparse(&found) {
+            let top = shown(top);
+            return refused(&format!(
+                "it is a subfolder of {top}, which is a sparse checkout; `--workspace {top}` works"
+            ));
+        }
+        return Ok(Some((top.to_owned(), found)));
+    }
+    Ok(None)
+}
+
+/// Returns the path of a folder in the working tree that it is a subfolder of. Empty where it is the
+/// top of one, or in none that a sandbox could get.
+pub fn below_top(folder: &Path) -> PathBuf {
+    let found = find_around(folder, &Ours::here()).ok().flatten();
+    found.and_then(|(top, _)| folder.strip_prefix(top).ok().map(Path::to_owned)).unwrap_or_default()
+}
+
+fn is_sparse(found: &Found) -> bool {
+    let read = |folder: &Path, name| settings_of(open_absolute(folder).ok()?.as_fd(), name);
+    let all = [read(&found.common, "config"), read(&found.git, "config.worktree")];
+    let all: Vec<Setting> = all.into_iter().flatten().flatten().collect();
+    let said = all.iter().rfind(|setting| {
+        setting.section == "core" && setting.subsection.is_none() && setting.key == "sparsecheckout"
+    });
+    said.is_some_and(|said| said.value.as_deref() != Some("false"))
 }
 
 /// Finds the git directory of the working tree at `top`. None where there is none.

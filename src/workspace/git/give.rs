@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use super::super::WorkspacePath;
 use super::super::refuse::Ours;
 use super::copy::{Copier, CopyError, Part};
-use super::find::{Found, Refused, find, stores};
+use super::find::{Found, Refused, find_around, stores};
 use super::inspect::Inside;
+use super::narrow::narrow;
 use super::read::{look, open_absolute, resolved};
 use super::settings::{OfTheUser, of_the_user, path_setting};
 use super::start::{Repository, head, index, note, references};
@@ -79,18 +80,28 @@ pub fn give(
 }
 
 pub(super) fn give_for(
-    top: &Path,
+    workspace: &Path,
     inside: &Path,
     who: Inside,
     into: &Path,
     ours: &Ours,
 ) -> Result<Given, CopyError> {
     let refused = |Refused(why)| Given::nothing(why);
-    let found = match find(top, ours) {
+    let (top, found) = match find_around(workspace, ours) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Given::default()),
         Err(why) => return Ok(refused(why)),
     };
+    let prefix = workspace.strip_prefix(&top).unwrap_or(Path::new("")).to_owned();
+    let Some(inside) = without_end(inside, &prefix) else {
+        return Ok(Given::nothing(format!(
+            "git does not work in this run: the workspace is a subfolder of {}, and its path inside \
+             does not end with {}; leave `sandbox.path` out",
+            top.display(),
+            prefix.display()
+        )));
+    };
+    let top = &*top;
     let root = rustix::process::geteuid().is_root();
     let owner = root.then_some((who.uid, who.gid));
     let user = of_the_user(top);
@@ -99,6 +110,7 @@ pub(super) fn give_for(
         let mut giving = Giving {
             top,
             inside,
+            prefix: &prefix,
             into,
             within: found.common.clone(),
             copier: Copier::new(owner),
@@ -150,6 +162,11 @@ fn state(found: &Found) -> Vec<Option<(u64, i64, u64)>> {
     own.into_iter().chain(shared).chain([heads, of(&found.git.join("logs"), "HEAD")]).collect()
 }
 
+/// A path without what it ends with.
+fn without_end<'a>(path: &'a Path, end: &Path) -> Option<&'a Path> {
+    path.ends_with(end).then(|| path.ancestors().nth(end.components().count())).flatten()
+}
+
 pub(super) enum Stopped {
     Refused(Refused),
     Copy(CopyError),
@@ -169,8 +186,10 @@ impl From<CopyError> for Stopped {
 
 /// The giving of one repository, as far as it has come.
 pub(super) struct Giving<'a> {
+    /// The working tree, on this machine and inside, and the workspace in it.
     pub top: &'a Path,
     pub inside: &'a Path,
+    pub prefix: &'a Path,
     pub into: &'a Path,
     /// The repository, besides the workspace the only place of object stores.
     pub within: PathBuf,
@@ -208,6 +227,7 @@ impl Giving<'_> {
                 (to.clone(), common_inside.clone())
             }
         };
+        self.narrow(&to, &own)?;
         self.finish(Finish {
             found,
             stores,
@@ -224,7 +244,7 @@ impl Giving<'_> {
             read_only: false,
         });
         if let Ok(below) = found.common.strip_prefix(self.top) {
-            self.given.covered.push(below.to_owned());
+            self.cover(below);
         }
         if let Some(pointer) = &found.pointer {
             self.point(Path::new(""), pointer, &own_inside)?;
@@ -232,6 +252,33 @@ impl Giving<'_> {
         self.modules(git.as_fd(), found, &own, &own_inside, 0)?;
         // The engine mounts what is above first, but need not.
         self.given.mounts.sort_by_key(|mount| mount.target.components().count());
+        Ok(())
+    }
+
+    /// Notes a place of the working tree that a mount covers, if it is in the workspace.
+    fn cover(&mut self, place: &Path) {
+        self.given.covered.extend(place.strip_prefix(self.prefix).ok().map(Path::to_owned));
+    }
+
+    /// In a subfolder, says to git that the rest of the working tree is not checked out.
+    fn narrow(&mut self, to: &Path, own: &Path) -> Result<(), Stopped> {
+        if self.prefix.as_os_str().is_empty() {
+            return Ok(());
+        }
+        narrow(self.prefix, to, own).map_err(|why| {
+            Refused(format!(
+                "git does not work in this run: the workspace is a subfolder of {}, and {why}",
+                self.top.display()
+            ))
+        })?;
+        for changed in [own.join("index"), own.join("info/sparse-checkout"), to.join("config")] {
+            self.copier.own(&changed)?;
+        }
+        self.given.remarks.push(format!(
+            "the workspace is a subfolder of the repository {}: the agent can read the history of \
+             all of it, and has no files of it but these; `workspace.git = \"none\"` shuts it",
+            self.top.display()
+        ));
         Ok(())
     }
 
@@ -291,6 +338,7 @@ impl Giving<'_> {
         let config = fs::read_to_string(to.join("config")).unwrap_or_default();
         let sha256 = config.contains("objectformat = \"sha256\"");
         self.given.repositories.push(Repository {
+            prefix: self.prefix.to_owned(),
             worktree: self.inside.join(&place),
             place,
             git: found.git.clone(),
@@ -301,7 +349,8 @@ impl Giving<'_> {
             format: if sha256 { "sha256" } else { "sha1" }.to_owned(),
             branch,
             commit,
-            index: index(own),
+            index: index(&found.git),
+            index_inside: index(own),
             refs,
         });
         Ok(())
@@ -326,9 +375,11 @@ impl Giving<'_> {
         self.copier.write(&config, format!("{text}{own}").as_bytes())
     }
 
-    /// Makes a `.git` file that leads to where a git directory is inside, unless it does already.
+    /// Makes a `.git` file that leads to where a git directory is inside, unless the view has one that
+    /// does already.
     pub fn point(&mut self, place: &Path, pointer: &str, to: &Path) -> Result<(), CopyError> {
-        if resolved(&self.inside.join(place), pointer) == to {
+        let is_in_view = place.starts_with(self.prefix);
+        if is_in_view && resolved(&self.inside.join(place), pointer) == to {
             return Ok(());
         }
         let number = self.given.covered.len();
@@ -341,7 +392,7 @@ impl Giving<'_> {
             target: self.inside.join(&place),
             read_only: true,
         });
-        self.given.covered.push(place);
+        self.cover(&place);
         Ok(())
     }
 }

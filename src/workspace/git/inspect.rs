@@ -9,7 +9,9 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Dir, Stat};
 
 use super::super::gitconfig::{Setting, resolve, settings_of};
+use super::super::refuse::Ours;
 use super::super::walk::{Entry, Limits, Visitor, open_folder, open_root, walk};
+use super::find::find_around;
 use crate::text::one_line;
 
 /// Hooks that git runs for what an agent does.
@@ -62,9 +64,11 @@ pub struct Inside {
     pub gid: u32,
 }
 
-/// Remarks on the repository at the top of a workspace; none without one.
+/// Remarks on the repository of a workspace; none without one.
 pub fn remarks(workspace: &Path, who: Inside) -> Vec<String> {
-    let Ok(root) = open_root(workspace) else { return Vec::new() };
+    let found = find_around(workspace, &Ours::here()).ok().flatten();
+    let top = found.map_or_else(|| workspace.to_owned(), |(top, _)| top);
+    let Ok(root) = open_root(&top) else { return Vec::new() };
     let found = rustix::fs::statat(root.as_fd(), ".git", AtFlags::SYMLINK_NOFOLLOW);
     let Ok(found) = found else { return Vec::new() };
     let Ok(git) = open_folder(root.as_fd(), Path::new(".git")) else { return Vec::new() };
@@ -75,7 +79,7 @@ pub fn remarks(workspace: &Path, who: Inside) -> Vec<String> {
         signing(&settings),
         programs(&settings),
         format(&settings),
-        owner(&workspace.join(".git"), git.as_fd(), &found, who),
+        owner(&top.join(".git"), git.as_fd(), &found, who),
     ];
     looked.into_iter().flatten().collect()
 }

@@ -77,11 +77,13 @@ pub fn made(layer: &Path, workspace: &Path, inside: &Path) -> (Vec<Repository>, 
             inside: inside.join(&git),
             worktree: inside.join(&place),
             place,
+            prefix: PathBuf::new(),
             format: if is_sha256 { "sha256" } else { "sha1" }.to_owned(),
             branch: None,
             commit: None,
             refs: std::collections::BTreeMap::new(),
             index: None,
+            index_inside: None,
         })
     };
     (found.into_iter().filter_map(made).collect(), is_more)

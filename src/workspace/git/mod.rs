@@ -14,6 +14,7 @@ mod identity;
 mod inspect;
 mod made;
 mod modules;
+mod narrow;
 mod news;
 mod quarantine;
 mod read;
@@ -28,6 +29,7 @@ mod give_tests;
 
 pub use bring::{Brought, bring};
 pub use copy::CopyError;
+pub use find::below_top;
 pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};
@@ -45,6 +47,8 @@ pub const OFF: &[(&str, &str)] = &[
     ("tag.forceSignAnnotated", "false"),
     ("push.gpgSign", "false"),
     ("log.showSignature", "false"),
+    // Above a workspace that is a subfolder of its repository, folders are nobody's.
+    ("safe.directory", "*"),
 ];
 
 /// The variables by which git takes [`OFF`], which nothing in a repository can take back.

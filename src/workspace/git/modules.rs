@@ -81,6 +81,9 @@ impl Giving<'_> {
     fn checked_out(&self, git: &Path, opened: BorrowedFd<'_>) -> Option<(PathBuf, String)> {
         let worktree = worktree_of(git, opened)?;
         let place = worktree.strip_prefix(self.top).ok()?.to_owned();
+        if !place.starts_with(self.prefix) {
+            return None;
+        }
         let folder = open_absolute(&worktree).ok()?;
         let pointer = line(folder.as_fd(), ".git")?;
         let pointer = pointer.strip_prefix("gitdir:")?.trim().to_owned();

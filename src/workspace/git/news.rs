@@ -75,7 +75,7 @@ impl Repository {
         let deleted: Vec<_> =
             self.refs.keys().filter(|name| !refs.contains_key(*name)).cloned().collect();
         let same_head = (&branch, &commit) == (&self.branch, &self.commit);
-        if news.is_empty() && deleted.is_empty() && same_head && index(&copy) == self.index {
+        if news.is_empty() && deleted.is_empty() && same_head && index(&copy) == self.index_inside {
             return None;
         }
         let truncated = news.len() > MOST;

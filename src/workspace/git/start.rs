@@ -18,7 +18,10 @@ use crate::files::{Durability, write_json};
 /// One repository that a run got: that of the workspace, or a submodule's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repository {
-    /// Its working tree, relative to the workspace.
+    /// The path of the workspace in the working tree that it is a subfolder of; else empty.
+    #[serde(default)]
+    pub prefix: PathBuf,
+    /// Its own working tree, relative to that one, or to the workspace.
     pub place: PathBuf,
     /// Its git directory on this machine, and what its working trees share.
     pub git: PathBuf,
@@ -38,8 +41,19 @@ pub struct Repository {
     pub commit: Option<String>,
     /// All references by their full names.
     pub refs: BTreeMap<String, String>,
-    /// The end of the index, which is a sum of all of it.
+    /// The end of the index, which is a sum of all of it, and that of the copy.
     pub index: Option<String>,
+    pub index_inside: Option<String>,
+}
+
+impl Repository {
+    /// Its working tree on this machine.
+    pub fn top(&self, workspace: &Path) -> PathBuf {
+        let above = workspace.ancestors().nth(self.prefix.components().count());
+        let top = above.unwrap_or(workspace).join(&self.place);
+        // Without a slash at its end.
+        top.components().collect()
+    }
 }
 
 /// The file beside the copies that tells of [`Repository`]s.

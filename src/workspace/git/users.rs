@@ -97,9 +97,9 @@ fn printed(ask: Ask, args: &[&str]) -> Result<Vec<u8>, String> {
 }
 
 /// A file that git reads as its standard input.
-pub(super) fn input(text: &str) -> Result<Stdio, String> {
+pub(super) fn input(text: impl AsRef<[u8]>) -> Result<Stdio, String> {
     let mut file = tempfile::tempfile().map_err(|error| error.to_string())?;
-    file.write_all(text.as_bytes()).map_err(|error| error.to_string())?;
+    file.write_all(text.as_ref()).map_err(|error| error.to_string())?;
     file.rewind().map_err(|error| error.to_string())?;
     Ok(Stdio::from(file))
 }
