@@ -357,7 +357,8 @@ fn expand_home(config: &mut Config, home: Option<&Path>) {
     let Some(home) = home else { return };
     let mounts = config.mount.iter_mut().map(|mount| &mut mount.path);
     let bundles = [&mut config.image.ca_bundle, &mut config.model.ca_bundle].into_iter().flatten();
-    for path in config.workspace.roots.iter_mut().chain(bundles).chain(mounts) {
+    let folders = config.workspace.roots.iter_mut().chain(&mut config.workspace.objects);
+    for path in folders.chain(bundles).chain(mounts) {
         if let Ok(below) = path.strip_prefix("~") {
             *path = home.join(below);
         }

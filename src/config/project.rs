@@ -146,6 +146,7 @@ fn narrows(key: &Key, value: &Value, now: &Config) -> bool {
     match (key.section(), key.path.as_str()) {
         // Adds to what is there; see `Layers::set_project`.
         (_, "workspace.protected") => true,
+        (_, "workspace.git") => value.as_str() == Some("none"),
         // Zero is no bound at all.
         (_, "limits.stall") if value.as_integer() == Some(0) => false,
         (_, "limits.stall") if current.as_u64() == Some(0) => true,

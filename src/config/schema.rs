@@ -280,6 +280,10 @@ pub struct Workspace {
     pub partial: bool,
     /// What a run gets of the workspace's repository: its history, or nothing.
     pub git: GitAccess,
+    /// Object stores elsewhere (`objects` folders) that the workspace's repository may borrow from:
+    /// their whole history can be read.
+    #[schemars(example = ["~/src/project/.git/objects"])]
+    pub objects: Vec<PathBuf>,
 }
 
 impl Default for Workspace {
@@ -291,6 +295,7 @@ impl Default for Workspace {
             apply_on: vec!["completed".into()],
             partial: true,
             git: GitAccess::default(),
+            objects: Vec::new(),
         }
     }
 }

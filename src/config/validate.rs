@@ -113,6 +113,9 @@ const RULES: &[Rule] = &[
     rule("workspace.roots", "whole paths below `/`, or such that start with `~/`", |c| {
         c.workspace.roots.iter().all(|root| root.is_absolute() && root.parent().is_some())
     }),
+    rule("workspace.objects", "whole paths below `/`, or such that start with `~/`", |c| {
+        c.workspace.objects.iter().all(|store| store.is_absolute() && store.parent().is_some())
+    }),
     rule("sandbox.path", "a path below `/` without `..`, such as `/workspace`", |c| {
         c.sandbox.path.as_deref().is_none_or(|path| {
             path.strip_prefix('/').is_some_and(|rest| is_inside(rest.trim_end_matches('/')))

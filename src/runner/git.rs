@@ -72,7 +72,8 @@ pub async fn give(
     }
     let folder = layer.git()?;
     let (workspace, who, inside) = (task.workspace.clone(), who(task, user), inside.to_owned());
-    let giving = spawn_blocking(move || git::give(&workspace, &inside, who, &folder));
+    let lenders = task.config.workspace.objects.clone();
+    let giving = spawn_blocking(move || git::give(&workspace, &inside, who, &folder, &lenders));
     let given = match giving.await.map_err(|_| Error::Looking)? {
         Ok(given) => given,
         Err(error) => Given::nothing(format!("git does not work in this run: failed to {error}")),

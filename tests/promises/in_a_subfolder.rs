@@ -1,5 +1,5 @@
 //! A workspace that is a subfolder of its repository: git works inside, can lose nothing of the
-//! rest, and its commits come back.
+//! rest, and its commits come back. And which repositories and objects are given.
 
 use crate::commits_come_back::git;
 use crate::common::{Model, Product, Script, Workspace};
@@ -148,6 +148,36 @@ async fn the_settings_can_keep_a_repository_from_a_run() {
         assert!(!seen.contains("Second"), "{seen}");
         assert!(!report["remarks"].to_string().contains("history"), "{report:#}");
         git(workspace.path(), &["fsck", "--strict"]);
+        product.check_nothing_left().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_borrows_objects_is_worked_in_once_a_person_has_named_their_store() {
+    let place = Workspace::named("/var/tmp", "sw-");
+    place.write("lender/a.txt", "one\n");
+    let lender = place.at("lender");
+    git(&lender, &["init", "-q", "-b", "main"]);
+    git(&lender, &["add", "."]);
+    git(&lender, &["commit", "-q", "-m", "First"]);
+    git(place.path(), &["clone", "-q", "--shared", "lender", "clone"]);
+    let clone = place.at("clone");
+    let store = lender.join(".git/objects");
+    for is_named in [false, true] {
+        let work = "echo two >>a.txt; git commit -qam Second; git log --format=%s";
+        let model = Model::start(Script::bash(work).then_say("Done.")).await;
+        let product = Product::with_model(&model).await;
+        let settings = format!("[workspace]\nobjects = [\"{}\"]\n", store.display());
+        let product = if is_named { product.config(&settings) } else { product };
+        let run = ["--json", "--workspace", clone.to_str().expect("UTF-8"), "go"];
+        let report = product.run(&place, run).await.assert_status("completed");
+        let log = git(&clone, &["log", "--format=%s"]);
+        let told = report["remarks"].to_string();
+        let cure = format!("workspace.objects = [\\\"{}", store.display());
+        assert_eq!(told.contains(&cure), !is_named, "{report:#}");
+        assert_eq!(log, if is_named { "Second\nFirst" } else { "First" }, "{report:#}");
+        git(&clone, &["checkout", "-q", "."]);
+        git(&clone, &["fsck", "--strict"]);
         product.check_nothing_left().await;
     }
 }

@@ -256,9 +256,11 @@ pub(super) fn stores(common: &Path, within: &[&Path]) -> Result<Vec<PathBuf>, Re
             let borrowed = resolved(&store, path);
             if !within.iter().any(|folder| borrowed.starts_with(folder)) || path.starts_with('"') {
                 return refused(&format!(
-                    "the repository borrows objects from {}, which does not know of it; `git \
-                     repack -ad` and then removing {}/info/alternates makes it whole",
+                    "the repository borrows objects from {}, which does not know of it; \
+                     `workspace.objects = [\"{}\"]` in your settings allows that, or `git repack \
+                     -ad` and then removing {}/info/alternates makes it whole",
                     one_line(path, 120),
+                    shown(&borrowed),
                     shown(&store)
                 ));
             }

@@ -69,14 +69,16 @@ fn inode_of(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Copies the git directory of a workspace into `into`, an empty folder, for a sandbox that has the
-/// workspace at `inside` and works as `who`. Blocking.
+/// workspace at `inside` and works as `who`. `lenders` are object stores elsewhere that it may borrow
+/// from. Blocking.
 pub fn give(
     workspace: &WorkspacePath,
     inside: &Path,
     who: Inside,
     into: &Path,
+    lenders: &[PathBuf],
 ) -> Result<Given, CopyError> {
-    give_for(workspace.path(), inside, who, into, &Ours::here())
+    give_for(workspace.path(), inside, who, into, (&Ours::here(), lenders))
 }
 
 pub(super) fn give_for(
@@ -84,7 +86,7 @@ pub(super) fn give_for(
     inside: &Path,
     who: Inside,
     into: &Path,
-    ours: &Ours,
+    (ours, lenders): (&Ours, &[PathBuf]),
 ) -> Result<Given, CopyError> {
     let refused = |Refused(why)| Given::nothing(why);
     let (top, found) = match find_around(workspace, ours) {
@@ -112,7 +114,7 @@ pub(super) fn give_for(
             inside,
             prefix: &prefix,
             into,
-            within: found.common.clone(),
+            within: [top, &found.common].into_iter().chain(lenders.iter().map(|l| &**l)).collect(),
             copier: Copier::new(owner),
             user: &user,
             given: Given::default(),
@@ -191,8 +193,8 @@ pub(super) struct Giving<'a> {
     pub inside: &'a Path,
     pub prefix: &'a Path,
     pub into: &'a Path,
-    /// The repository, besides the workspace the only place of object stores.
-    pub within: PathBuf,
+    /// The only places of object stores: working tree, repository, and what a person has named.
+    pub within: Vec<&'a Path>,
     pub copier: Copier,
     pub user: &'a OfTheUser,
     pub given: Given,
@@ -206,7 +208,7 @@ impl Giving<'_> {
         };
         let common_inside = self.place_of(&found.common)?;
         // Before anything is written: what is refused leaves nothing.
-        let stores = stores(&found.common, &[self.top, &self.within])?;
+        let stores = stores(&found.common, &self.within)?;
         let common = opened(&found.common)?;
         let git = opened(&found.git)?;
         let to = self.into.join("git");

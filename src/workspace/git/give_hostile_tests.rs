@@ -190,6 +190,6 @@ fn what_is_huge_is_cut_or_ends_the_copying() {
     let top = ground.at("ws");
     let who = super::Inside { uid: 1, gid: 1 };
     let layer = ground.at("layer");
-    let given = super::give::give_for(&top, Path::new("/w"), who, &layer, &Ours::default());
+    let given = super::give::give_for(&top, Path::new("/w"), who, &layer, (&Ours::default(), &[]));
     assert!(given.expect_err("too much").to_string().contains("1 GiB"));
 }

@@ -89,7 +89,7 @@ impl Ground {
     pub fn give_at(&self, workspace: &str, inside: &Path) -> Given {
         let found = fs::metadata(self.at(workspace)).expect("a workspace");
         let who = Inside { uid: found.uid(), gid: found.gid() };
-        give_for(&self.at(workspace), inside, who, &self.at("layer"), &Ours::default())
+        give_for(&self.at(workspace), inside, who, &self.at("layer"), (&Ours::default(), &[]))
             .expect("given")
     }
 

@@ -48,7 +48,7 @@ impl Giving<'_> {
             }
             let module = Found { git: path.clone(), common: path.clone(), pointer: None };
             let here = inside.join(&name);
-            let stores = match stores(&path, &[self.top, &self.within]) {
+            let stores = match stores(&path, &self.within) {
                 Ok(stores) => stores,
                 Err(Refused(why)) => {
                     let why = format!("of the submodule {}: {why}", name.display());
