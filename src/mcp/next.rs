@@ -71,8 +71,8 @@ fn then(report: &Report) -> &'static str {
     let waits = report.changes.applied == Some(false);
     match report.status {
         Status::Completed if check_failed(report) && waits => {
-            "To correct it, run again with what was wrong: each run starts from the workspace and has \
-             none of these changes; in the same `session` it remembers them."
+            "To correct it, run again with what was wrong: in the same `session` it starts from these \
+             changes; a run without that has none of them."
         }
         Status::Completed if check_failed(report) => {
             "To correct it, run again in the same `session` with what was wrong."
@@ -151,7 +151,7 @@ mod tests {
         assert!(unchanged.ends_with("in the same `session` with what was wrong."), "{unchanged}");
         let changes = json!({ "files": [], "truncated": false, "applied": false });
         let waits = next(&json!({ "verify": failed, "changes": changes }));
-        assert!(waits.contains("has none of these changes"), "{waits}");
+        assert!(waits.contains("it starts from these changes"), "{waits}");
         let passed = json!({ "command": "c", "before": null, "after": null, "passed": true });
         assert!(!next(&json!({ "verify": passed })).contains("Not done"));
     }

@@ -49,6 +49,8 @@ pub enum Error {
     Material(#[from] workspace::MaterialError),
     #[error("a run keeps what it changes in its record, which cannot be made; the log says why")]
     NoRecord,
+    #[error("what an earlier run of the session left waiting cannot be gone on from: {0}")]
+    Earlier(String),
     #[error("failed to {what}: {source}")]
     Io { what: &'static str, source: std::io::Error },
 }
@@ -117,7 +119,8 @@ impl Error {
             | Self::Guard(_)
             | Self::Layer(_)
             | Self::NoOverlay
-            | Self::Looking => "workspace",
+            | Self::Looking
+            | Self::Earlier(_) => "workspace",
             Self::Session(crate::session::Error::Busy(_)) => "session_busy",
             Self::Session(_) | Self::NoSessions => "session",
             Self::Hook { .. } => "hook",

@@ -296,6 +296,7 @@ async fn start(
             user: prepared.user,
             inside: &prepared.inside,
             is_rootless,
+            earlier: prepared.earlier.as_ref(),
         };
         let layer = &mut room.layer;
         let started = isolated::start(job, site, layer, mounts, &spec, story).await?;

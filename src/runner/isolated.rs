@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::spawn_blocking;
 
 use super::Error;
+use super::earlier::Earlier;
 use super::job::Job;
 use super::overseer::{Overseen, Overseer};
 use super::story::Story;
@@ -50,6 +51,8 @@ pub struct Site<'a> {
     /// The path of the workspace inside.
     pub inside: &'a Path,
     pub is_rootless: bool,
+    /// What the view begins with besides the workspace.
+    pub earlier: Option<&'a Arc<Earlier>>,
 }
 
 async fn is_quick(layer: &mut Option<Layer>, workspace: &WorkspacePath) -> Result<bool, Error> {
@@ -95,6 +98,9 @@ pub async fn start(
         }
     }
     let copied = copy(job, layer).await?;
+    if let Some(earlier) = site.earlier {
+        earlier.seed(layer, &task.workspace).await?;
+    }
     if copied.left_out > 0 {
         story.remark(&format!(
             "{} things of the workspace are not in the run's copy: sockets, pipes, devices, what \
@@ -143,6 +149,9 @@ async fn overlay(
         runtime: task.config.sandbox.runtime.clone(),
     };
     let (upper, work) = made.overlay(&task.workspace, mounted)?;
+    if let Some(earlier) = site.earlier {
+        earlier.seed(layer, &task.workspace).await?;
+    }
     task.workspace.recheck()?;
     let overlay = Overlay { volume: format!("sandbox-mcp-{}", job.id), upper, work };
     let (below, inside) = (task.workspace.path().to_owned(), site.inside.to_owned());

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::commits::{self, Packed};
 use super::job::Job;
-use super::{ChangeSummary, View, survey};
+use super::{ChangeSummary, View, earlier, survey};
 use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::RunId;
@@ -108,6 +108,7 @@ fn settle(
                 one_line(&git.display().to_string(), 160)
             ));
         }
+        earlier::note(state, &manifest, id);
         let (commits, remarks) = commits::take(&entry, &layer, packed)?;
         closed.remarks.extend(remarks);
         if commits.is_some() && closed.changes.applied.is_none() {

@@ -8,6 +8,7 @@ mod cancel;
 mod commits;
 mod deadlines;
 mod direct;
+mod earlier;
 mod error;
 mod event;
 mod execute;

@@ -81,6 +81,9 @@ pub struct Discarded {
     pub discarded: bool,
     /// What became of the changes in the end.
     pub state: Option<&'static str>,
+    /// Other runs of the session that have some of these changes still.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// Why nothing was done with a run's changes.
@@ -265,11 +268,6 @@ impl Runner {
 
     /// Lets the changes of a run go. Twice is once. Blocking.
     pub fn discard(&self, entry: &Entry) -> Result<Discarded, OutcomeError> {
-        let told = |fate: &Fate, discarded| Discarded {
-            run_id: entry.id().clone(),
-            discarded,
-            state: fate.word(),
-        };
         let manifest = match changes_of(entry) {
             Ok(manifest) => Some(manifest),
             // A process can have died between saying so and doing it.
@@ -297,7 +295,16 @@ impl Runner {
             }
             _ => {}
         }
-        Ok(told(&fate, manifest.is_some()))
+        let still = |run: &RunId| {
+            format!("`sandbox-mcp discard {run}` lets go of those that run {run} has as well")
+        };
+        let earlier = manifest.as_ref().and_then(|manifest| manifest.earlier.as_ref());
+        Ok(Discarded {
+            run_id: entry.id().clone(),
+            discarded: manifest.is_some(),
+            state: fate.word(),
+            remarks: fate.continued_by.as_ref().into_iter().chain(earlier).map(still).collect(),
+        })
     }
 
     /// The workspace of a run, if it is still the folder that it was and this program's to touch.

@@ -1,11 +1,13 @@
 //! Finding everything that a run needs, before anything is made for it.
 
+use super::earlier::{self, Earlier};
 use super::openings::Openings;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
 use super::{Error, deadlines, git, isolated, probe, session};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::{Abilities, Request, opencode};
@@ -33,6 +35,8 @@ pub struct Prepared {
     pub mounts: Vec<Mount>,
     /// What the agent must not see of the workspace, and whether it is a folder.
     pub masks: Vec<(PathBuf, bool)>,
+    /// What the view begins with besides the workspace.
+    pub earlier: Option<Arc<Earlier>>,
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,
     pub openings: Openings,
@@ -68,7 +72,7 @@ impl Prepared {
 }
 
 pub async fn prepare(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     id: &RunId,
     task: &Checked,
     story: &mut Story,
@@ -120,6 +124,7 @@ pub async fn prepare(
     if let Some(held) = session::take(shared, task, uid_gid).await? {
         room.session = Some(held);
     }
+    let earlier = earlier::find(shared, task, room.session.as_ref(), story).await?;
     let mut mounts = Vec::new();
     if !task.has_view() {
         let source = task.workspace.path().to_owned();
@@ -150,6 +155,7 @@ pub async fn prepare(
         inside,
         mounts,
         masks,
+        earlier: earlier.map(Arc::new),
         instructions,
         openings,
         repository,

@@ -59,6 +59,9 @@ struct Note {
     runs: Vec<RunId>,
     #[serde(default)]
     forked_from: Option<SessionId>,
+    /// The last run of the session that this one was forked from, at that time.
+    #[serde(default)]
+    forked_after: Option<RunId>,
     last_used: Timestamp,
 }
 
@@ -90,6 +93,7 @@ pub fn create(state: &Path, workspace: &Path) -> Result<Held, Error> {
         agent_session: None,
         runs: Vec::new(),
         forked_from: None,
+        forked_after: None,
         last_used: Timestamp::now(),
     };
     make(state, note)
@@ -134,6 +138,7 @@ pub fn fork(
     let note = Note {
         runs: Vec::new(),
         forked_from: Some(id.clone()),
+        forked_after: origin.earlier().next().cloned(),
         last_used: Timestamp::now(),
         ..origin.note.clone()
     };
@@ -193,6 +198,11 @@ impl Held {
     /// Whether nothing was ever kept of it.
     pub fn is_new(&self) -> bool {
         self.note.runs.is_empty() && self.note.forked_from.is_none()
+    }
+
+    /// The runs that it goes on from, the newest first.
+    pub fn earlier(&self) -> impl Iterator<Item = &RunId> {
+        self.note.runs.iter().rev().chain(&self.note.forked_after)
     }
 
     /// Makes the sandbox's user the owner of the agent's folder.

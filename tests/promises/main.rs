@@ -24,6 +24,7 @@ mod elicits_clients;
 mod elicits_http;
 mod files_belong_to_the_user;
 mod goes_on;
+mod goes_on_from_what_waits;
 mod guards_the_workspace;
 mod hostile_task_text;
 mod http_door;

@@ -15,6 +15,9 @@ pub fn run(
         Ok(discarded) if args.json => super::print_json(out, &discarded)?,
         Ok(discarded) if discarded.discarded => {
             writeln!(out, "discarded the changes of {}", discarded.run_id)?;
+            for remark in &discarded.remarks {
+                writeln!(out, "  {remark}")?;
+            }
         }
         Ok(discarded) => writeln!(out, "{} was discarded before", discarded.run_id)?,
         Err(error) => return apply::refuse(&error, args.json, out),

@@ -33,7 +33,5 @@ async fn call(
         return changes::refused(&error.to_string());
     }
     let done = changes::work(&session, &context, &run, Runner::discard);
-    changes::answer(done.await.map(|discarded| {
-        json!({ "run_id": discarded.run_id, "discarded": discarded.discarded, "state": discarded.state })
-    }))
+    changes::answer(done.await.map(|discarded| json!(discarded)))
 }

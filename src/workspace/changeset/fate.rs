@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{read_small, write_json};
 use super::{Manifest, RelPath, StoreError};
+use crate::ids::RunId;
 use crate::text::one_line;
 
 const LARGEST: u64 = 256 << 20;
@@ -22,6 +23,8 @@ pub struct Fate {
     /// What was applied was put back, and waits again.
     pub undone_at: Option<String>,
     pub applied: Vec<Application>,
+    /// A run of the same session that began with these changes, and has them in its own result.
+    pub continued_by: Option<RunId>,
 }
 
 /// One time that changes were carried over.

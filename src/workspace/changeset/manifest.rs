@@ -7,6 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::RunId;
+
 /// Of the format. A reader refuses what is newer than it knows: applying half-understood changes
 /// would lose some.
 pub const VERSION: u32 = 1;
@@ -24,6 +26,9 @@ pub struct Manifest {
     /// Repositories that the run made; their files are among the changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<NewRepository>,
+    /// The run whose changes are among these, because it left them waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<RunId>,
     /// False where a bound ended the look: then only paths that are named may be applied.
     pub complete: bool,
 }

@@ -130,9 +130,8 @@ pub fn between(
         version: VERSION,
         workspace: workspace.to_owned(),
         changes,
-        skipped: Vec::new(),
-        repositories: Vec::new(),
         complete: true,
+        ..Manifest::default()
     }
 }
 

@@ -15,6 +15,7 @@
 mod copy;
 mod note;
 mod remove;
+mod seed;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::copy::Copied;
 use super::{LayerError, View};
 use crate::files::{Durability, write_json};
-use crate::ids::Owner;
+use crate::ids::{Owner, RunId};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::{Bounds, WorkspacePath, changes};
 
@@ -38,6 +38,8 @@ pub struct Note {
     pub hidden: Vec<RelPath>,
     /// Of an overlay.
     pub mounted: Option<Mounted>,
+    /// The run whose changes the view began with.
+    pub earlier: Option<RunId>,
 }
 
 /// Who mounted an overlay, so that another sandbox can after a crash.
@@ -97,6 +99,7 @@ impl Note {
             mounts: mounts_below(workspace.path()),
             hidden: Vec::new(),
             mounted: None,
+            earlier: None,
         }
     }
 

@@ -265,12 +265,18 @@ pub fn reversed(folder: &Path) -> Result<Option<(Manifest, Vec<RelPath>)>, Store
     let Some(workspace) = workspace else { return Ok(None) };
     let mut changes: Vec<_> = all.into_values().filter(|one| one.before != one.after).collect();
     changes.sort_by(|one, other| one.path.cmp(&other.path));
-    let skipped = Vec::new();
     made.sort();
     made.dedup();
     let repositories = made.into_iter().map(|git| NewRepository { git, files: None }).collect();
     Ok(Some((
-        Manifest { version: VERSION, workspace, changes, skipped, repositories, complete: true },
+        Manifest {
+            version: VERSION,
+            workspace,
+            changes,
+            repositories,
+            complete: true,
+            ..Manifest::default()
+        },
         beyond_bounds,
     )))
 }

@@ -126,7 +126,8 @@ pub fn collect(
     let repositories = collector.repositories.iter().filter(|(_, commits)| **commits);
     let repositories = repositories.map(|(path, _)| path.clone()).collect();
     let remarks = std::mem::take(&mut collector.remarks);
-    let manifest = collector.manifest(&note.workspace);
+    let mut manifest = collector.manifest(&note.workspace);
+    manifest.earlier.clone_from(&note.earlier);
     let summary = summary::summary(&manifest, &written);
     Ok(Collected { manifest, summary, repositories, remarks })
 }
@@ -367,8 +368,7 @@ impl Collector {
             .filter_map(|(path, why)| Some(Skipped { path: checked(path)?, why: why.to_owned() }));
         let skipped = skipped.collect();
         let workspace = workspace.to_owned();
-        let repositories = Vec::new();
-        Manifest { version: VERSION, workspace, changes, skipped, repositories, complete }
+        Manifest { version: VERSION, workspace, changes, skipped, complete, ..Manifest::default() }
     }
 }
 

@@ -1,0 +1,147 @@
+//! What earlier runs of a session left waiting: the next one starts from it, and its result has both.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+
+use super::Error;
+use super::outcome::{OutcomeError, changes_of, hold, wait};
+use super::shared::Shared;
+use super::story::Story;
+use super::task::Checked;
+use crate::history::Entry;
+use crate::ids::RunId;
+use crate::session::Held;
+use crate::workspace::changeset::{self, Agreed, Alteration, Blobs, Fate, Manifest, Request};
+use crate::workspace::layer::Layer;
+use crate::workspace::{FolderLock, WorkspacePath};
+
+/// Longest wait for another program that applies changes to the workspace.
+const TURN: Duration = Duration::from_secs(10);
+
+/// Changes of an earlier run that the workspace does not have and could get.
+#[derive(Debug)]
+pub struct Earlier {
+    run: RunId,
+    changes: Vec<Alteration>,
+    blobs: Blobs,
+    /// How many cannot be had any more.
+    lost: usize,
+}
+
+/// Returns what the last run of the session left waiting, if a run goes on with one.
+pub async fn find(
+    shared: &Arc<Shared>,
+    task: &Checked,
+    held: Option<&Held>,
+    story: &mut Story,
+) -> Result<Option<Earlier>, Error> {
+    let Some(held) = held else { return Ok(None) };
+    let runs: Vec<RunId> = held.earlier().cloned().collect();
+    let (shared, workspace) = (shared.clone(), task.workspace.clone());
+    let finding = move || {
+        for run in runs {
+            let Some(entry) = Entry::of(&shared.state, &run) else { continue };
+            let manifest = match changes_of(&entry) {
+                Ok(manifest) => manifest,
+                // What it made, the runs before it had made too, or it is let go with theirs.
+                Err(OutcomeError::Discarded(_)) => return Ok(None),
+                Err(_) => continue,
+            };
+            if manifest.workspace != workspace.path() {
+                return Ok(None);
+            }
+            let fate = Fate::read(&entry.applied())?;
+            let done: HashSet<_> = fate.applied.iter().flat_map(|one| &one.paths).collect();
+            let deadline = Some(Instant::now() + TURN);
+            let lock = wait(&entry, deadline, || Ok(FolderLock::try_lock(&workspace)?))?;
+            let blobs = Blobs::new(entry.blobs());
+            let request = Request {
+                run: &run,
+                manifest: &manifest,
+                blobs: &blobs,
+                journals: &shared.journals(),
+                only: &[],
+                protected: &[],
+                umask: None,
+                keep: None,
+                // It is judged when it is applied.
+                agreed: &Agreed::Everything,
+                partial: true,
+                dry_run: true,
+            };
+            let could = changeset::apply(&workspace, &lock, &request)?;
+            let could: HashSet<_> = could.changed.into_iter().chain(could.already).collect();
+            let waits = |change: &&Alteration| !done.contains(&change.path);
+            let waiting = manifest.changes.iter().filter(waits).count();
+            let could = |change: &&Alteration| could.contains(&change.path);
+            let changes = manifest.changes.iter().filter(waits).filter(could);
+            let changes: Vec<Alteration> = changes.cloned().collect();
+            let lost = waiting - changes.len();
+            return Ok(Some(Earlier { run, changes, blobs, lost }));
+        }
+        Ok(None)
+    };
+    let found: Result<_, OutcomeError> =
+        spawn_blocking(finding).await.map_err(|_| Error::Looking)?;
+    let found = found.map_err(|error| Error::Earlier(error.to_string()))?;
+    let Some(earlier) = found.filter(|found| !found.changes.is_empty() || found.lost > 0) else {
+        return Ok(None);
+    };
+    let Earlier { run, changes, lost, .. } = &earlier;
+    if !task.has_view() {
+        story.remark(&format!(
+            "changes of run {run} wait, and this run reads the folder without them; \
+             `sandbox-mcp apply {run}` takes them"
+        ));
+        return Ok(None);
+    }
+    if *lost > 0 {
+        story.remark(&format!(
+            "{lost} of the changes that run {run} left waiting are not in this run's view, because \
+             the workspace has changed there; `sandbox-mcp diff {run}` has them"
+        ));
+    }
+    story.remark(&format!(
+        "this run began with {} changes that run {run} left waiting, and its result has them too",
+        changes.len()
+    ));
+    Ok(Some(earlier))
+}
+
+impl Earlier {
+    /// Makes the changes in the view of a run that is about to begin.
+    pub async fn seed(
+        self: &Arc<Self>,
+        layer: &mut Option<Layer>,
+        workspace: &WorkspacePath,
+    ) -> Result<(), Error> {
+        let Some(mut taken) = layer.take() else { unreachable!("a run with a view has a layer") };
+        let (earlier, workspace) = (self.clone(), workspace.clone());
+        let seeding = spawn_blocking(move || {
+            let Earlier { run, changes, blobs, .. } = &*earlier;
+            let seeded = taken.seed(&workspace, (run, changes), blobs);
+            (taken, seeded)
+        });
+        let (taken, seeded) = seeding.await.map_err(|_| Error::Looking)?;
+        *layer = Some(taken);
+        seeded.map_err(|error| Error::Earlier(error.to_string()))
+    }
+}
+
+/// Notes in the record of the earlier run that `by` has its changes in its own result. Blocking.
+pub fn note(state: &Path, manifest: &Manifest, by: &RunId) {
+    let earlier = manifest.earlier.as_ref().and_then(|run| Entry::of(state, run));
+    let Some(entry) = earlier else { return };
+    let noted = hold(&entry, Some(Instant::now() + TURN)).and_then(|_held| {
+        let mut fate = Fate::read(&entry.applied())?;
+        fate.continued_by = Some(by.clone());
+        Ok(fate.write(&entry.applied())?)
+    });
+    if let Err(error) = noted {
+        tracing::warn!("run {} is not noted as continued: {error}", entry.id());
+    }
+}

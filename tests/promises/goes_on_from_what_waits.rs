@@ -1,0 +1,115 @@
+//! The next run of a session starts from what the earlier ones left waiting, and its result has both.
+
+use serde_json::Value;
+
+use crate::common::{Model, Product, Script, Workspace};
+
+const FIRST: &str = "echo new >new.txt; echo two >>kept.txt; rm gone.txt; rm -r folder; \
+                     mkdir made; echo deep >made/deep; mv moved renamed; rm turns; mkdir turns; \
+                     echo x >turns/x; rm -r flat; echo flat >flat; ln -s kept.txt link; \
+                     chmod +x tool; echo theirs >taken.txt";
+const SECOND: &str = "cat new.txt kept.txt made/deep renamed/inner turns/x flat link; ls -F; \
+                      test -x tool && echo executable; echo three >>kept.txt; rm new.txt; \
+                      echo again >gone.txt; echo last >made/last";
+
+fn prepare(workspace: &Workspace, more: usize) {
+    for name in ["kept.txt", "gone.txt", "folder/a", "folder/b/c", "moved/inner", "turns", "flat/f"]
+    {
+        workspace.write(name, &format!("{name}\n"));
+    }
+    workspace.write("tool", "#!/bin/sh\n");
+    workspace.write("taken.txt", "mine\n");
+    for number in 0..more {
+        workspace.write(&format!("many/{number}"), "x\n");
+    }
+}
+
+async fn run(product: &Product, workspace: &Workspace, args: &[&str]) -> Value {
+    let all = ["--json"].into_iter().chain(args.iter().copied());
+    product.run(workspace, all).await.assert_status("completed")
+}
+
+async fn both(more: usize, view: &str) {
+    let script = Script::bash(FIRST).then_say("Done.").then_bash(SECOND).then_say("Done too.");
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    prepare(&workspace, more);
+    let args = ["--session", "new", "--mode", "isolated", "first"];
+    let first = run(&product, &workspace, &args).await;
+    assert_eq!(first["workspace"]["view"], view, "{first:#}");
+    let session = first["session"]["id"].as_str().expect("an id").to_owned();
+    // What the user changed meanwhile stays the user's.
+    workspace.write("taken.txt", "mine, and later\n");
+    let args = ["--session", &session, "--mode", "isolated", "second"];
+    let second = run(&product, &workspace, &args).await;
+    assert_eq!(second["workspace"]["view"], view, "{second:#}");
+    let seen = model.tool_results();
+    let told = "new\nkept.txt\ntwo\ndeep\nmoved/inner\nx\nflat\nkept.txt\ntwo\n";
+    assert!(seen.contains(told), "{seen}");
+    assert!(seen.contains("link@") && seen.contains("turns/") && seen.contains("executable"));
+    assert!(!seen.contains("folder/"), "{seen}");
+    let remarks = second["remarks"].to_string();
+    assert!(remarks.contains("1 of the changes"), "{second:#}");
+    assert!(remarks.contains("its result has them too"), "{second:#}");
+
+    let applied = product.call(["apply", second["run_id"].as_str().expect("an id")]).await;
+    applied.assert_code(0);
+    assert_eq!(workspace.read("kept.txt"), "kept.txt\ntwo\nthree\n");
+    assert_eq!(workspace.read("gone.txt"), "again\n");
+    assert_eq!(workspace.read("taken.txt"), "mine, and later\n");
+    assert_eq!(workspace.read("made/deep"), "deep\n");
+    assert_eq!(workspace.read("made/last"), "last\n");
+    assert_eq!(workspace.read("renamed/inner"), "moved/inner\n");
+    assert_eq!(
+        (workspace.read("flat"), workspace.read("turns/x")),
+        ("flat\n".into(), "x\n".into())
+    );
+    for gone in ["new.txt", "folder", "moved"] {
+        assert!(!workspace.has(gone), "{gone}");
+    }
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_copy() {
+    both(0, "copy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_an_overlay() {
+    both(300, "overlay").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_is_not_gone_on_from_and_discarding_says_who_has_it_too() {
+    let script = Script::bash("echo 1 >a; echo 1 >b").then_say("Done.");
+    let script =
+        script.then_bash("ls; echo 2 >c").then_say("Done.").then_say("Nothing.").then_say("Done.");
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    let args = ["--session", "new", "--mode", "isolated", "first"];
+    let first = run(&product, &workspace, &args).await;
+    let session = first["session"]["id"].as_str().expect("an id").to_owned();
+    product.call(["apply", "last", "--only", "a"]).await.assert_code(0);
+    std::fs::remove_file(workspace.at("a")).expect("removed");
+    let args = ["--session", &session, "--fork", "--mode", "isolated", "second"];
+    let second = run(&product, &workspace, &args).await;
+    let seen = model.tool_results();
+    assert!(seen.trim_end().ends_with('b'), "what was applied and removed stays away: {seen}");
+    let args = ["--session", &session, "--mode", "read-only", "look"];
+    let look = run(&product, &workspace, &args).await;
+    assert!(look["remarks"].to_string().contains("reads the folder without them"), "{look:#}");
+    let (first, second) = (&first["run_id"], &second["run_id"]);
+    let (first, second) = (first.as_str().expect("an id"), second.as_str().expect("an id"));
+    let discarded = product.call(["discard", first]).await;
+    assert!(discarded.stdout.contains(&format!("discard {second}")), "{discarded:?}");
+    let discarded = product.call(["discard", second]).await;
+    assert!(discarded.stdout.contains(&format!("discard {first}")), "{discarded:?}");
+    let args = ["--session", &session, "--mode", "isolated", "third"];
+    let third = run(&product, &workspace, &args).await;
+    assert!(!third["remarks"].to_string().contains("began with"), "{third:#}");
+    assert_eq!(workspace.names(), [""; 0]);
+    product.check_nothing_left().await;
+}
