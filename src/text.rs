@@ -24,6 +24,14 @@ pub fn clean(text: &str) -> String {
     out
 }
 
+/// A number of things, such as `1 change` and `2 changes`.
+pub fn count(number: impl TryInto<u64>, thing: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
+}
+
 /// [`clean`], on one line and at most `max` characters long, with an ellipsis where it was cut.
 pub fn one_line(text: &str, max: usize) -> String {
     let text = clean(text);

@@ -23,6 +23,7 @@ pub(super) struct About {
 pub(super) struct Wanted {
     pub run: String,
     pub only: Vec<String>,
+    pub partial: bool,
     pub dry_run: bool,
 }
 

@@ -3,6 +3,7 @@
 
 use crate::ids::RunId;
 use crate::runner::{Report, Status};
+use crate::text::count;
 use crate::workspace::{Mode, Pending};
 
 /// In a few words; always says where the changes are.
@@ -46,9 +47,10 @@ pub(super) fn waiting(id: &RunId) -> String {
 /// Of changes that were left out when the others were applied.
 fn partly(id: &RunId, pending: &Pending) -> String {
     format!(
-        "{} changes are in the workspace; {} wait (`changes.pending` says why): decide with \
-         apply_changes or discard_changes, run_id {id}.",
-        pending.applied, pending.count
+        "Applied: {}. Left: {} (`changes.pending` says why): decide with apply_changes or \
+         discard_changes, run_id {id}.",
+        count(pending.applied, "change"),
+        count(pending.count, "change")
     )
 }
 

@@ -14,7 +14,7 @@ use super::outcome::OutcomeError;
 use crate::files::{Durability, write_json};
 use crate::history::Entry;
 use crate::sandbox::{Line, Order, Sandbox};
-use crate::text::one_line;
+use crate::text::{count, one_line};
 use crate::workspace::changeset::{
     CollectError, Collected, RelPath, add_repository, protected_files,
 };
@@ -112,13 +112,13 @@ pub fn rebuild_all(
         let shown = one_line(&git.display().to_string(), 160);
         match rebuild(repository, layer, &news, packed.tree(repository)) {
             Ok(built) => {
-                let count = built.commits;
+                let commits = count(built.commits, "commit");
                 let (places, files) = ((&*git, &*built.git), built.files);
                 add_repository(collected, places, files, (layer, &entry.blobs()))?;
                 collected.remarks.push(match &*built.dropped.join(", ") {
-                    "" => format!("the run made the repository `{shown}`, with {count} commits"),
+                    "" => format!("the run made the repository `{shown}`, with {commits}"),
                     dropped => format!(
-                        "the run made the repository `{shown}`, with {count} commits; these of \
+                        "the run made the repository `{shown}`, with {commits}; these of \
                          its settings stay behind: {dropped}"
                     ),
                 });

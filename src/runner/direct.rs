@@ -12,6 +12,7 @@ use super::story::Story;
 use super::{ChangeSummary, Status};
 use crate::history::Entry;
 use crate::ids::RunId;
+use crate::text::count;
 use crate::workspace::changeset::{ApplyError, Conflict, NeedsYes, read_manifest};
 use crate::workspace::{Mode, Pending, PendingFile};
 
@@ -55,7 +56,8 @@ pub async fn close(
         let entry = Entry::of(&shared.state, &id).ok_or(OutcomeError::NoList(id))?;
         let manifest = read_manifest(&entry.changes())?;
         let manifest = manifest.ok_or_else(|| OutcomeError::NoList(entry.id().clone()))?;
-        let options = ApplyOptions { partial, wait: Some(TURN), ..ApplyOptions::default() };
+        let wait = Some(TURN);
+        let options = ApplyOptions { partial, wait, hold_checked: true, ..ApplyOptions::default() };
         carry_over(&shared, &entry, (&manifest, &workspace), &config, &options, &mut |told| {
             tracing::info!("{told}");
         })
@@ -86,6 +88,10 @@ pub async fn close(
     applied.remarks.iter().for_each(|remark| story.remark(remark));
     if applied.commits.is_some() {
         changes.commits.clone_from(&applied.commits);
+    }
+    let merged = applied.changed.iter().filter(|(word, _)| *word == "merged");
+    for (_, path) in merged.take(NAMED) {
+        story.remark(&format!("{path} has your changes and the run's: both were put together"));
     }
     for obeyed in &applied.obeyed {
         story.remark(&format!("{} was changed: {}", obeyed.path, obeyed.why));
@@ -163,16 +169,16 @@ fn without_ways<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 fn tell(run: &RunId, pending: Pending, changes: &mut ChangeSummary, story: &mut Story) {
     story.remark(&format!(
-        "{} of the changes wait for a decision: `sandbox-mcp diff {run}` shows them, and \
-         `sandbox-mcp apply {run}{}` takes them",
-        pending.count,
+        "{} left for a decision: `sandbox-mcp diff {run}` shows what, and `sandbox-mcp apply \
+         {run}{}` takes it",
+        count(pending.count, "change"),
         if pending.protected > 0 { " --allow-protected" } else { "" }
     ));
     if let Some(commits) = &changes.commits {
         story.remark(&format!(
-            "{} commits of the run are in {}; the branch gets them when all of the changes are \
-             applied",
-            commits.count, commits.refs
+            "{} of the run: in {}; the branch gets them when all of the changes are applied",
+            count(commits.count, "commit"),
+            commits.refs
         ));
     }
     changes.pending = Some(pending);

@@ -12,9 +12,11 @@ use super::outcome::{OutcomeError, changes_of, hold, wait};
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
+use crate::agent::opencode::SETTINGS;
 use crate::history::Entry;
 use crate::ids::RunId;
 use crate::session::Held;
+use crate::text::count;
 use crate::workspace::changeset::{self, Agreed, Alteration, Blobs, Fate, Manifest, Request};
 use crate::workspace::layer::Layer;
 use crate::workspace::{FolderLock, WorkspacePath};
@@ -28,8 +30,9 @@ pub struct Earlier {
     run: RunId,
     changes: Vec<Alteration>,
     blobs: Blobs,
-    /// How many cannot be had any more.
+    /// How many cannot be had any more, and how many an agent must not have.
     lost: usize,
+    hidden: usize,
 }
 
 /// Returns what the last run of the session left waiting, if a run goes on with one.
@@ -71,6 +74,7 @@ pub async fn find(
                 // It is judged when it is applied.
                 agreed: &Agreed::Everything,
                 partial: true,
+                hold_checked: false,
                 dry_run: true,
             };
             let could = changeset::apply(&workspace, &lock, &request)?;
@@ -78,20 +82,25 @@ pub async fn find(
             let waits = |change: &&Alteration| !done.contains(&change.path);
             let waiting = manifest.changes.iter().filter(waits).count();
             let could = |change: &&Alteration| could.contains(&change.path);
+            // Like the workspace's own they could run code at the agent's start.
+            let is_hidden = |change: &&Alteration| {
+                SETTINGS.iter().any(|place| change.path.as_path().starts_with(place))
+            };
+            let hidden = manifest.changes.iter().filter(waits).filter(is_hidden).count();
             let changes = manifest.changes.iter().filter(waits).filter(could);
-            let changes: Vec<Alteration> = changes.cloned().collect();
-            let lost = waiting - changes.len();
-            return Ok(Some(Earlier { run, changes, blobs, lost }));
+            let changes: Vec<Alteration> =
+                changes.filter(|change| !is_hidden(change)).cloned().collect();
+            let lost = (waiting - changes.len()).saturating_sub(hidden);
+            return Ok(Some(Earlier { run, changes, blobs, lost, hidden }));
         }
         Ok(None)
     };
     let found: Result<_, OutcomeError> =
         spawn_blocking(finding).await.map_err(|_| Error::Looking)?;
     let found = found.map_err(|error| Error::Earlier(error.to_string()))?;
-    let Some(earlier) = found.filter(|found| !found.changes.is_empty() || found.lost > 0) else {
-        return Ok(None);
-    };
-    let Earlier { run, changes, lost, .. } = &earlier;
+    let waits = |found: &Earlier| !found.changes.is_empty() || found.lost + found.hidden > 0;
+    let Some(earlier) = found.filter(waits) else { return Ok(None) };
+    let Earlier { run, changes, lost, hidden, .. } = &earlier;
     if !task.has_view() {
         story.remark(&format!(
             "changes of run {run} wait, and this run reads the folder without them; \
@@ -105,9 +114,15 @@ pub async fn find(
              the workspace has changed there; `sandbox-mcp diff {run}` has them"
         ));
     }
+    if *hidden > 0 {
+        story.remark(&format!(
+            "{hidden} of the changes that run {run} left waiting are hidden from the agent: they could \
+             run code at its start; `sandbox-mcp diff {run}` has them"
+        ));
+    }
     story.remark(&format!(
-        "this run began with {} changes that run {run} left waiting, and its result has them too",
-        changes.len()
+        "this run began with {} that run {run} left waiting, and its result has all of it too",
+        count(changes.len(), "change")
     ));
     Ok(Some(earlier))
 }

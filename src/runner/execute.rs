@@ -14,7 +14,7 @@ use super::follow::End;
 use super::git;
 use super::isolated;
 use super::job::Job;
-use super::kept;
+use super::kept::{self, Looked};
 use super::overseer::Overseer;
 use super::prepare::{Prepared, prepare};
 use super::queue::Place;
@@ -33,7 +33,6 @@ use super::{
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Retention};
 use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
-use crate::workspace::changeset::Merged;
 
 /// What a run gathers on its way, besides its story.
 #[derive(Debug)]
@@ -45,9 +44,7 @@ struct Findings {
     user: String,
     receipt: Option<Receipt>,
     done: Done,
-    /// The last look of an overlay.
-    merged: Option<Merged>,
-    packed: commits::Packed,
+    looked: Looked,
 }
 
 impl Findings {
@@ -60,14 +57,8 @@ impl Findings {
             user: String::new(),
             receipt: None,
             done: Done::default(),
-            merged: None,
-            packed: commits::Packed::default(),
+            looked: Looked::default(),
         }
-    }
-
-    /// The last look into the sandbox.
-    fn looked(&mut self) -> (Option<Merged>, commits::Packed) {
-        (self.merged.take(), std::mem::take(&mut self.packed))
     }
 }
 
@@ -127,7 +118,7 @@ async fn execute(mut job: Job) -> Report {
     // After the container is gone, so that nothing changes any more.
     if let Some(layer) = layer {
         let engine = engine.as_ref().filter(|_| gone);
-        let closed = kept::close(&job, layer, found.looked(), engine).await;
+        let closed = kept::close(&job, layer, std::mem::take(&mut found.looked), engine).await;
         closed.remarks.iter().for_each(|remark| story.remark(remark));
         (view, changes) = (closed.view, closed.changes);
     }
@@ -232,7 +223,10 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
     };
     found.timing.boot_ms = found.lap.next();
     let end = match started {
-        Ok(overseers) => work(job, &prepared, room, story, overseers, &mut found.done).await,
+        Ok(overseers) => {
+            let told = (&mut found.done, &mut found.looked.steps);
+            work(job, &prepared, room, story, overseers, told).await
+        }
         Err(error) => match job.canceller.cancelled().now_or_never() {
             Some(reason) => End::Cancelled(reason),
             None => End::Broken(error),
@@ -241,9 +235,9 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
     found.timing.agent_ms = found.lap.next();
     if let (Some(sandbox), Some(layer)) = (&mut room.sandbox, &room.layer) {
         if survey::quiet(sandbox).await {
-            found.packed = commits::pack(sandbox, layer, &prepared.inside).await;
+            found.looked.packed = commits::pack(sandbox, layer, &prepared.inside).await;
         }
-        found.merged = survey::last_look(sandbox, layer).await;
+        found.looked.merged = survey::last_look(sandbox, layer).await;
     }
     end
 }

@@ -13,9 +13,9 @@ use super::{ChangeSummary, View, earlier, survey};
 use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::RunId;
-use crate::text::one_line;
+use crate::text::{count, one_line};
 use crate::workspace::changeset::{
-    Blobs, CollectError, Collected, Manifest, Merged, StoreError, collect, write_manifest,
+    Blobs, CollectError, Collected, Manifest, Merged, Steps, StoreError, collect, write_manifest,
     write_patch,
 };
 use crate::workspace::git;
@@ -29,12 +29,22 @@ pub struct Closed {
     pub remarks: Vec<String>,
 }
 
+/// What was seen of a view before its container was gone.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// The last look of an overlay.
+    pub merged: Option<Merged>,
+    pub packed: Packed,
+    /// Moments between the agent and its checks.
+    pub steps: Option<Steps>,
+}
+
 /// Keeps a run's result in its record, and removes its layer. Where that fails the layer stays, and
-/// the next process tries again. `merged` is how its overlay looked, if its own sandbox told.
+/// the next process tries again.
 pub async fn close(
     job: &Job,
     layer: Layer,
-    (merged, packed): (Option<Merged>, Packed),
+    Looked { merged, packed, steps }: Looked,
     engine: Option<&Engine>,
 ) -> Closed {
     let (state, id) = (&job.shared.state, &job.id);
@@ -62,7 +72,11 @@ pub async fn close(
         },
     };
     let (state, id) = (state.to_owned(), id.clone());
-    match spawn_blocking(move || settle(&state, &id, layer, merged.as_ref(), &packed)).await {
+    match spawn_blocking(move || {
+        settle(&state, &id, layer, (merged.as_ref(), steps.as_ref()), &packed)
+    })
+    .await
+    {
         Ok(Ok(kept)) => Closed { view, ..kept },
         Ok(Err(error)) => {
             tracing::error!("failed to {error}");
@@ -82,7 +96,7 @@ fn settle(
     state: &Path,
     id: &RunId,
     layer: Layer,
-    merged: Option<&Merged>,
+    seen: (Option<&Merged>, Option<&Steps>),
     packed: &Packed,
 ) -> Result<Closed, CollectError> {
     let mut closed = Closed::default();
@@ -96,7 +110,7 @@ fn settle(
             remove(layer);
             return Ok(closed);
         };
-        let mut collected = collect(&layer, merged, &entry.blobs())?;
+        let mut collected = collect(&layer, seen, &entry.blobs())?;
         commits::rebuild_all(&entry, &layer, packed, &mut collected)?;
         let Collected { manifest, summary, repositories, remarks } = collected;
         closed.remarks.extend(remarks);
@@ -191,14 +205,15 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
         };
         let began = layer.view().is_some();
         let (state, run) = (state.to_owned(), id.clone());
-        let settling = move || settle(&state, &run, layer, merged.as_ref(), &Packed::default());
+        let settling =
+            move || settle(&state, &run, layer, (merged.as_ref(), None), &Packed::default());
         match spawn_blocking(settling).await {
             Ok(Ok(closed)) if began => {
-                let count = closed.changes.files.len();
+                let changes = count(closed.changes.files.len(), "change");
                 let more = if closed.changes.truncated { " or more" } else { "" };
                 let told = format!(
-                    "run {id} was killed while it worked in a view of {workspace}; its {count}{more} \
-                     changes wait: `sandbox-mcp apply {id}` takes them"
+                    "run {id} was killed while it worked in a view of {workspace}; it left \
+                     {changes}{more}: `sandbox-mcp apply {id}` takes them"
                 );
                 tracing::warn!("{told}");
                 news.push(told);

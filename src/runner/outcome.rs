@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use serde::Serialize;
+
+mod error;
+
+pub use error::OutcomeError;
 
 use super::commits;
 use super::shared::Shared;
@@ -18,10 +21,10 @@ use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    self, Agreed, ApplyError, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed,
-    Request, StoreError, read_manifest, write_patch,
+    self, Agreed, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed, Request,
+    read_manifest, write_patch,
 };
-use crate::workspace::{Commits, FolderLock, GuardError, WorkspacePath};
+use crate::workspace::{Commits, FolderLock, WorkspacePath};
 
 /// How often somebody else's lock is asked for.
 const ASK: Duration = Duration::from_millis(100);
@@ -31,10 +34,14 @@ const ASK: Duration = Duration::from_millis(100);
 pub struct ApplyOptions {
     /// Paths; everything when empty.
     pub only: Vec<String>,
+    /// Paths that get the run's version, whatever is there by now.
+    pub take: Vec<String>,
     /// What tools on the host trust may be changed only as far as this goes.
     pub agreed: Agreed,
     /// Leave out what cannot be carried over, instead of doing nothing.
     pub partial: bool,
+    /// Leave waiting what the caller's check changed after the agent.
+    pub hold_checked: bool,
     /// Look, and change nothing.
     pub dry_run: bool,
     /// How long to wait for others that write to the workspace; for ever when absent.
@@ -84,108 +91,6 @@ pub struct Discarded {
     /// Other runs of the session that have some of these changes still.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
-}
-
-/// Why nothing was done with a run's changes.
-#[derive(Debug, thiserror::Error)]
-pub enum OutcomeError {
-    #[error("run {0} goes on; its changes are there when it has ended")]
-    Running(RunId),
-    #[error("run {0} could only read, so it changed nothing")]
-    ReadOnly(RunId),
-    #[error("run {0} changed nothing")]
-    Unchanged(RunId),
-    #[error("run {0} left no list of changes")]
-    NoList(RunId),
-    #[error("nothing of run {0} is applied, or what it replaced was not kept")]
-    NotApplied(RunId),
-    #[error("undo run {run}: what it replaced was too much to be kept, such as `{path}`")]
-    NotKept { run: RunId, path: String },
-    #[error("undo run {run}: {why}")]
-    Branch { run: RunId, why: String },
-    #[error("the changes of run {0} were discarded")]
-    Discarded(RunId),
-    #[error(
-        "another program has a lock on the workspace of run {0}, or the run's changes are in use"
-    )]
-    Busy(RunId),
-    #[error("the workspace of run {run} is no longer the folder {path}")]
-    Moved { run: RunId, path: String },
-    #[error(transparent)]
-    Workspace(#[from] crate::workspace::Error),
-    #[error(transparent)]
-    Config(#[from] crate::config::Error),
-    #[error("failed to {0}")]
-    Guard(#[from] GuardError),
-    #[error("failed to {0}")]
-    Store(#[from] StoreError),
-    #[error("failed to {0}")]
-    Apply(#[from] ApplyError),
-    #[error("failed to read or remove {path}: {source}")]
-    Io { path: String, source: std::io::Error },
-}
-
-impl OutcomeError {
-    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.display().to_string();
-        move |source| Self::Io { path, source }
-    }
-
-    /// A stable word for programs.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Running(_) => "running",
-            Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => "no_changes",
-            Self::NotApplied(_) => "not_applied",
-            Self::NotKept { .. } => "not_kept",
-            Self::Discarded(_) => "discarded",
-            Self::Busy(_) => "busy",
-            Self::Branch { .. } | Self::Apply(ApplyError::Conflicts(_)) => "conflict",
-            Self::Apply(ApplyError::Protected(_)) => "protected",
-            Self::Apply(ApplyError::Incomplete) => "incomplete",
-            Self::Apply(ApplyError::UnknownPath { .. } | ApplyError::TwoPaths { .. }) => {
-                "unknown_path"
-            }
-            Self::Moved { .. } | Self::Workspace(_) | Self::Guard(_) => "workspace",
-            Self::Config(_) => "config",
-            Self::Store(_) | Self::Apply(_) | Self::Io { .. } => "io",
-        }
-    }
-
-    /// What to do next.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Running(_) => "wait for its end, or cancel it",
-            Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) | Self::NotApplied(_) => {
-                "nothing is to be done"
-            }
-            Self::NotKept { .. } => "git may have the old state",
-            Self::Branch { .. } => {
-                "nothing was changed; `git revert` or `git reset` undoes commits"
-            }
-            Self::Discarded(_) => "run the task again",
-            Self::Busy(_) => "try again in a moment",
-            Self::Moved { .. } => "put the folder back, or take the patch of the run",
-            Self::Workspace(_) => "`sandbox-mcp doctor` checks the workspace",
-            Self::Apply(ApplyError::Conflicts(_)) => {
-                "nothing was changed; leave these paths out by naming others in `only`, or put them right first"
-            }
-            Self::Apply(ApplyError::Protected(_)) => {
-                "nothing was changed; a person must look at these paths and then allow them with `sandbox-mcp apply RUN --allow-protected`; or leave them out by naming others in `only`"
-            }
-            Self::Apply(ApplyError::Incomplete) => {
-                "look at the patch of the run, or run a smaller task again"
-            }
-            Self::Apply(ApplyError::UnknownPath { .. }) => "the run's diff lists its paths",
-            Self::Apply(ApplyError::NotUndone { .. }) => {
-                "look into that folder; what can still be put back is when you apply again"
-            }
-            Self::Config(_) => "`sandbox-mcp config` shows where a setting comes from",
-            Self::Guard(_) | Self::Store(_) | Self::Apply(_) | Self::Io { .. } => {
-                "nothing was changed"
-            }
-        }
-    }
 }
 
 /// The changes of a run that has ended, or why there are none.
@@ -351,10 +256,13 @@ pub(super) fn carry_over(
         }
         Ok(lock)
     })?;
+    let blobs = Blobs::new(entry.blobs());
+    let taken = changeset::taken(workspace, manifest, &options.take)?;
+    let (met, merged) = changeset::merged(workspace, taken, &blobs)?;
     let request = Request {
         run: entry.id(),
-        manifest,
-        blobs: &Blobs::new(entry.blobs()),
+        manifest: &met,
+        blobs: &blobs,
         journals: &journals,
         only: &options.only,
         protected: &config.workspace.protected,
@@ -362,10 +270,16 @@ pub(super) fn carry_over(
         keep: Some(Keep { folder: &entry.before(), bytes: config.history.max_bytes.bytes() / 2 }),
         agreed: &options.agreed,
         partial: options.partial,
+        hold_checked: options.hold_checked,
         dry_run: options.dry_run,
     };
     let carried = changeset::apply(workspace, &lock, &request)?;
-    let mut applied = noted(entry, manifest, workspace, options, carried);
+    let mut applied = noted(entry, &met, workspace, options, carried);
+    for (word, path) in &mut applied.changed {
+        if merged.iter().any(|merged| merged.to_string() == *path) {
+            *word = "merged";
+        }
+    }
     let is_whole = applied.pending.is_empty() && options.only.is_empty();
     if is_whole || applied.state == Some("applied") {
         let yes = (options.agreed == Agreed::Everything, options.dry_run);

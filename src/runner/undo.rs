@@ -69,6 +69,7 @@ impl Runner {
             // It was there before, and who undoes wants it back.
             agreed: &Agreed::Everything,
             partial: false,
+            hold_checked: false,
             dry_run: false,
         };
         // The branch first: it can be moved again should the files be in the way.

@@ -2,8 +2,10 @@
 //! after.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::follow::{Bounds, End, Workplace};
@@ -19,6 +21,7 @@ use super::{Phase, job::Job, room::Room, story::Story};
 use crate::agent::opencode;
 use crate::gateway::Record as Traffic;
 use crate::sandbox::Order;
+use crate::workspace::changeset::{Moment, Steps};
 
 /// How long the sandbox may take to become empty once the run's time is up.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -40,7 +43,7 @@ pub async fn work(
     room: &mut Room,
     story: &mut Story,
     overseers: Vec<Overseer>,
-    done: &mut Done,
+    (done, steps): (&mut Done, &mut Option<Steps>),
 ) -> End {
     let (Some(sandbox), Some(gateway)) = (&mut room.sandbox, &mut room.gateway) else {
         unreachable!("a started run has a sandbox and a gateway");
@@ -50,8 +53,12 @@ pub async fn work(
     let mut environment = prepared.openings.environment.clone();
     environment.extend(opencode::environment(&prepared.request(&job.task)));
     let bounds = Bounds { canceller: &job.canceller, deadline, overseers };
+    let watched = room.layer.as_ref().filter(|_| job.task.verify.is_some());
+    let watched = watched.map(|layer| (layer.written(), layer.most_entries()));
     let mut desk = Desk {
         job,
+        watched,
+        steps,
         prepared,
         environment,
         deadline,
@@ -70,6 +77,9 @@ struct Desk<'a> {
     deadline: Instant,
     place: Workplace<'a>,
     done: &'a mut Done,
+    /// What the run writes to, and the most things that are looked at in it.
+    watched: Option<(PathBuf, usize)>,
+    steps: &'a mut Option<Steps>,
 }
 
 impl Desk<'_> {
@@ -78,11 +88,15 @@ impl Desk<'_> {
         let Some(command) = &task.verify else { return Ok(self.agent().await) };
         let within = Duration::from_secs(task.config.limits.verify_timeout);
         self.done.verify = Some(Verify::of(command));
+        let start = self.moment().await;
         let before = self.check(command, within, "before").await?;
         if before.could_not_start() {
             self.place.story.remark("`verify` could not be run before the agent began");
         }
         self.note(|verify| verify.before = Some(before));
+        if let (Some(start), Some(before)) = (start, self.moment().await) {
+            *self.steps = Some(Steps { start, before, after: None });
+        }
 
         let end = self.agent().await;
         let empty = match &end {
@@ -94,6 +108,11 @@ impl Desk<'_> {
         if empty {
             // The check's own time ends with the run's; what comes after it is the clearing up.
             self.place.bounds.deadline = self.deadline + SETTLE;
+            if let Some(steps) = self.steps.take() {
+                let after = self.moment().await;
+                // Without this moment nothing can be told apart.
+                *self.steps = after.map(|after| Steps { after: Some(after), ..steps });
+            }
             let after = self.check(command, within, "after").await?;
             let passed = after.passed();
             if !passed {
@@ -103,6 +122,12 @@ impl Desk<'_> {
             self.note(|verify| (verify.after, verify.passed) = (Some(after), passed));
         }
         Ok(end)
+    }
+
+    /// Looks at what is written, when nothing lives in the sandbox; none where that is too much.
+    async fn moment(&mut self) -> Option<Moment> {
+        let (written, entries) = self.watched.clone()?;
+        spawn_blocking(move || Moment::of(&written, entries)).await.ok().flatten()
     }
 
     fn note(&mut self, what: impl FnOnce(&mut Verify)) {

@@ -202,7 +202,7 @@ async fn a_branch_waits_for_the_files_that_wait_and_the_report_says_so() {
     let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
     assert_eq!(git(here, &["log", "--format=%s"]), "First");
     let told = report["remarks"].to_string();
-    assert!(told.contains("1 commits of the run are in refs/sandbox/"), "{report:#}");
+    assert!(told.contains("1 commit of the run: in refs/sandbox/"), "{report:#}");
     product.call(["apply", "last", "--allow-protected"]).await.assert_code(0);
     assert_eq!(git(here, &["log", "--format=%s"]), "Second\nFirst");
     product.check_nothing_left().await;

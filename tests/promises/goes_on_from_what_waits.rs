@@ -51,8 +51,11 @@ async fn both(more: usize, view: &str) {
     assert!(!seen.contains("folder/"), "{seen}");
     let remarks = second["remarks"].to_string();
     assert!(remarks.contains("1 of the changes"), "{second:#}");
-    assert!(remarks.contains("its result has them too"), "{second:#}");
+    assert!(remarks.contains("its result has all of it too"), "{second:#}");
 
+    // The user's file is the user's, until a person takes the run's.
+    let refused = product.call(["apply", first["run_id"].as_str().expect("an id")]).await;
+    assert!(refused.stdout.contains("taken.txt"), "{refused:?}");
     let applied = product.call(["apply", second["run_id"].as_str().expect("an id")]).await;
     applied.assert_code(0);
     assert_eq!(workspace.read("kept.txt"), "kept.txt\ntwo\nthree\n");
@@ -83,9 +86,14 @@ async fn in_an_overlay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_is_not_gone_on_from_and_discarding_says_who_has_it_too() {
-    let script = Script::bash("echo 1 >a; echo 1 >b").then_say("Done.");
-    let script =
-        script.then_bash("ls; echo 2 >c").then_say("Done.").then_say("Nothing.").then_say("Done.");
+    let plant =
+        "echo 1 >a; echo 1 >b; echo '{}' >opencode.json; mkdir .opencode; echo x >.opencode/x";
+    let script = Script::bash(plant).then_say("Done.");
+    let script = script
+        .then_bash("ls -A; echo 2 >c")
+        .then_say("Done.")
+        .then_say("Nothing.")
+        .then_say("Done.");
     let model = Model::start(script).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
@@ -98,6 +106,8 @@ async fn what_was_decided_is_not_gone_on_from_and_discarding_says_who_has_it_too
     let second = run(&product, &workspace, &args).await;
     let seen = model.tool_results();
     assert!(seen.trim_end().ends_with('b'), "what was applied and removed stays away: {seen}");
+    let remarks = second["remarks"].to_string();
+    assert!(remarks.contains("3 of the changes") && remarks.contains("hidden"), "{second:#}");
     let args = ["--session", &session, "--mode", "read-only", "look"];
     let look = run(&product, &workspace, &args).await;
     assert!(look["remarks"].to_string().contains("reads the folder without them"), "{look:#}");

@@ -160,6 +160,49 @@ async fn what_was_applied_is_put_back_and_waits_again() {
 }
 
 #[tokio::test]
+async fn a_text_that_both_changed_in_different_places_is_put_together() {
+    let result = Result::new(&[("a.txt", "one\ntwo\nthree\nfour\n"), ("b.txt", "b\n")])
+        .file("a.txt", "one\ntwo\nthree\nFOUR\n")
+        .file("b.txt", "B\n")
+        .kept();
+    result.workspace.write("a.txt", "ONE\ntwo\nthree\nfour\n");
+    let dry = result.json(&["apply", RUN, "--dry-run", "--json"]).await;
+    assert_eq!(dry["changed"], json!([["merged", "a.txt"], ["modified", "b.txt"]]));
+    assert_eq!(result.workspace.read("a.txt"), "ONE\ntwo\nthree\nfour\n");
+    result.call(&["apply", RUN]).await.assert_code(0);
+    assert_eq!(result.workspace.read("a.txt"), "ONE\ntwo\nthree\nFOUR\n");
+    let again = result.json(&["apply", RUN, "--json"]).await;
+    assert_eq!((&again["changed"], &again["already"]), (&json!([]), &json!(2)), "{again:#}");
+    result.call(&["undo", RUN]).await.assert_code(0);
+    assert_eq!(result.workspace.read("a.txt"), "ONE\ntwo\nthree\nfour\n");
+    assert_eq!(result.workspace.read("b.txt"), "b\n");
+    result.product.check_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_person_takes_the_runs_version_and_gets_their_own_back() {
+    let result = small();
+    result.workspace.write("edit.txt", "by somebody\n");
+    result.workspace.write("gone.txt", "wanted still\n");
+    result.workspace.write("new file", "another\n");
+    let part = result.call(&["apply", RUN, "--take", "edit.txt"]).await;
+    assert!(!part.stdout.contains("edit.txt") && part.stdout.contains("gone.txt"), "{part:?}");
+    assert_eq!(result.workspace.read("edit.txt"), "by somebody\n", "all or nothing");
+    let names = ["--take", "edit.txt", "--take", "gone.txt", "--take", "new file"];
+    result.call(&[&["apply", RUN], &names[..]].concat()).await.assert_code(0);
+    assert_eq!(result.workspace.read("edit.txt"), "one\n\u{1b}[31mTWO\n");
+    assert_eq!(result.workspace.read("new file"), "hello");
+    assert!(!result.workspace.has("gone.txt"));
+    result.call(&["undo", RUN]).await.assert_code(0);
+    assert_eq!(result.workspace.read("edit.txt"), "by somebody\n");
+    assert_eq!(result.workspace.read("gone.txt"), "wanted still\n");
+    assert_eq!(result.workspace.read("new file"), "another\n");
+    let unknown = result.call(&["apply", RUN, "--take", "edit.tx"]).await;
+    assert!(unknown.stderr.contains("the nearest is `edit.txt`"), "{}", unknown.stderr);
+    result.product.check_nothing_left().await;
+}
+
+#[tokio::test]
 async fn a_result_is_shown_and_carried_over_once() {
     let result = small();
     assert_eq!(result.standing().await, "pending");

@@ -55,7 +55,7 @@ async fn a_run_is_listed_shown_and_removed() {
         "completed in ",
         "added     made.txt",
         "api.example.com:443  0 allowed, 1 refused (not_allowed)",
-        "1 of the changes wait for a decision",
+        "1 change left for a decision",
         "All done.",
     ] {
         assert!(shown.stdout.contains(words), "{words} in {}", shown.stdout);

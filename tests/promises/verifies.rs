@@ -175,3 +175,58 @@ async fn it_can_be_cancelled() {
     assert_eq!(report["verify"]["passed"], false);
     assert_eq!(model.steps().len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_check_made_is_not_the_agents() {
+    let work = "echo made >made.txt; echo agent >both.txt; echo kept >cache/agent.txt; \
+                rm gone.txt; mkdir src/new; echo x >src/new/x; echo 1 >src/a.log";
+    let check = "mkdir -p cache; date +%N >cache/x; echo r >report.xml; echo line >>log.txt; \
+                 rm -f scratch.txt; mkdir -p src/__pycache__; echo p >src/__pycache__/p; \
+                 if [ -f both.txt ]; then echo check >>both.txt; echo 2 >src/a.log; fi; true";
+    for (more, view) in [(0, "copy"), (300, "overlay")] {
+        let model = Model::start(Script::bash(work).then_say("Made.")).await;
+        let product = Product::with_model(&model).await;
+        let workspace = Workspace::new();
+        for name in ["log.txt", "scratch.txt", "gone.txt", "src/a"] {
+            workspace.write(name, "mine\n");
+        }
+        workspace.write(".gitignore", "*.log\n");
+        for number in 0..more {
+            workspace.write(&format!("many/{number}"), "x\n");
+        }
+        let run = product.run(&workspace, ["--json", "--verify", check, "make it"]).await;
+        let report = run.assert_status("completed");
+        assert_eq!(report["workspace"]["view"], view, "{report:#}");
+        let names: Vec<_> = workspace.names();
+        let names: Vec<_> = names.iter().filter(|name| !name.starts_with("many")).collect();
+        let expected = [
+            ".gitignore",
+            "cache",
+            "cache/agent.txt",
+            "log.txt",
+            "made.txt",
+            "scratch.txt",
+            "src",
+            "src/a",
+            "src/a.log",
+            "src/new",
+            "src/new/x",
+        ];
+        assert_eq!(names, expected, "{report:#}");
+        assert_eq!(workspace.read("log.txt"), "mine\n");
+        let remarks = report["remarks"].to_string();
+        assert!(remarks.contains("`verify` made or changed cache and 6 more"), "{report:#}");
+        let pending = &report["changes"]["pending"];
+        assert_eq!(
+            (&pending["count"], &pending["files"][0]["path"]),
+            (&json!(1), &json!("both.txt"))
+        );
+        let why = pending["files"][0]["why"].as_str().expect("a reason");
+        assert!(why.contains("what `verify` made of it"), "{report:#}");
+        let listed = report["changes"]["files"].to_string();
+        assert!(!listed.contains("report.xml") && !listed.contains("pycache"), "{report:#}");
+        product.call(["apply", "last"]).await.assert_code(0);
+        assert_eq!(workspace.read("both.txt"), "agent\ncheck\n");
+        product.check_nothing_left().await;
+    }
+}

@@ -20,6 +20,9 @@ pub struct ApplyArgs {
     /// Only this file or folder of the changes; may be repeated
     #[arg(long, value_name = "PATH")]
     only: Vec<OsString>,
+    /// Take the run's version of this file or folder, whatever is there by now; may be repeated
+    #[arg(long, value_name = "PATH")]
+    take: Vec<OsString>,
     /// Also change what tools on the host execute or trust
     #[arg(long)]
     allow_protected: bool,
@@ -56,8 +59,10 @@ pub fn run(
     let runner = settings.runner_for(entry)?;
     let options = ApplyOptions {
         only: args.only.iter().map(as_text).collect(),
+        take: args.take.iter().map(as_text).collect(),
         agreed: if args.allow_protected { Agreed::Everything } else { Agreed::Nothing },
         partial: args.partial,
+        hold_checked: false,
         dry_run: args.dry_run,
         wait: None,
     };

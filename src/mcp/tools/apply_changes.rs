@@ -32,9 +32,9 @@ pub(super) const ENTRY: Entry = Entry {
 
 const NAME: &str = "apply_changes";
 const DESCRIPTION: &str = "\
-Copies a run's changes into the workspace, all or none. `only` picks paths; for paths that host \
-tools trust the user is asked.";
-const ARGUMENTS: &[&str] = &["run_id", "only", "dry_run"];
+Copies a run's changes into the workspace, all or none. `only` picks paths. `partial` leaves out \
+what conflicts or host tools trust; else the user is asked about the latter.";
+const ARGUMENTS: &[&str] = &["run_id", "only", "partial", "dry_run"];
 
 /// A host waits for the answer, and so for no other run for long.
 const WAIT: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ fn tool() -> Tool {
         DESCRIPTION,
         json!({
             "only": { "type": "array", "items": { "type": "string" } },
+            "partial": { "type": "boolean" },
             "dry_run": { "type": "boolean" },
         }),
     )
@@ -74,6 +75,7 @@ async fn call(
         // One run has one name here, or a no could be walked around.
         run: reader.required_text("run_id").trim().to_owned(),
         only: reader.texts("only"),
+        partial: reader.flag("partial").unwrap_or(false),
         dry_run: reader.flag("dry_run").unwrap_or(false),
     };
     if let Err(error) = reader.finish() {
@@ -166,8 +168,9 @@ async fn apply(
     wanted: &Wanted,
     agreed: Agreed,
 ) -> Result<Applied, Error> {
-    let Wanted { run, only, dry_run } = wanted.clone();
-    let options = ApplyOptions { only, agreed, partial: false, dry_run, wait: Some(WAIT) };
+    let Wanted { run, only, partial, dry_run } = wanted.clone();
+    let wait = Some(WAIT);
+    let options = ApplyOptions { only, agreed, partial, dry_run, wait, ..ApplyOptions::default() };
     changes::work(session, context, &run, move |runner, entry| {
         runner.apply(entry, &options, |_| {})
     })

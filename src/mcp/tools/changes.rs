@@ -10,7 +10,7 @@ use crate::mcp::session::Session;
 use crate::mcp::standing;
 use crate::runner::{Applied, OutcomeError, Runner};
 use crate::text::{self, one_line};
-use crate::workspace::changeset::{ApplyError, NeedsYes};
+use crate::workspace::changeset::{ApplyError, Conflict, NeedsYes};
 
 /// What lists may take as JSON; an answer stays below 8 KiB.
 const ROOM: usize = 7 * 1024;
@@ -108,9 +108,10 @@ fn listed<T>(all: &[T], mut room: usize, shown: impl Fn(&T) -> Value) -> (Vec<Va
 }
 
 pub(super) fn of_applied(applied: &Applied) -> Value {
+    let room = if applied.pending.is_empty() { ROOM - 3072 } else { ROOM - 3072 - 2560 };
     let (changed, more) = listed(
         &applied.changed,
-        ROOM - 3072,
+        room,
         |(what, path)| json!({ "path": one_line(path, PATH), "change": what }),
     );
     let (kept, _) = listed(&applied.kept_folders, 1024, |path| one_line(path, PATH).into());
@@ -137,6 +138,13 @@ pub(super) fn of_applied(applied: &Applied) -> Value {
         1024,
         |order| json!({ "path": one_line(&order.path, PATH), "why": order.why }),
     );
+    if !applied.pending.is_empty() {
+        let (pending, more) = listed(&applied.pending, 768, |path| one_line(path, PATH).into());
+        value["pending"] = pending.into();
+        value["more_pending"] = more.into();
+        value["protected"] = of_needs(&applied.protected, 768).0.into();
+        value["conflicts"] = listed(&applied.conflicts, 1024, of_conflict).0.into();
+    }
     if !applied.not_undoable.is_empty() {
         value["not_undoable"] = applied.not_undoable.len().into();
     }
@@ -146,10 +154,10 @@ pub(super) fn of_applied(applied: &Applied) -> Value {
     value
 }
 
-fn of_needs(needs: &[NeedsYes]) -> (Vec<Value>, usize) {
+fn of_needs(needs: &[NeedsYes], room: usize) -> (Vec<Value>, usize) {
     listed(
         needs,
-        ROOM,
+        room,
         |one| json!({ "path": one_line(&one.path, PATH), "change": one.change.word(), "why": one.why }),
     )
 }
@@ -166,7 +174,7 @@ pub(super) fn protected(
         || OutcomeError::from(ApplyError::Protected(needs.to_vec())).to_string(),
         str::to_owned,
     );
-    let (list, more) = of_needs(needs);
+    let (list, more) = of_needs(needs, ROOM);
     let mut value = json!({ "protected": list });
     if more > 0 {
         value["more"] = more.into();
@@ -178,6 +186,15 @@ pub(super) fn protected(
     CallToolResult::structured_error(value)
 }
 
+fn of_conflict(one: &Conflict) -> Value {
+    json!({
+        "path": one_line(&one.path, PATH),
+        "expected": one.expected,
+        "found": one.found,
+        "advice": one.advice,
+    })
+}
+
 fn of_error(error: &OutcomeError) -> Value {
     let mut value = json!({});
     let mut put = |name: &str, (list, more): (Vec<Value>, usize)| {
@@ -187,18 +204,12 @@ fn of_error(error: &OutcomeError) -> Value {
         }
     };
     match error {
-        OutcomeError::Apply(ApplyError::Conflicts(conflicts)) => put(
-            "conflicts",
-            listed(conflicts, ROOM, |one| {
-                json!({
-                    "path": one_line(&one.path, PATH),
-                    "expected": one.expected,
-                    "found": one.found,
-                    "advice": one.advice,
-                })
-            }),
-        ),
-        OutcomeError::Apply(ApplyError::Protected(needs)) => put("protected", of_needs(needs)),
+        OutcomeError::Apply(ApplyError::Conflicts(conflicts)) => {
+            put("conflicts", listed(conflicts, ROOM, of_conflict));
+        }
+        OutcomeError::Apply(ApplyError::Protected(needs)) => {
+            put("protected", of_needs(needs, ROOM));
+        }
         _ => {}
     }
     value["error"] = json!({

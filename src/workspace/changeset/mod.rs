@@ -18,9 +18,11 @@ pub(super) mod testing;
 
 pub use apply::{
     Agreed, ApplyError, Carried, Conflict, Keep, NeedsYes, Obeyed, Recovered, Request, STAGING,
-    apply, forget_all, is_unsettled, protected_files, recover, reversed,
+    apply, forget_all, is_unsettled, merged, protected_files, recover, reversed, taken,
 };
-pub use collect::{CollectError, Collected, Merged, Survey, add_repository, collect};
+pub use collect::{
+    CollectError, Collected, Merged, Moment, Steps, Survey, add_repository, collect,
+};
 pub use fate::{Application, Fate};
 pub use manifest::{
     Alteration, BadPath, Escaped, Manifest, NewRepository, Node, RelPath, Skipped, VERSION,

@@ -13,6 +13,7 @@ mod host;
 mod identity;
 mod inspect;
 mod made;
+mod merge;
 mod modules;
 mod narrow;
 mod news;
@@ -34,6 +35,7 @@ pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};
 pub use made::{Rebuilt, clear, made, rebuild};
+pub use merge::merge_file;
 pub use news::{News, PACK_BYTES};
 pub use start::{Repository, noted};
 

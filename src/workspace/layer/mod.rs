@@ -234,6 +234,12 @@ impl Layer {
         })
     }
 
+    /// The most things of the run and of what was copied that are looked at.
+    pub fn most_entries(&self) -> usize {
+        let files = usize::try_from(self.note.bounds.files).unwrap_or(usize::MAX);
+        files.saturating_mul(4)
+    }
+
     /// A file to be touched as a sign of life.
     pub fn sign(&self) -> PathBuf {
         self.folder.join(note::NOTE)

@@ -110,6 +110,7 @@ impl Ground {
             keep: None,
             agreed: &Agreed::Everything,
             partial: false,
+            hold_checked: false,
             dry_run: false,
         };
         apply(&workspace, &lock, &request)
@@ -140,6 +141,7 @@ impl Ground {
             keep: Some(super::Keep { folder: &self.kept(), bytes: self.bytes }),
             agreed,
             partial: self.partial,
+            hold_checked: false,
             dry_run,
         };
         apply(&workspace, &lock, &request)

@@ -20,6 +20,7 @@ mod leads;
 mod like;
 #[cfg(test)]
 mod looks_tests;
+mod merge;
 mod partial;
 #[cfg(test)]
 mod partial_tests;
@@ -29,6 +30,7 @@ mod race_tests;
 mod recover;
 mod stage;
 mod swap;
+mod take;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -44,7 +46,9 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 pub use error::{Agreed, ApplyError, Conflict, NeedsYes, Obeyed};
+pub use merge::{LARGEST_MERGED, merged};
 pub use recover::{Recovered, is_unsettled, recover};
+pub use take::taken;
 pub use trust::protected_files;
 pub use undo::{Keep, forget_all, reversed};
 
@@ -86,6 +90,8 @@ pub struct Request<'a> {
     /// What needs a yes and has none, what conflicts and what fails is left out, with what belongs to
     /// it, and the rest is carried over. Otherwise nothing is.
     pub partial: bool,
+    /// What the caller's check changed after the agent waits, as what conflicts does.
+    pub hold_checked: bool,
     /// Look, and change nothing.
     pub dry_run: bool,
 }
@@ -137,6 +143,13 @@ pub fn apply(
     let changes = select(request.manifest, request.only)?;
     let mut trust = None;
     let mut left = LeftOut::default();
+    if request.hold_checked && !request.manifest.checked.is_empty() {
+        let held = partial::of_check(&request.manifest.checked);
+        if !request.partial {
+            return Err(ApplyError::Conflicts(held));
+        }
+        left.note(ApplyError::Conflicts(held), &changes)?;
+    }
     loop {
         let rest = left.rest(&changes, &request.manifest.repositories);
         let mut judge = |todo: &[&Alteration]| {

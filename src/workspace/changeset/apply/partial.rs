@@ -132,6 +132,18 @@ impl LeftOut {
     }
 }
 
+/// What a check changed after the agent: whose it is, a person decides.
+pub(super) fn of_check(paths: &[RelPath]) -> Vec<Conflict> {
+    let conflict = |path: &RelPath| Conflict {
+        at: path.clone(),
+        path: path.to_string(),
+        expected: "what the agent had left".to_owned(),
+        found: "what `verify` made of it".to_owned(),
+        advice: "look at it and apply it by its name",
+    };
+    paths.iter().map(conflict).collect()
+}
+
 /// Changes by their places.
 struct Tree<'a> {
     by_path: BTreeMap<&'a Path, &'a Alteration>,

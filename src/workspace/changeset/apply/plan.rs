@@ -105,7 +105,7 @@ pub(super) fn select<'a>(
 }
 
 /// The path that is meant: as it is, as it is shown, or with `%XX` for what is not UTF-8.
-fn named(manifest: &Manifest, given: &str) -> Result<PathBuf, ApplyError> {
+pub(super) fn named(manifest: &Manifest, given: &str) -> Result<PathBuf, ApplyError> {
     let path = Path::new(given);
     let path = path.strip_prefix(&manifest.workspace).unwrap_or(path);
     let path: PathBuf = path.components().collect();
@@ -222,8 +222,8 @@ impl<'a> Plan<'a> {
                 path: change.path.to_string(),
                 expected: describe(before),
                 found,
-                advice: "it changed since the run began; put the two together by hand, or undo \
-                         that change and apply again",
+                advice: "it changed since the run began; put the two together by hand, or take the \
+                         run's with `--take`",
             });
         }
     }

@@ -17,7 +17,7 @@ use crate::workspace::remove::grant;
 use crate::workspace::walk::{Entry, Visitor};
 
 pub(super) fn collect(
-    collector: &mut Collector,
+    collector: &mut Collector<'_>,
     copy: &OwnedFd,
     layer: &Layer,
 ) -> Result<(), CollectError> {
@@ -53,14 +53,14 @@ fn inside_of_git(path: &Path) -> bool {
     above.into_iter().any(|name| name.eq_ignore_ascii_case(".git"))
 }
 
-struct Compared<'a> {
-    collector: &'a mut Collector,
+struct Compared<'a, 'b> {
+    collector: &'a mut Collector<'b>,
     /// What has not been seen yet.
     known: HashMap<PathBuf, u64>,
     at: i128,
 }
 
-impl Compared<'_> {
+impl Compared<'_, '_> {
     /// Of what is inside of a `.git` only whether it changed is of interest.
     fn inside(&mut self, path: &Path, known: bool) {
         let parts: PathBuf = path.iter().take_while(|name| !is_git(name)).collect();
@@ -74,7 +74,7 @@ impl Compared<'_> {
     }
 }
 
-impl Visitor for Compared<'_> {
+impl Visitor for Compared<'_, '_> {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
         let path = folder.join(entry.name);
         if !self.collector.affords(&path) {

@@ -11,6 +11,7 @@ mod overlay;
 mod renames;
 mod repair;
 mod repository;
+mod steps;
 mod summary;
 mod survey;
 mod tree;
@@ -18,7 +19,7 @@ mod tree;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,8 +29,10 @@ use base::{Base, Inodes, Seen};
 use blobs::{Blobs, Not, open_written};
 
 pub use repository::add_repository;
+pub use steps::{Moment, Steps};
 pub use survey::{Merged, Survey};
 
+use super::apply::LARGEST_MERGED;
 use super::manifest::{Alteration, Manifest, Node, RelPath, Skipped, VERSION};
 use crate::workspace::changes::nanoseconds;
 use crate::workspace::layer::{Layer, View};
@@ -78,10 +81,10 @@ pub struct Collected {
 
 /// Tells what is changed in a layer, and keeps the new contents in `blobs`. The container must be
 /// gone. The layer stays as it is, so that this can be done again. `merged` is what an overlay
-/// looks like.
+/// looks like, and `steps` tell what a check did.
 pub fn collect(
     layer: &Layer,
-    merged: Option<&Merged>,
+    (merged, steps): (Option<&Merged>, Option<&Steps>),
     blobs: &Path,
 ) -> Result<Collected, CollectError> {
     let note = layer.note();
@@ -92,6 +95,9 @@ pub fn collect(
     let mut collector = Collector {
         base: Base::open(&note.workspace, note.identity, note.began, &note.bounds),
         blobs: Blobs::new(blobs, note.bounds.bytes),
+        steps: None,
+        of_check: Vec::new(),
+        both: Vec::new(),
         covered: note.empty().into_iter().map(Path::to_owned).collect(),
         limits,
         found: BTreeMap::new(),
@@ -107,6 +113,16 @@ pub fn collect(
     // Without a base nothing can be compared, and nothing could be applied.
     collector.complete &= collector.base.is_there();
     let written = layer.written();
+    // Before anything is read: that can change modes for a moment.
+    let now = steps.map(|steps| (steps, Moment::of(&written, layer.most_entries())));
+    match now {
+        Some((steps, Some(now))) => collector.steps = Some((steps, now)),
+        Some((_, None)) => collector.remarks.push(
+            "what `verify` made is among the changes, because they are too many to be told apart"
+                .to_owned(),
+        ),
+        None => {}
+    }
     match note.view {
         None => {}
         Some(View::Overlay) => {
@@ -125,17 +141,25 @@ pub fn collect(
     }
     let repositories = collector.repositories.iter().filter(|(_, commits)| **commits);
     let repositories = repositories.map(|(path, _)| path.clone()).collect();
+    collector.tell_of_check();
     let remarks = std::mem::take(&mut collector.remarks);
     let mut manifest = collector.manifest(&note.workspace);
     manifest.earlier.clone_from(&note.earlier);
+    summary::spare_ignored(&mut manifest, &written);
     let summary = summary::summary(&manifest, &written);
     Ok(Collected { manifest, summary, repositories, remarks })
 }
 
 /// What has been found so far.
-struct Collector {
+struct Collector<'a> {
     base: Base,
     blobs: Blobs,
+    /// What tells whose a change is, where a check ran as well.
+    steps: Option<(&'a Steps, Moment)>,
+    /// What only the check made, which is left out.
+    of_check: Vec<PathBuf>,
+    /// What the check changed after the agent.
+    both: Vec<PathBuf>,
     /// What mounts of ours hid.
     covered: HashSet<PathBuf>,
     limits: Limits,
@@ -177,7 +201,7 @@ enum Place {
     Plain,
 }
 
-impl Collector {
+impl Collector<'_> {
     fn place(&self, path: &Path) -> Place {
         if self.covered.contains(path) {
             Place::Ours
@@ -237,6 +261,11 @@ impl Collector {
         };
         let mode = stat.st_mode & 0o777;
         let kind = FileType::from_raw_mode(stat.st_mode);
+        // A folder comes into a layer with what is written in it.
+        let is_way = kind == FileType::Directory && base.node == Some(Node::Folder { mode });
+        if !is_way && self.is_of_check(path) {
+            return;
+        }
         let after = match kind {
             FileType::Directory => Some(Node::Folder { mode }),
             FileType::Symlink => tree::link(folder, name),
@@ -263,6 +292,9 @@ impl Collector {
         if matches!(base.node, Some(Node::Folder { .. })) && kind != FileType::Directory {
             self.delete_below(path);
         }
+        if base.node.as_ref() != Some(&after) && !base.moved {
+            self.keep_base(path, base.node.as_ref());
+        }
         let written = (kind == FileType::RegularFile).then(|| written(stat));
         self.changed(path, base, after, written, past);
     }
@@ -272,6 +304,21 @@ impl Collector {
     fn is_made_meanwhile(&mut self, folder: &Path) -> bool {
         let base = self.base.node(folder);
         base.is_ok_and(|base| base.moved && matches!(base.node, Some(Node::Folder { .. })))
+    }
+
+    /// Keeps the old content of a small file, by which both versions can be put together one day.
+    /// Without it they are a conflict, as they were.
+    fn keep_base(&mut self, path: &Path, node: Option<&Node>) {
+        let Some(Node::File { size, .. }) = node else { return };
+        if *size > LARGEST_MERGED {
+            return;
+        }
+        let Some((folder, name)) = self.base.parent(path) else { return };
+        if let Ok((mut file, stat)) = tree::open_file(folder.as_fd(), &name)
+            && let Err(Not::Failed(error)) = self.blobs.keep(&mut file, &stat, None)
+        {
+            tracing::debug!("an old content is not kept: {error}");
+        }
     }
 
     /// Enters a change, if it is one.
@@ -319,6 +366,9 @@ impl Collector {
             self.gone.insert(self.inodes.key(inode), path.to_owned());
         }
         let before = base.node?;
+        if self.is_of_check(path) {
+            return None;
+        }
         let before_it = Some(before.clone());
         let found = Found { before: before_it, after: None, moved: base.moved, written: None };
         self.find(path, found);
@@ -361,6 +411,7 @@ impl Collector {
             })
             .collect();
         renames::find(&mut changes);
+        let both: Vec<RelPath> = self.both.into_iter().filter_map(&mut checked).collect();
         let repositories = self.repositories.into_keys().map(|path| (path, "inside .git"));
         let skipped: BTreeMap<_, _> = self.skipped.into_iter().chain(repositories).collect();
         let skipped = skipped
@@ -368,7 +419,15 @@ impl Collector {
             .filter_map(|(path, why)| Some(Skipped { path: checked(path)?, why: why.to_owned() }));
         let skipped = skipped.collect();
         let workspace = workspace.to_owned();
-        Manifest { version: VERSION, workspace, changes, skipped, complete, ..Manifest::default() }
+        Manifest {
+            version: VERSION,
+            workspace,
+            changes,
+            skipped,
+            complete,
+            checked: both,
+            ..Manifest::default()
+        }
     }
 }
 

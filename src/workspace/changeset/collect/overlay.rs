@@ -19,7 +19,7 @@ use crate::sandbox::{EntrySeen, KindSeen};
 use crate::workspace::changeset::Node;
 use crate::workspace::walk::{Entry, Visitor, open_folder};
 
-pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd, merged: &Merged) {
+pub(super) fn collect(collector: &mut Collector<'_>, upper: &OwnedFd, merged: &Merged) {
     collector.complete &= merged.whole;
     let left = collector.limits.entries;
     let mut view = View { collector, upper, moved: Vec::new(), same: HashSet::new(), left };
@@ -48,8 +48,8 @@ pub(super) fn collect(collector: &mut Collector, upper: &OwnedFd, merged: &Merge
     }
 }
 
-struct View<'a> {
-    collector: &'a mut Collector,
+struct View<'a, 'b> {
+    collector: &'a mut Collector<'b>,
     upper: &'a OwnedFd,
     /// What shows through from another place.
     moved: Vec<(PathBuf, EntrySeen)>,
@@ -59,7 +59,7 @@ struct View<'a> {
     left: usize,
 }
 
-impl View<'_> {
+impl View<'_, '_> {
     fn folder(&mut self, folder: &Path, entries: &[EntrySeen]) {
         let Ok(before) = self.collector.base.entries(folder) else {
             return self.collector.skip(folder, "unreadable in the workspace");
@@ -132,7 +132,7 @@ fn is_mark(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-impl Collector {
+impl Collector<'_> {
     /// Something of the workspace that is at another place in the view.
     fn moved(&mut self, path: &Path, entry: &EntrySeen) {
         let Ok(base) = self.base.node(path) else {

@@ -67,7 +67,7 @@ pub(super) fn repair(before: &[u8], after: &[u8]) -> Option<Repaired> {
     Some(if whole { Repaired::Whole(bytes) } else { Repaired::Partly(bytes) })
 }
 
-impl Collector {
+impl Collector<'_> {
     /// Takes a new content of a file and gives the one with the bytes put back.
     pub(super) fn repaired(&mut self, path: &Path, before: Option<&Node>, after: Node) -> Node {
         let (Some(Node::File { size: old, .. }), Node::File { sha256, size, mode }) =

@@ -13,6 +13,15 @@ use crate::workspace::{Change, ChangeKind, ChangeSummary};
 /// Reasons to leave something out that leave no change untold.
 const NOTHING_HIDDEN: [&str; 4] = ["socket", "fifo", "device", "inside .git"];
 
+/// Forgets that a check changed what the project ignores: such files are nobody's work.
+pub(super) fn spare_ignored(manifest: &mut Manifest, written: &Path) {
+    if manifest.checked.is_empty() {
+        return;
+    }
+    let mut rules = Rules::new(&manifest.workspace, written);
+    manifest.checked.retain(|path| !rules.hide(path.as_path()));
+}
+
 /// Folders that are only there for what is in them are left out, and what the project ignores
 /// takes one line for each folder of it.
 pub(super) fn summary(manifest: &Manifest, written: &Path) -> ChangeSummary {
@@ -79,6 +88,11 @@ impl Rules {
         let mut sources = vec![(open_root(workspace).ok(), Ignores::around(workspace))];
         sources.push((open_root(written).ok(), Ignores::default()));
         Self { sources, known: HashMap::new() }
+    }
+
+    fn hide(&mut self, path: &Path) -> bool {
+        let folder = self.ignored_folder(path, false);
+        folder.is_some() || self.sources.iter().any(|(_, rules)| rules.hides(path, false))
     }
 
     /// The highest folder on the way to a path that is ignored; the path itself if it is one.

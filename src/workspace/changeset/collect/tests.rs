@@ -121,7 +121,7 @@ impl Ground {
 
     fn collect_as(&self, merged: Option<&Merged>) -> Collected {
         let (layer, blobs) = (self.layer.as_ref().expect("made"), self.keep.path().join("blobs"));
-        collect(layer, merged, &blobs).expect("read")
+        collect(layer, (merged, None), &blobs).expect("read")
     }
 
     fn told(&self) -> (Vec<String>, Manifest) {
@@ -353,12 +353,13 @@ fn a_folder_that_cannot_be_read_is_left_out_alone() {
     let mut merged = ground.merged().expect("an overlay");
     merged.folders.insert("a".into(), Err("unreadable"));
     let layer = ground.layer.as_ref().expect("made");
-    let collected = collect(layer, Some(&merged), &ground.keep.path().join("blobs"));
+    let collected = collect(layer, (Some(&merged), None), &ground.keep.path().join("blobs"));
     let manifest = collected.expect("read").manifest;
     let paths: Vec<_> = manifest.changes.iter().map(|change| change.path.to_string()).collect();
     assert_eq!((paths, skipped(&manifest)), (vec!["b/f".into()], vec!["a: unreadable".into()]));
     assert!(manifest.complete);
-    let error = collect(layer, None, &ground.keep.path().join("blobs")).expect_err("not listed");
+    let error =
+        collect(layer, (None, None), &ground.keep.path().join("blobs")).expect_err("not listed");
     assert!(matches!(error, CollectError::NotListed), "{error}");
 }
 
