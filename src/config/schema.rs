@@ -278,7 +278,7 @@ pub struct Workspace {
     /// changes wait then.
     #[schemars(example = false)]
     pub partial: bool,
-    /// What a run gets of the workspace's repository: its history, or nothing.
+    /// Access of a run to the workspace's repository: its history, or nothing.
     pub git: GitAccess,
     /// Object stores elsewhere (`objects` folders) that the workspace's repository may borrow from:
     /// their whole history can be read.
@@ -310,7 +310,7 @@ pub enum Isolation {
     Copy,
 }
 
-/// What a run gets of a repository.
+/// Access of a run to a repository.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GitAccess {

@@ -32,7 +32,7 @@ tree=$(git write-tree 2>/dev/null) && echo "tree $tree"
 { [ -z "$tree" ] || echo "$tree"; cat; } |
   git -c core.compression=-1 -c pack.compression=-1 pack-objects --revs --thin -q --stdout >"$3""#;
 
-/// What git inside has packed.
+/// Packs and trees that git inside has made.
 #[derive(Debug, Default)]
 pub struct Packed {
     /// Trees of the indexes inside, by the places of their repositories.

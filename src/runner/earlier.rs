@@ -30,7 +30,7 @@ pub struct Earlier {
     run: RunId,
     changes: Vec<Alteration>,
     blobs: Blobs,
-    /// How many cannot be had any more, and how many an agent must not have.
+    /// The number of those that cannot be had any more, and of those that an agent must not have.
     lost: usize,
     hidden: usize,
 }

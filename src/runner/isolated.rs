@@ -51,7 +51,7 @@ pub struct Site<'a> {
     /// The path of the workspace inside.
     pub inside: &'a Path,
     pub is_rootless: bool,
-    /// What the view begins with besides the workspace.
+    /// Changes that the view begins with.
     pub earlier: Option<&'a Arc<Earlier>>,
 }
 

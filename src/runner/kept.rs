@@ -29,7 +29,7 @@ pub struct Closed {
     pub remarks: Vec<String>,
 }
 
-/// What was seen of a view before its container was gone.
+/// Looks at a view before its container was gone.
 #[derive(Debug, Default)]
 pub struct Looked {
     /// The last look of an overlay.

@@ -35,7 +35,7 @@ pub struct Prepared {
     pub mounts: Vec<Mount>,
     /// What the agent must not see of the workspace, and whether it is a folder.
     pub masks: Vec<(PathBuf, bool)>,
-    /// What the view begins with besides the workspace.
+    /// Changes that the view begins with.
     pub earlier: Option<Arc<Earlier>>,
     /// The workspace's own words to the agent, as paths inside.
     pub instructions: Vec<String>,

@@ -77,7 +77,7 @@ struct Desk<'a> {
     deadline: Instant,
     place: Workplace<'a>,
     done: &'a mut Done,
-    /// What the run writes to, and the most things that are looked at in it.
+    /// The folder that the run writes to, and the most things that are looked at in it.
     watched: Option<(PathBuf, usize)>,
     steps: &'a mut Option<Steps>,
 }

@@ -29,7 +29,7 @@ pub struct Manifest {
     /// The run whose changes are among these, because it left them waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<RunId>,
-    /// What the caller's check changed after the agent.
+    /// Paths that the caller's check changed after the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checked: Vec<RelPath>,
     /// False where a bound ended the look: then only paths that are named may be applied.

@@ -90,7 +90,7 @@ pub struct Request<'a> {
     /// What needs a yes and has none, what conflicts and what fails is left out, with what belongs to
     /// it, and the rest is carried over. Otherwise nothing is.
     pub partial: bool,
-    /// What the caller's check changed after the agent waits, as what conflicts does.
+    /// Changes by the caller's check after the agent wait, as conflicts do.
     pub hold_checked: bool,
     /// Look, and change nothing.
     pub dry_run: bool,

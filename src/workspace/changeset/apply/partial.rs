@@ -132,7 +132,7 @@ impl LeftOut {
     }
 }
 
-/// What a check changed after the agent: whose it is, a person decides.
+/// Conflicts of paths that a check changed after the agent: whose they are, a person decides.
 pub(super) fn of_check(paths: &[RelPath]) -> Vec<Conflict> {
     let conflict = |path: &RelPath| Conflict {
         at: path.clone(),

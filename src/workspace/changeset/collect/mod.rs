@@ -154,11 +154,11 @@ pub fn collect(
 struct Collector<'a> {
     base: Base,
     blobs: Blobs,
-    /// What tells whose a change is, where a check ran as well.
+    /// Moments that tell whose a change is, where a check ran as well.
     steps: Option<(&'a Steps, Moment)>,
-    /// What only the check made, which is left out.
+    /// Paths that only the check made, which are left out.
     of_check: Vec<PathBuf>,
-    /// What the check changed after the agent.
+    /// Paths that the check changed after the agent.
     both: Vec<PathBuf>,
     /// What mounts of ours hid.
     covered: HashSet<PathBuf>,
