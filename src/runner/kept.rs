@@ -213,10 +213,11 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
                 let more = if closed.changes.truncated { " or more" } else { "" };
                 let told = format!(
                     "run {id} was killed while it worked in a view of {workspace}; it left \
-                     {changes}{more}: `sandbox-mcp apply {id}` takes them"
+                     {changes}{more}, which `sandbox-mcp apply {id}` takes"
                 );
                 tracing::warn!("{told}");
                 news.push(told);
+                news.extend(closed.remarks);
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!("the layer of run {id} remains: failed to {error}"),
