@@ -1,4 +1,5 @@
-//! What earlier runs of a session left waiting: the next one starts from it, and its result has both.
+//! Changes that earlier runs of a session left waiting: the next one starts from them, and its result
+//! has both.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -17,7 +18,9 @@ use crate::history::Entry;
 use crate::ids::RunId;
 use crate::session::Held;
 use crate::text::count;
-use crate::workspace::changeset::{self, Agreed, Alteration, Blobs, Fate, Manifest, Request};
+use crate::workspace::changeset::{
+    self, Agreed, Alteration, Blobs, Fate, Manifest, Request, read_manifest,
+};
 use crate::workspace::layer::Layer;
 use crate::workspace::{FolderLock, WorkspacePath};
 
@@ -50,9 +53,16 @@ pub async fn find(
             let Some(entry) = Entry::of(&shared.state, &run) else { continue };
             let manifest = match changes_of(&entry) {
                 Ok(manifest) => manifest,
-                // What it made, the runs before it had made too, or it is let go with theirs.
+                // It had those of the runs before it in its own result.
                 Err(OutcomeError::Discarded(_)) => return Ok(None),
-                Err(_) => continue,
+                Err(OutcomeError::Unchanged(_)) if began_with_others(&entry)? => return Ok(None),
+                Err(
+                    OutcomeError::Unchanged(_)
+                    | OutcomeError::ReadOnly(_)
+                    | OutcomeError::NoList(_)
+                    | OutcomeError::Running(_),
+                ) => continue,
+                Err(error) => return Err(error),
             };
             if manifest.workspace != workspace.path() {
                 return Ok(None);
@@ -78,19 +88,17 @@ pub async fn find(
                 dry_run: true,
             };
             let could = changeset::apply(&workspace, &lock, &request)?;
-            let could: HashSet<_> = could.changed.into_iter().chain(could.already).collect();
-            let waits = |change: &&Alteration| !done.contains(&change.path);
-            let waiting = manifest.changes.iter().filter(waits).count();
-            let could = |change: &&Alteration| could.contains(&change.path);
+            let done: HashSet<_> = done.into_iter().chain(&could.already).collect();
+            let could: HashSet<_> = could.changed.iter().collect();
+            let waiting = manifest.changes.iter().filter(|change| !done.contains(&change.path));
             // Like the workspace's own they could run code at the agent's start.
             let is_hidden = |change: &&Alteration| {
                 SETTINGS.iter().any(|place| change.path.as_path().starts_with(place))
             };
-            let hidden = manifest.changes.iter().filter(waits).filter(is_hidden).count();
-            let changes = manifest.changes.iter().filter(waits).filter(could);
-            let changes: Vec<Alteration> =
-                changes.filter(|change| !is_hidden(change)).cloned().collect();
-            let lost = (waiting - changes.len()).saturating_sub(hidden);
+            let (hidden, others): (Vec<_>, Vec<_>) = waiting.partition(is_hidden);
+            let (changes, lost): (Vec<_>, Vec<_>) =
+                others.into_iter().cloned().partition(|change| could.contains(&change.path));
+            let (lost, hidden) = (lost.len(), hidden.len());
             return Ok(Some(Earlier { run, changes, blobs, lost, hidden }));
         }
         Ok(None)
@@ -120,11 +128,20 @@ pub async fn find(
              run code at its start; `sandbox-mcp diff {run}` has them"
         ));
     }
+    if changes.is_empty() {
+        return Ok(None);
+    }
     story.remark(&format!(
         "this run began with {} that run {run} left waiting, and its result has all of it too",
         count(changes.len(), "change")
     ));
     Ok(Some(earlier))
+}
+
+/// Returns true for a run whose view began with the changes of another one.
+fn began_with_others(entry: &Entry) -> Result<bool, OutcomeError> {
+    let manifest = read_manifest(&entry.changes())?;
+    Ok(manifest.is_some_and(|manifest| manifest.earlier.is_some()))
 }
 
 impl Earlier {

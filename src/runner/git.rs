@@ -17,14 +17,8 @@ use crate::workspace::layer::Layer;
 use crate::workspace::{Bounds, Mode, Watch};
 
 /// Returns false where the settings keep the repository from the run.
-fn has_git(task: &Checked) -> bool {
+pub fn has_git(task: &Checked) -> bool {
     task.config.workspace.git == GitAccess::History
-}
-
-/// Returns the `.git` of a workspace that is to be hidden, and true for a folder.
-pub fn hidden(task: &Checked) -> Option<(PathBuf, bool)> {
-    let found = task.workspace.path().join(".git").symlink_metadata().ok()?;
-    (!has_git(task) && !found.is_symlink()).then(|| (".git".into(), found.is_dir()))
 }
 
 /// Says what of the repository is off inside, and what will not work there.

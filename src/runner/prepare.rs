@@ -97,8 +97,7 @@ pub async fn prepare(
     let image = ensure_image(&inputs, &engine, shared, story).await?;
     let user = user(config.sandbox.user.as_deref(), &facts, task)?;
     git::tell(task, user, story).await?;
-    let (mut masks, hidden) = masks(task, story).await?;
-    masks.extend(git::hidden(task));
+    let (masks, hidden) = masks(task, story).await?;
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let folder = RunFolder::create(&shared.runtime, id, &owner)
@@ -259,14 +258,20 @@ async fn masks(
     story: &mut Story,
 ) -> Result<(Vec<(PathBuf, bool)>, Vec<RelPath>), Error> {
     let workspace = &task.workspace;
-    let (mut places, obstacles) = existing(workspace, &opencode::SETTINGS);
+    let kept = (!git::has_git(task)).then_some(".git");
+    let names: Vec<&str> = opencode::SETTINGS.into_iter().chain(kept).collect();
+    let why = |place: &Path| match place.starts_with(".git") {
+        true => "`workspace.git` is none",
+        false => "it could run code at its start",
+    };
+    let (mut places, obstacles) = existing(workspace, &names);
     let mut hidden = Vec::new();
     for obstacle in obstacles {
         match RelPath::new(&obstacle.relative) {
             Ok(link) if task.has_view() => {
                 story.remark(&format!(
-                    "{link} of the workspace is not in the run's view: it could run code at the \
-                     agent's start"
+                    "{link} of the workspace is not in the run's view: {}",
+                    why(link.as_path())
                 ));
                 hidden.push(link);
             }
@@ -289,10 +294,8 @@ async fn masks(
         !all.iter().any(above)
     });
     for place in &places {
-        let place = place.relative.display();
-        story.remark(&format!(
-            "{place} of the workspace is hidden from the agent: it could run code at its start"
-        ));
+        let (place, why) = (place.relative.display(), why(&place.relative));
+        story.remark(&format!("{place} of the workspace is hidden from the agent: {why}"));
     }
     let mut masks: Vec<_> =
         places.into_iter().map(|place| (place.relative, place.kind == Kind::Dir)).collect();

@@ -124,10 +124,10 @@ mod tests {
         let (path, told) = place(
             Path::new("/home/ada"),
             Path::new(""),
-            Some(Path::new("/work//./here/")),
+            Some(Path::new("/data//./here/")),
             &others,
         );
-        assert_eq!((path.to_str(), told), (Some("/work/here"), None));
+        assert_eq!((path.to_str(), told), (Some("/data/here"), None));
         let (_, told) =
             place(Path::new("/home/ada"), Path::new(""), Some(Path::new("/tmp")), &others);
         assert!(told.is_some_and(|told| told.contains("sandbox.path")));

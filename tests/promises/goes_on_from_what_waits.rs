@@ -85,6 +85,23 @@ async fn in_an_overlay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_takes_everything_back_leaves_nothing_to_go_on_from() {
+    let script = Script::bash("echo 1 >a").then_say("Done.").then_bash("rm a").then_say("Undone.");
+    let model = Model::start(script.then_bash("ls").then_say("Looked.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    let first = run(&product, &workspace, &["--session", "new", "--mode", "isolated", "go"]).await;
+    let session = first["session"]["id"].as_str().expect("an id");
+    for began in [true, false] {
+        let args = ["--session", session, "--mode", "isolated", "go on"];
+        let next = run(&product, &workspace, &args).await;
+        assert_eq!(next["remarks"].to_string().contains("began with"), began, "{next:#}");
+        assert_eq!(next["changes"]["files"], serde_json::json!([]), "{next:#}");
+    }
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_decided_is_not_gone_on_from_and_discarding_says_who_has_it_too() {
     let plant =
         "echo 1 >a; echo 1 >b; echo '{}' >opencode.json; mkdir .opencode; echo x >.opencode/x";

@@ -48,8 +48,8 @@ async fn works_in(workspace: &Workspace, folder: &std::path::Path) {
     assert_eq!(lines, expected, "the rest is as it was, and what is new is new");
     let remarks = report["remarks"].to_string();
     assert!(remarks.contains("history of all of it"), "{report:#}");
-    let tool = product.call(["show", "last", "--json"]).await.stdout;
-    assert!(!tool.contains("dubious"), "{tool}");
+    let seen = model.tool_results();
+    assert!(seen.starts_with("Second\nFirst\n") && !seen.contains("fatal"), "{seen}");
     git(folder, &["fsck", "--strict"]);
     assert!(git(folder, &["ls-files", "-t"]).lines().all(|line| line.starts_with('H')));
     product.call(["undo", "last"]).await.assert_code(0);
@@ -110,9 +110,34 @@ async fn what_is_outside_is_never_committed_to_the_branch() {
     assert_eq!(git(here, &["log", "--format=%s"]), "Second\nFirst", "{report:#}");
     let told = report["remarks"].to_string();
     assert!(told.contains("outside of the workspace"), "{report:#}");
+    let seen = model.tool_results();
+    assert!(!seen.contains("the user's") && seen.contains("No such file"), "{seen}");
     assert_eq!(workspace.read("packages/app/a.txt"), "two\nmine\n");
     assert_eq!(workspace.read("other/o.txt"), "the user's\n");
     product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_commit_is_held_to_the_folder_too() {
+    for (more, subject) in [("", "Mine"), ("git update-index --add --cacheinfo", "Outside")] {
+        let more = if more.is_empty() { "true".to_owned() } else { format!("{more} 100644,$id,o") };
+        let work = format!(
+            "echo a >a; git add a; id=$(git hash-object -w a); {more}; git commit -qm {subject}; \
+             git rm -q --cached --sparse ../o; git status --short"
+        );
+        let model = Model::start(Script::bash(&work).then_say("Done.")).await;
+        let product = Product::with_model(&model).await;
+        let workspace = Workspace::new();
+        git(workspace.path(), &["init", "-q", "-b", "main"]);
+        workspace.write("app/old", "old\n");
+        let app = workspace.at("app");
+        let run = ["--json", "--workspace", app.to_str().expect("UTF-8"), "go"];
+        let report = product.run(&workspace, run).await.assert_status("completed");
+        let heads = git(workspace.path(), &["for-each-ref", "--format=%(subject)", "refs/heads"]);
+        let expected = if subject == "Mine" { "Mine" } else { "" };
+        assert_eq!(heads, expected, "{report:#}\n{}", model.tool_results());
+        product.check_nothing_left().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +173,8 @@ async fn the_settings_can_keep_a_repository_from_a_run() {
         let run = ["--json", "--mode", mode, "--workspace", folder, "go"];
         let report = product.run(&workspace, run).await.assert_status("completed");
         let seen = model.tool_results();
+        let told = report["remarks"].to_string();
+        assert_eq!(told.contains("`workspace.git` is none"), !folder.ends_with("app"), "{told}");
         assert!(seen.contains("not a git repository"), "{seen}");
         assert!(!seen.contains("Second"), "{seen}");
         assert!(!report["remarks"].to_string().contains("history"), "{report:#}");

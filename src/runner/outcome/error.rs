@@ -1,4 +1,4 @@
-//! Why nothing was done with a run's changes.
+//! Reasons for which nothing was done with a run's changes.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::ids::RunId;
 use crate::workspace::GuardError;
 use crate::workspace::changeset::{ApplyError, StoreError};
 
-/// Why nothing was done with a run's changes.
+/// A reason for which nothing was done with a run's changes.
 #[derive(Debug, thiserror::Error)]
 pub enum OutcomeError {
     #[error("run {0} goes on; its changes are there when it has ended")]
@@ -72,7 +72,7 @@ impl OutcomeError {
         }
     }
 
-    /// What to do next.
+    /// Returns advice on the next step.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Running(_) => "wait for its end, or cancel it",

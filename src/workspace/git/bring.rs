@@ -189,9 +189,8 @@ impl Brought {
             let (Some(old), Some(new)) = (old, new) else {
                 return Err("the index has unmerged files, or was changed meanwhile".to_owned());
             };
-            for (one, other) in [(from, to), (&Some(old.clone()), &Some(new.clone()))] {
-                self.stays_inside(users, one.as_deref(), other.as_deref())?;
-            }
+            self.stays_inside(users, from.as_deref(), to.as_deref())?;
+            self.stays_inside(users, Some(old), Some(new))?;
             if old != new {
                 // Compares, and writes nothing.
                 if users.run(&["diff-index", "--cached", "--quiet", old]).is_err() {
@@ -220,19 +219,24 @@ impl Brought {
         })
     }
 
-    /// Refuses differences between two trees outside of the workspace: files there stay as they are.
+    /// Refuses differences between two commits or trees outside of the workspace: files there stay as they are.
     fn stays_inside(
         &self,
         users: Users<'_>,
         one: Option<&str>,
         other: Option<&str>,
     ) -> Result<(), String> {
-        let (Some(one), Some(other)) = (one, other) else { return Ok(()) };
         // A submodule is inside with all of it.
         let is_whole = self.prefix.as_os_str().is_empty() || !self.place.as_os_str().is_empty();
         if is_whole || one == other {
             return Ok(());
         }
+        // Before the first commit there is nothing.
+        let nothing = users.tree(&["hash-object", "-t", "tree", "--stdin"]);
+        let (Some(one), Some(other)) = (one.or(nothing.as_deref()), other.or(nothing.as_deref()))
+        else {
+            return Err("they cannot be compared".to_owned());
+        };
         let outside = format!(":(top,exclude,literal){}", self.prefix.display());
         let quiet = ["diff-tree", "-r", "--quiet", one, other, "--", ":/", &outside];
         match users.run(&quiet) {

@@ -273,8 +273,11 @@ impl Giving<'_> {
                 self.top.display()
             ))
         })?;
-        for changed in [own.join("index"), own.join("info/sparse-checkout"), to.join("config")] {
-            self.copier.own(&changed)?;
+        // Before the first file is added there is no index.
+        let index = Some(own.join("index")).filter(|index| index.exists());
+        let written = [own.join("info/sparse-checkout"), to.join("config")];
+        for written in index.into_iter().chain(written) {
+            self.copier.own(&written)?;
         }
         self.given.remarks.push(format!(
             "the workspace is a subfolder of the repository {}: the agent can read the history of \

@@ -73,6 +73,7 @@ pub fn made(layer: &Path, workspace: &Path, inside: &Path) -> (Vec<Repository>, 
             git: workspace.join(&git),
             common: workspace.join(&git),
             stores: Vec::new(),
+            // Absolute: it is in the view and not among the copies.
             copy: layer.join(&git),
             inside: inside.join(&git),
             worktree: inside.join(&place),

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::host::Ask;
-use super::settings::one_word;
 use super::users::input;
 
 /// Time and output of one command: names of all files that are tracked.
@@ -21,9 +20,7 @@ pub(super) fn narrow(prefix: &Path, to: &Path, own: &Path) -> Result<(), String>
     let name = name.ok_or("its name is not UTF-8")?;
     let config = to.join("config");
     let mut settings = std::fs::read_to_string(&config).map_err(failed)?;
-    for (key, value) in [("sparseCheckout", "true"), ("sparseCheckoutCone", "false")] {
-        settings.push_str(&one_word("core", key, value));
-    }
+    settings.push_str("[core]\n\tsparseCheckout = true\n\tsparseCheckoutCone = false\n");
     std::fs::write(&config, settings).map_err(failed)?;
     std::fs::write(own.join("info/sparse-checkout"), pattern(name)).map_err(failed)?;
     let ask = || {

@@ -92,11 +92,6 @@ fn one(setting: &Setting) -> String {
     text
 }
 
-/// A setting that is one plain word.
-pub(super) fn one_word(section: &str, key: &str, value: &str) -> String {
-    format!("[{section}]\n\t{key} = {value}\n")
-}
-
 /// A setting of `core` that is a path.
 pub(super) fn path_setting(key: &str, path: &Path) -> String {
     let path = path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");

@@ -19,7 +19,6 @@ use crate::files::{Durability, write_json};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repository {
     /// The path of the workspace in the working tree that it is a subfolder of; else empty.
-    #[serde(default)]
     pub prefix: PathBuf,
     /// Its own working tree, relative to that one, or to the workspace.
     pub place: PathBuf,

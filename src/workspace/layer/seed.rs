@@ -25,12 +25,12 @@ struct Seeding<'a> {
     root: OwnedFd,
     workspace: &'a WorkspacePath,
     is_overlay: bool,
-    /// Whom all belongs to, where that is to be said.
+    /// The owner of all that is made, where that is to be said.
     owner: Option<(Uid, Gid)>,
 }
 
 impl Layer {
-    /// Makes changes of an earlier run in the view: all of them are such that the workspace could get them. Blocking.
+    /// Makes changes of an earlier run in the view. The workspace could get each of them. Blocking.
     pub fn seed(
         &mut self,
         workspace: &WorkspacePath,

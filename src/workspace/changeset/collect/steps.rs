@@ -1,5 +1,5 @@
-//! Whose a change is, where a caller's check ran in the view as well: it runs before the agent and
-//! after it, and what only it made is not the agent's.
+//! Telling the agent's changes from those of a caller's check, which runs in the view as well: before
+//! the agent and after it.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,7 +30,7 @@ pub struct Steps {
     pub after: Option<Moment>,
 }
 
-/// Whose a change is.
+/// The origin of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     Agents,
