@@ -7,6 +7,9 @@
 mod base;
 mod blobs;
 mod copied;
+#[cfg(test)]
+mod ground;
+mod list;
 mod overlay;
 mod renames;
 mod repair;
@@ -28,12 +31,14 @@ use rustix::fs::{FileType, Stat};
 use base::{Base, Inodes, Seen};
 use blobs::{Blobs, Not, open_written};
 
+use list::listed;
+
 pub use repository::add_repository;
 pub use steps::{Moment, Steps};
 pub use survey::{Merged, Survey};
 
 use super::apply::LARGEST_MERGED;
-use super::manifest::{Alteration, Manifest, Node, RelPath, Skipped, VERSION};
+use super::manifest::{Alteration, Manifest, Node, Skipped};
 use crate::workspace::changes::nanoseconds;
 use crate::workspace::layer::{Layer, View};
 use crate::workspace::walk::{Limits, open_root};
@@ -394,47 +399,6 @@ impl Collector<'_> {
             }
         }
     }
-
-    fn manifest(self, workspace: &Path) -> Manifest {
-        let mut complete = self.complete;
-        let mut checked = |path: PathBuf| {
-            let path = RelPath::new(path).ok();
-            complete &= path.is_some();
-            path
-        };
-        let mut changes: Vec<_> = self
-            .found
-            .into_iter()
-            .filter_map(|(path, Found { before, after, moved, written })| {
-                let path = checked(path)?;
-                Some(Alteration { path, before, after, from: None, base_moved: moved, written })
-            })
-            .collect();
-        renames::find(&mut changes);
-        let both: Vec<RelPath> = self.both.into_iter().filter_map(&mut checked).collect();
-        let repositories = self.repositories.into_keys().map(|path| (path, "inside .git"));
-        let skipped: BTreeMap<_, _> = self.skipped.into_iter().chain(repositories).collect();
-        let skipped = skipped
-            .into_iter()
-            .filter_map(|(path, why)| Some(Skipped { path: checked(path)?, why: why.to_owned() }));
-        let skipped = skipped.collect();
-        let workspace = workspace.to_owned();
-        Manifest {
-            version: VERSION,
-            workspace,
-            changes,
-            skipped,
-            complete,
-            checked: both,
-            ..Manifest::default()
-        }
-    }
-}
-
-/// What a path takes as JSON at most.
-fn listed(path: &Path) -> usize {
-    let bytes = path.as_os_str().as_encoded_bytes();
-    bytes.iter().map(|byte| if matches!(byte, b' '..=b'~') { 1 } else { 6 }).sum::<usize>() + 2
 }
 
 /// Other spellings are the same place on some file systems.
