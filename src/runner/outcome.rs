@@ -21,8 +21,8 @@ use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    self, Agreed, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed, Request,
-    read_manifest, write_patch,
+    self, Agreed, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed, RelPath,
+    Request, read_manifest, write_patch,
 };
 use crate::workspace::{Commits, FolderLock, WorkspacePath};
 
@@ -274,12 +274,7 @@ pub(super) fn carry_over(
         dry_run: options.dry_run,
     };
     let carried = changeset::apply(workspace, &lock, &request)?;
-    let mut applied = noted(entry, &met, workspace, options, carried);
-    for (word, path) in &mut applied.changed {
-        if merged.iter().any(|merged| merged.to_string() == *path) {
-            *word = "merged";
-        }
-    }
+    let mut applied = noted(entry, (&met, &merged), workspace, options, carried);
     let is_whole = applied.pending.is_empty() && options.only.is_empty();
     if is_whole || applied.state == Some("applied") {
         let yes = (options.agreed == Agreed::Everything, options.dry_run);
@@ -324,14 +319,15 @@ fn unset_umask(config: &Config) -> Option<u32> {
 /// Notes in the record what was carried over, and tells it.
 fn noted(
     entry: &Entry,
-    manifest: &Manifest,
+    (manifest, merged): (&Manifest, &[RelPath]),
     workspace: &WorkspacePath,
     options: &ApplyOptions,
     carried: Carried,
 ) -> Applied {
     let words = manifest.changes.iter().map(|change| (change.path.to_string(), change.word()));
     let made = manifest.repositories.iter().map(|made| (made.shown(), "added"));
-    let words: HashMap<_, _> = words.chain(made).collect();
+    let merged = merged.iter().map(|path| (path.to_string(), "merged"));
+    let words: HashMap<_, _> = words.chain(made).chain(merged).collect();
     let changed = manifest.shown(&carried.changed).into_iter();
     let changed = changed.map(|path| (words.get(&path).copied().unwrap_or(""), path));
     let mut applied = Applied {

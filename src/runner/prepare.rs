@@ -260,9 +260,12 @@ async fn masks(
     let workspace = &task.workspace;
     let kept = (!git::has_git(task)).then_some(".git");
     let names: Vec<&str> = opencode::SETTINGS.into_iter().chain(kept).collect();
-    let why = |place: &Path| match place.starts_with(".git") {
-        true => "`workspace.git` is none",
-        false => "it could run code at its start",
+    let why = |place: &Path| {
+        if place.starts_with(".git") {
+            "`workspace.git` is none"
+        } else {
+            "it could run code at its start"
+        }
     };
     let (mut places, obstacles) = existing(workspace, &names);
     let mut hidden = Vec::new();

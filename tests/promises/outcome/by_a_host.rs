@@ -143,3 +143,27 @@ async fn many_conflicts_still_make_a_short_answer() {
     client.close().await;
     result.product.check_nothing_left().await;
 }
+
+#[tokio::test]
+async fn a_host_leaves_out_what_a_person_must_decide() {
+    let result = Result::new(&[("a", "one\n"), ("b", "b\n")])
+        .file("a", "two\n")
+        .file("b", "B\n")
+        .file(".envrc", "x\n")
+        .kept();
+    result.workspace.write("a", "mine\n");
+    let mut client = Mcp::start(&result.product, &result.workspace).await;
+    let asked = json!({"run_id": RUN, "partial": true});
+    let (failed, part) = tool(&mut client, "apply_changes", asked).await;
+    assert!(!failed && part["state"] == "partly_applied", "{part:#}");
+    assert_eq!(part["changed"], json!([{ "path": "b", "change": "modified" }]), "{part:#}");
+    assert_eq!(part["pending"], json!([".envrc", "a"]), "{part:#}");
+    assert_eq!(part["conflicts"][0]["path"], "a", "{part:#}");
+    assert_eq!(part["protected"][0]["path"], ".envrc", "{part:#}");
+    assert_eq!(
+        (result.workspace.read("a"), result.workspace.read("b")),
+        ("mine\n".into(), "B\n".into())
+    );
+    client.close().await.assert_code(0);
+    result.product.check_nothing_left().await;
+}
