@@ -1,20 +1,21 @@
 //! Making changes of an earlier run in the view of the next one, before anything of it has begun.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::{Layer, LayerError, View};
 use crate::ids::RunId;
 use crate::workspace::WorkspacePath;
 use crate::workspace::changeset::{Alteration, Blobs, Node};
-use crate::workspace::remove::remove;
+use crate::workspace::remove::{grant, remove};
 use crate::workspace::walk::{open_folder, open_root, step};
 
 /// The name of a new thing until it has its own.
@@ -27,6 +28,8 @@ struct Seeding<'a> {
     is_overlay: bool,
     /// The owner of all that is made, where that is to be said.
     owner: Option<(Uid, Gid)>,
+    /// Modes of folders, which come when all is made in them: a read-only one takes nothing.
+    modes: BTreeMap<PathBuf, u32>,
 }
 
 impl Layer {
@@ -46,7 +49,8 @@ impl Layer {
         let is_root = rustix::process::geteuid().is_root();
         let owner = is_root.then(|| (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid)));
         let is_overlay = self.view() == Some(View::Overlay);
-        let seeding = Seeding { root, workspace, is_overlay, owner };
+        let modes = BTreeMap::new();
+        let mut seeding = Seeding { root, workspace, is_overlay, owner, modes };
         // What is below goes first, and comes last.
         let (gone, made): (Vec<_>, Vec<_>) =
             changes.iter().partition(|change| change.after.is_none());
@@ -58,36 +62,64 @@ impl Layer {
             let path = change.path.as_path();
             seeding.make(change, blobs).map_err(|error| failed(path, error))?;
         }
-        Ok(())
+        seeding.shut().map_err(|error| failed(&written, error))
     }
 }
 
 impl Seeding<'_> {
     /// Opens the folder that a path is in. In an overlay it is made where only the workspace has it.
-    fn folder(&self, path: &Path) -> io::Result<OwnedFd> {
+    fn folder(&mut self, path: &Path) -> io::Result<OwnedFd> {
         let mut at = self.root.try_clone()?;
-        let mut passed = std::path::PathBuf::new();
+        let mut passed = PathBuf::new();
         for name in path.parent().unwrap_or(Path::new("")) {
             passed.push(name);
-            at = match step(at.as_fd(), name) {
+            let found = rustix::fs::statat(&at, name, AtFlags::SYMLINK_NOFOLLOW);
+            at = match found {
                 Err(Errno::NOENT) if self.is_overlay => {
                     let mode = self.workspace.path().join(&passed).symlink_metadata()?.mode();
-                    self.make_folder(at.as_fd(), name, mode & 0o7777)?
+                    self.make_folder(at.as_fd(), &passed, mode & 0o7777)?
                 }
-                opened => opened?,
+                Err(errno) => return Err(errno.into()),
+                Ok(found) => {
+                    let mode = found.st_mode & 0o7777;
+                    if mode & 0o700 != 0o700 && self.owner.is_none() {
+                        grant(at.as_fd(), name, FileType::Directory, 0o700)?;
+                        self.modes.entry(passed.clone()).or_insert(mode);
+                    }
+                    step(at.as_fd(), name)?
+                }
             };
         }
         Ok(at)
     }
 
-    fn make_folder(&self, folder: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<OwnedFd> {
+    fn make_folder(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        path: &Path,
+        mode: u32,
+    ) -> io::Result<OwnedFd> {
+        let name = name_of(path);
         rustix::fs::mkdirat(folder, name, Mode::RWXU)?;
         let opened = step(folder, name)?;
         if let Some((uid, gid)) = self.owner {
             rustix::fs::fchown(&opened, Some(uid), Some(gid))?;
         }
-        rustix::fs::fchmod(&opened, Mode::from_raw_mode(mode))?;
+        self.modes.insert(path.to_owned(), mode);
         Ok(opened)
+    }
+
+    /// Gives folders their modes, from the deepest up.
+    fn shut(&self) -> io::Result<()> {
+        for (path, mode) in self.modes.iter().rev() {
+            match open_folder(self.root.as_fd(), path) {
+                Ok(folder) => rustix::fs::fchmod(folder, Mode::from_raw_mode(*mode))?,
+                // It was removed after something in it.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Opens a file of the workspace, of which only the mode has changed.
@@ -98,7 +130,7 @@ impl Seeding<'_> {
         Ok(File::from(rustix::fs::openat(folder, name_of(path), flags, Mode::empty())?))
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
         let (folder, name) = (self.folder(path)?, name_of(path));
         clear(folder.as_fd(), name)?;
         if self.is_overlay {
@@ -109,17 +141,20 @@ impl Seeding<'_> {
         Ok(())
     }
 
-    fn make(&self, change: &Alteration, blobs: &Blobs) -> io::Result<()> {
+    fn make(&mut self, change: &Alteration, blobs: &Blobs) -> io::Result<()> {
         let path = change.path.as_path();
         let (folder, name) = (self.folder(path)?, name_of(path));
         let folder = folder.as_fd();
         match &change.after {
             Some(Node::Folder { mode }) => {
-                if let Ok(there) = step(folder, name) {
-                    rustix::fs::fchmod(there, Mode::from_raw_mode(*mode))?;
+                let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+                let is_folder =
+                    |found: Stat| FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+                if found.is_ok_and(is_folder) {
+                    self.modes.insert(path.to_owned(), *mode);
                 } else {
                     clear(folder, name)?;
-                    self.make_folder(folder, name, *mode)?;
+                    self.make_folder(folder, path, *mode)?;
                 }
             }
             Some(Node::Link { target }) => {
