@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{
-    APPLIED, BEFORE, BLOBS, CHANGES, COMMITS, EGRESS, EVENTS, Error, LOG, OWNER, PATCH, REPORT,
-    TASK, folder_of,
+    APPLIED, BEFORE, BLOBS, CHANGES, COMMITS, EGRESS, EVENTS, Error, LIVE, LOG, LOOK, OWNER, PATCH,
+    REPORT, TASK, folder_of,
 };
 use crate::ids::{Owner, RunId};
 
@@ -100,6 +100,16 @@ impl Entry {
     /// The folder of what applying the changes replaced, likewise.
     pub fn before(&self) -> PathBuf {
         self.folder.join(BEFORE)
+    }
+
+    /// The list of what was applied while the run went on, likewise.
+    pub fn live(&self) -> PathBuf {
+        self.folder.join(LIVE)
+    }
+
+    /// The folder of the last look at the run while it went on, likewise.
+    pub fn look(&self) -> PathBuf {
+        self.folder.join(LOOK)
     }
 
     /// The list of what came back to the user's repositories, likewise.

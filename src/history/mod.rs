@@ -49,6 +49,8 @@ const BLOBS: &str = "blobs";
 /// The folder of what applying the changes replaced.
 const BEFORE: &str = "before";
 const COMMITS: &str = "commits.json";
+const LIVE: &str = "live.json";
+const LOOK: &str = "look";
 const APPLIED: &str = "applied.json";
 const REPORT: &str = "run.json";
 

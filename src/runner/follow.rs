@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::cancel::{CancelReason, Canceller};
+use super::live::Looker;
 use super::overseer::{Overseen, Overseer};
 use super::pulse::Pulse;
 use super::story::Story;
@@ -108,10 +109,18 @@ impl Workplace<'_> {
     }
 
     /// Follows both witnesses of the agent's work, its output and the gateway's traffic, until the
-    /// first reason to end. Ends nothing itself.
-    pub async fn follow(&mut self, mut pulse: Pulse) -> End {
+    /// first reason to end. Ends nothing itself. Has `looker` look when somebody asks for it.
+    pub async fn follow(&mut self, mut pulse: Pulse, mut looker: Looker<'_>) -> End {
         loop {
-            match self.next(pulse.until()).await {
+            let seen = tokio::select! {
+                biased;
+                seen = self.next(pulse.until()) => seen,
+                asked = looker.next() => {
+                    looker.answer(self.sandbox, asked).await;
+                    continue;
+                }
+            };
+            match seen {
                 Err(end) => return end,
                 Ok(Seen::Passed) => {
                     if let Some(silence) = pulse.is_gone(&self.gateway.record()) {

@@ -1,25 +1,31 @@
 //! What a run made in its own view of a workspace, taken from there into its record: when its
 //! container is gone, and for runs whose processes died.
 
+use std::fs;
 use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
 use super::commits::{self, Packed};
 use super::job::Job;
+use super::outcome::hold;
 use super::{ChangeSummary, View, earlier, survey};
 use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::RunId;
 use crate::text::{count, one_line};
 use crate::workspace::changeset::{
-    Blobs, CollectError, Collected, Manifest, Merged, Steps, StoreError, collect, write_manifest,
-    write_patch,
+    Blobs, CollectError, Collected, Fate, Known, Live, Manifest, Merged, Steps, StoreError,
+    collect, write_manifest, write_patch,
 };
 use crate::workspace::git;
 use crate::workspace::layer::{Layer, abandoned};
+
+/// Longest wait for somebody who applies what the run had changed a moment ago.
+const TURN: Duration = Duration::from_secs(60);
 
 /// What is told of a run's layer in its report.
 #[derive(Debug, Default)]
@@ -73,7 +79,8 @@ pub async fn close(
     };
     let (state, id) = (state.to_owned(), id.clone());
     match spawn_blocking(move || {
-        settle(&state, &id, layer, (merged.as_ref(), steps.as_ref()), &packed)
+        let known = Known { merged: merged.as_ref(), steps: steps.as_ref(), live: Live::default() };
+        settle(&state, &id, layer, known, &packed)
     })
     .await
     {
@@ -96,7 +103,7 @@ fn settle(
     state: &Path,
     id: &RunId,
     layer: Layer,
-    seen: (Option<&Merged>, Option<&Steps>),
+    known: Known<'_>,
     packed: &Packed,
 ) -> Result<Closed, CollectError> {
     let mut closed = Closed::default();
@@ -110,12 +117,21 @@ fn settle(
             remove(layer);
             return Ok(closed);
         };
-        let mut collected = collect(&layer, seen, &entry.blobs())?;
+        // Somebody may be applying what was there a moment ago.
+        let held = hold(&entry, Some(Instant::now() + TURN));
+        if let Err(error) = &held {
+            tracing::warn!("{error}");
+        }
+        let failed = |error: StoreError| CollectError::from(std::io::Error::other(error));
+        let live = Live::read(&entry.live()).map_err(failed)?;
+        let mut collected = collect(&layer, Known { live, ..known }, &entry.blobs())?;
         commits::rebuild_all(&entry, &layer, packed, &mut collected)?;
-        let Collected { manifest, summary, repositories, remarks } = collected;
+        let Collected { manifest, summary, repositories, remarks, .. } = collected;
         closed.remarks.extend(remarks);
         closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
+        closed.remarks.extend(settle_live(&entry, &manifest).map_err(failed)?);
+        drop(held);
         if let Some(git) = repositories.first() {
             closed.remarks.push(format!(
                 "commits in `{}` do not come back; its files do",
@@ -140,6 +156,22 @@ fn settle(
     }
     remove(layer);
     Ok(closed)
+}
+
+/// Notes what was applied while the run went on and is so still. Answers what a person should know.
+fn settle_live(entry: &Entry, manifest: &Manifest) -> Result<Option<String>, StoreError> {
+    let live = Live::read(&entry.live())?;
+    if live.is_empty() {
+        return Ok(None);
+    }
+    if let Err(error) = fs::remove_dir_all(entry.look()) {
+        tracing::debug!("a look at run {} remains: {error}", entry.id());
+    }
+    let mut fate = Fate::read(&entry.applied())?;
+    fate.settle(manifest, &live);
+    fate.write(&entry.applied())?;
+    let applied: usize = fate.applied.iter().map(|one| one.paths.len()).sum();
+    Ok((applied > 0).then(|| format!("{} applied while the run went on", count(applied, "change"))))
 }
 
 fn remove(layer: Layer) {
@@ -170,7 +202,7 @@ fn keep_result(entry: &Entry, manifest: &Manifest) -> Result<Option<String>, Col
 }
 
 fn write_patch_of(entry: &Entry, manifest: &Manifest) -> std::io::Result<Option<String>> {
-    let (path, blobs) = (entry.patch(), Blobs::new(entry.blobs()));
+    let (path, blobs) = (entry.patch(), Blobs::new(entry.blobs()).or(entry.before()));
     let partial = path.with_extension("patch.partial");
     let mut options = std::fs::File::options();
     let file = options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
@@ -205,8 +237,10 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
         };
         let began = layer.view().is_some();
         let (state, run) = (state.to_owned(), id.clone());
-        let settling =
-            move || settle(&state, &run, layer, (merged.as_ref(), None), &Packed::default());
+        let settling = move || {
+            let known = Known { merged: merged.as_ref(), ..Known::default() };
+            settle(&state, &run, layer, known, &Packed::default())
+        };
         match spawn_blocking(settling).await {
             Ok(Ok(closed)) if began => {
                 let changes = count(closed.changes.files.len(), "change");

@@ -20,6 +20,7 @@ mod isolated;
 mod job;
 mod kept;
 mod line;
+mod live;
 mod many;
 mod openings;
 mod outcome;
@@ -49,7 +50,9 @@ pub use cancel::{CancelReason, Canceller};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
 pub use many::{Many, Pick, Step, best, is_verified};
-pub use outcome::{Applied, ApplyOptions, Discarded, OutcomeError, changes_of, patch_of};
+pub use outcome::{
+    Applied, ApplyOptions, Discarded, OutcomeError, changes_now, changes_of, patch_of,
+};
 pub use owner::{OwnerLog, Stopped, own, stop};
 pub use past::{Glance, PastReport, report_now, told};
 pub use probe::noted as noted_agent;

@@ -14,6 +14,7 @@ mod error;
 pub use error::OutcomeError;
 
 use super::commits;
+use super::live;
 use super::shared::Shared;
 use super::{PastReport, Runner};
 use crate::config::{Config, Sandbox, load_at};
@@ -21,7 +22,7 @@ use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
 use crate::workspace::changeset::{
-    self, Agreed, Blobs, Carried, Conflict, Fate, Keep, Manifest, NeedsYes, Obeyed, RelPath,
+    self, Agreed, Blobs, Carried, Conflict, Fate, Keep, Live, Manifest, NeedsYes, Obeyed, RelPath,
     Request, read_manifest, write_patch,
 };
 use crate::workspace::{Commits, FolderLock, WorkspacePath};
@@ -93,6 +94,23 @@ pub struct Discarded {
     pub remarks: Vec<String>,
 }
 
+/// The changes of a run to carry over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Changes<'a> {
+    pub manifest: &'a Manifest,
+    pub blobs: &'a Blobs,
+    /// False while the run goes on and may change more.
+    pub is_final: bool,
+}
+
+/// The changes of a run, of one that goes on those so far; or why there are none. Blocking.
+pub fn changes_now(entry: &Entry) -> Result<Manifest, OutcomeError> {
+    if entry.state() == State::Running {
+        return Ok(live::look(entry)?.manifest);
+    }
+    changes_of(entry)
+}
+
 /// The changes of a run that has ended, or why there are none.
 pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
     let id = || entry.id().clone();
@@ -121,8 +139,16 @@ pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
     }
 }
 
-/// The patch of a run: the one on record, else one made now of what is there.
+/// The patch of a run: the one on record, else one made now of what is there; of a run that goes on
+/// what it has changed so far. Blocking.
 pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
+    if entry.state() == State::Running {
+        let live::Look { manifest, blobs, .. } = live::look(entry)?;
+        let mut patch = Vec::new();
+        write_patch(&manifest, &manifest.workspace, &blobs, &mut patch)
+            .map_err(OutcomeError::io(&manifest.workspace))?;
+        return Ok(patch);
+    }
     let manifest = changes_of(entry)?;
     let kept = entry.patch();
     match File::open(&kept) {
@@ -135,7 +161,8 @@ pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut patch = Vec::new();
-            write_patch(&manifest, &manifest.workspace, &Blobs::new(entry.blobs()), &mut patch)
+            let blobs = Blobs::new(entry.blobs()).or(entry.before());
+            write_patch(&manifest, &manifest.workspace, &blobs, &mut patch)
                 .map_err(OutcomeError::io(&manifest.workspace))?;
             Ok(patch)
         }
@@ -162,6 +189,9 @@ impl Runner {
         options: &ApplyOptions,
         mut told: impl FnMut(&str),
     ) -> Result<Applied, OutcomeError> {
+        if entry.state() == State::Running {
+            return live::apply(self, entry, options, &mut told);
+        }
         let manifest = changes_of(entry)?;
         let workspace = self.workspace_of(entry, &manifest)?;
         workspace.require_writable()?;
@@ -240,6 +270,20 @@ pub(super) fn carry_over(
 ) -> Result<Applied, OutcomeError> {
     let deadline = options.wait.map(|wait| Instant::now() + wait);
     let _record = hold(entry, deadline)?;
+    let changes = Changes { manifest, blobs: &Blobs::new(entry.blobs()), is_final: true };
+    carry_held(shared, entry, (changes, workspace), config, options, told)
+}
+
+/// The same where the record is held already.
+pub(super) fn carry_held(
+    shared: &Shared,
+    entry: &Entry,
+    (changes, workspace): (Changes<'_>, &WorkspacePath),
+    config: &Config,
+    options: &ApplyOptions,
+    told: &mut dyn FnMut(&str),
+) -> Result<Applied, OutcomeError> {
+    let deadline = options.wait.map(|wait| Instant::now() + wait);
     // Another process may have discarded it meanwhile.
     if Fate::read(&entry.applied())?.discarded_at.is_some() {
         return Err(OutcomeError::Discarded(entry.id().clone()));
@@ -256,13 +300,19 @@ pub(super) fn carry_over(
         }
         Ok(lock)
     })?;
-    let blobs = Blobs::new(entry.blobs());
-    let taken = changeset::taken(workspace, manifest, &options.take)?;
-    let (met, merged) = changeset::merged(workspace, taken, &blobs)?;
+    let Changes { manifest, blobs, is_final } = changes;
+    let met = Live::read(&entry.live())?.met(manifest.clone());
+    let mut met = changeset::taken(workspace, met, &options.take)?;
+    let mut merged = Vec::new();
+    if is_final {
+        (met, merged) = changeset::merged(workspace, met, blobs)?;
+    } else if !options.dry_run {
+        Live::add(&entry.live(), &met)?;
+    }
     let request = Request {
         run: entry.id(),
         manifest: &met,
-        blobs: &blobs,
+        blobs,
         journals: &journals,
         only: &options.only,
         protected: &config.workspace.protected,
@@ -274,9 +324,9 @@ pub(super) fn carry_over(
         dry_run: options.dry_run,
     };
     let carried = changeset::apply(workspace, &lock, &request)?;
-    let mut applied = noted(entry, (&met, &merged), workspace, options, carried);
+    let mut applied = noted(entry, (&met, &merged), (workspace, is_final), options, carried);
     let is_whole = applied.pending.is_empty() && options.only.is_empty();
-    if is_whole || applied.state == Some("applied") {
+    if is_final && (is_whole || applied.state == Some("applied")) {
         let yes = (options.agreed == Agreed::Everything, options.dry_run);
         let protected = &config.workspace.protected;
         (applied.commits, applied.remarks) = commits::advance(entry, workspace, protected, yes)?;
@@ -320,7 +370,7 @@ fn unset_umask(config: &Config) -> Option<u32> {
 fn noted(
     entry: &Entry,
     (manifest, merged): (&Manifest, &[RelPath]),
-    workspace: &WorkspacePath,
+    (workspace, is_final): (&WorkspacePath, bool),
     options: &ApplyOptions,
     carried: Carried,
 ) -> Applied {
@@ -353,6 +403,7 @@ fn noted(
     let paths = [carried.changed, carried.already, carried.kept_folders].concat();
     let mut fate = Fate::read(&entry.applied()).unwrap_or_default();
     fate.apply(manifest, paths);
+    fate.whole &= is_final;
     applied.state = fate.word();
     if let Err(error) = fate.write(&entry.applied()) {
         // The work is done; only the record does not know, and the next time tells it.

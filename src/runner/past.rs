@@ -45,6 +45,11 @@ pub(super) fn is_alone(entry: &Entry) -> bool {
     entry.task().ok().flatten().is_some_and(|task| task["alone"] == true)
 }
 
+/// Returns true for a run that can change nothing.
+pub(super) fn is_read_only(entry: &Entry) -> bool {
+    entry.task().ok().flatten().is_some_and(|task| task["mode"] == "read_only")
+}
+
 /// A record's task, read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

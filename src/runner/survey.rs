@@ -59,6 +59,17 @@ async fn stop(sandbox: &mut Sandbox) {
     }
 }
 
+/// Has a sandbox whose processes are paused tell how its overlay looks; nothing where there is none.
+pub async fn look_paused(sandbox: &mut Sandbox, layer: &Layer) -> Result<Option<Merged>, String> {
+    if layer.mounted().is_none() {
+        return Ok(None);
+    }
+    match timeout(LOOK, look(sandbox, layer)).await {
+        Ok(looked) => looked.map(Some).map_err(|error| error.to_string()),
+        Err(_) => Err("it takes too long".to_owned()),
+    }
+}
+
 async fn look(sandbox: &mut Sandbox, layer: &Layer) -> Result<Merged, Error> {
     let what = "look into the run's layer";
     let mut survey = Survey::begin(layer).map_err(|source| Error::Io { what, source })?;

@@ -2,13 +2,14 @@
 //! after.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::follow::{Bounds, End, Workplace};
+use super::live::{Asks, Looker};
 use super::overseer::Overseer;
 use super::prepare::Prepared;
 use super::pulse::Pulse;
@@ -20,8 +21,9 @@ use super::verify::{self, Verify};
 use super::{Phase, job::Job, room::Room, story::Story};
 use crate::agent::opencode;
 use crate::gateway::Record as Traffic;
-use crate::sandbox::Order;
+use crate::sandbox::{Order, RunFolder};
 use crate::workspace::changeset::{Moment, Steps};
+use crate::workspace::layer::Layer;
 
 /// How long the sandbox may take to become empty once the run's time is up.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -53,11 +55,10 @@ pub async fn work(
     let mut environment = prepared.openings.environment.clone();
     environment.extend(opencode::environment(&prepared.request(&job.task)));
     let bounds = Bounds { canceller: &job.canceller, deadline, overseers };
-    let watched = room.layer.as_ref().filter(|_| job.task.verify.is_some());
-    let watched = watched.map(|layer| (layer.written(), layer.most_entries()));
     let mut desk = Desk {
         job,
-        watched,
+        layer: room.layer.as_ref(),
+        folder: room.folder.as_ref().map(RunFolder::path),
         steps,
         prepared,
         environment,
@@ -77,8 +78,9 @@ struct Desk<'a> {
     deadline: Instant,
     place: Workplace<'a>,
     done: &'a mut Done,
-    /// The folder that the run writes to, and the most things that are looked at in it.
-    watched: Option<(PathBuf, usize)>,
+    layer: Option<&'a Layer>,
+    /// The run's private folder.
+    folder: Option<&'a Path>,
     steps: &'a mut Option<Steps>,
 }
 
@@ -126,7 +128,7 @@ impl Desk<'_> {
 
     /// Looks at what is written, when nothing lives in the sandbox; none where that is too much.
     async fn moment(&mut self) -> Option<Moment> {
-        let (written, entries) = self.watched.clone()?;
+        let (written, entries) = self.layer.map(|layer| (layer.written(), layer.most_entries()))?;
         spawn_blocking(move || Moment::of(&written, entries)).await.ok().flatten()
     }
 
@@ -155,8 +157,13 @@ impl Desk<'_> {
         let request = self.prepared.request(task);
         let mut argv = opencode::argv(&request, abilities);
         let mut words = Cow::Borrowed(task.text.as_str());
+        let asks = self.folder.filter(|_| self.layer.is_some()).map(Asks::listen).transpose();
+        let mut asks = asks.unwrap_or_else(|error| {
+            tracing::warn!("nobody can look at this run while it goes on: {error}");
+            None
+        });
         loop {
-            let end = self.part(&argv, &words).await;
+            let end = self.part(&argv, &words, asks.as_mut()).await;
             let Some(witness) = &self.done.witness else { return end };
             let reason = resume::reason(&Evidence {
                 end: &end,
@@ -195,13 +202,14 @@ impl Desk<'_> {
     }
 
     /// One start of the agent, to its end, and what the gateway saw of it.
-    async fn part(&mut self, argv: &[String], words: &str) -> End {
+    async fn part(&mut self, argv: &[String], words: &str, asks: Option<&mut Asks>) -> End {
         let before = self.place.gateway.record();
         let order = Order { argv, environment: &self.environment, task: words.as_bytes() };
         let end = match self.place.order(&order).await {
             Ok(()) => {
                 let pulse = Pulse::new(&self.job.task.config);
-                self.place.follow(pulse).await
+                let (job, layer, steps) = (self.job, self.layer, self.steps.as_ref());
+                self.place.follow(pulse, Looker { asks, job, layer, steps }).await
             }
             Err(end) => end,
         };

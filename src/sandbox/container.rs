@@ -1,6 +1,6 @@
 //! The life of one container: made, checked, given its work, followed, removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -43,13 +43,16 @@ pub struct Sandbox {
     id: String,
     /// Made for it, and to be removed with it.
     volumes: Vec<String>,
-    lines: Lines,
-    input: Input,
+    pub(super) lines: Lines,
+    pub(super) input: Input,
     /// For the end of the order that goes on.
     watch: Option<Watch>,
+    /// Lines of an order that were read while it was paused.
+    pub(super) held: VecDeque<Line>,
+    pub(super) is_paused: bool,
 }
 
-struct Input(Pin<Box<dyn AsyncWrite + Send>>);
+pub(super) struct Input(pub Pin<Box<dyn AsyncWrite + Send>>);
 
 impl std::fmt::Debug for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -91,6 +94,8 @@ impl Sandbox {
                 lines: Lines::new(attached.output, GUEST_LINE_LIMIT),
                 input: Input(attached.input),
                 watch: None,
+                held: VecDeque::new(),
+                is_paused: false,
             }),
             Err(error) => {
                 engine.remove(&id).await?;
@@ -155,8 +160,12 @@ impl Sandbox {
         self.watch.is_none()
     }
 
-    /// Has PID 1 tell folders of the workspace, while nothing else lives in the sandbox.
+    /// Has PID 1 tell folders of the workspace, while nothing else lives in the sandbox, or all of it
+    /// is paused.
     pub async fn list(&mut self, folders: &[PathBuf]) -> Result<Vec<FolderSeen>, Error> {
+        if self.is_paused {
+            return self.list_paused(folders).await;
+        }
         let mut seen = Vec::new();
         for order in listing::orders(folders) {
             let watch = Watch::new()
@@ -188,6 +197,13 @@ impl Sandbox {
 
     /// The next line of output; none at the end of the container. Safe to drop and call again.
     pub async fn next_line(&mut self) -> Option<Result<Line, Error>> {
+        if let Some(line) = self.held.pop_front() {
+            return Some(Ok(line));
+        }
+        self.new_line().await
+    }
+
+    pub(super) async fn new_line(&mut self) -> Option<Result<Line, Error>> {
         loop {
             let line = match self.lines.next().await? {
                 Ok(line) => line,

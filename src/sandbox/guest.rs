@@ -3,7 +3,7 @@
 //! It first sends its receipt as one line; then it takes orders: the frames `argv N`, `env N` and
 //! `task N`, each with N bytes, and `go NONCE`, which starts the command. When that has ended, and
 //! nothing else lives in the sandbox, it says so with the nonce on both streams; `stop` ends it
-//! before. Our end of its standard input is the dead-man's switch: when it closes, the sandbox ends.
+//! before. `pause NONCE` and `resume` stop its processes for a while. Our end of its standard input is the dead-man's switch: when it closes, the sandbox ends.
 
 use std::pin::Pin;
 

@@ -9,6 +9,7 @@ pub mod image;
 mod labels;
 mod listing;
 mod mounted;
+mod pause;
 mod place;
 mod policy;
 mod reaper;
@@ -64,6 +65,8 @@ pub enum Error {
     Mismatch(Vec<String>),
     #[error("the sandbox did not tell its folders: {why}")]
     NoListing { why: String },
+    #[error("the sandbox cannot be paused: {why}")]
+    NotPaused { why: &'static str },
     #[error("the image {image} holds no agent that can be driven: {said}")]
     NoAgent { image: String, said: String },
 }

@@ -63,3 +63,4 @@ mod times_out;
 mod two_at_once;
 mod verifies;
 mod what_hosts_send;
+mod while_it_goes_on;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::history::Entry;
-use crate::runner::{changes_of, patch_of};
+use crate::runner::{changes_now, patch_of};
 use crate::text::{one_line, visible};
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ const WIDTH: usize = 200;
 
 pub fn run(entry: &Entry, args: &DiffArgs, out: &mut impl Write) -> anyhow::Result<u8> {
     if args.json {
-        let manifest = changes_of(entry)?;
+        let manifest = changes_now(entry)?;
         let changes: Vec<_> = manifest
             .changes
             .iter()

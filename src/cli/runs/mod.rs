@@ -14,15 +14,15 @@ mod show;
 mod undo;
 
 use std::io::{BufRead, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::Usage;
 use crate::config::{Config, LoadOptions, state_dir};
-use crate::history::{self, Entry};
-use crate::runner::{Runner, changes_of};
+use crate::history::{self, Entry, State};
+use crate::runner::{Glance, Runner, changes_of};
 use crate::text::clean;
 use crate::workspace::changeset::reversed;
 
@@ -100,7 +100,9 @@ impl Settings {
     /// A runner that may work in a run's workspace: a person who names a run means its folder.
     fn runner_for(mut self, entry: &Entry) -> anyhow::Result<Runner> {
         let applied = || reversed(&entry.before()).ok().flatten().map(|(manifest, _)| manifest);
-        let workspace = changes_of(entry).ok().or_else(applied).map(|manifest| manifest.workspace);
+        let ended = || changes_of(entry).ok().or_else(applied).map(|manifest| manifest.workspace);
+        let asked = || Some(PathBuf::from(Glance::at(entry).workspace));
+        let workspace = if entry.state() == State::Running { asked() } else { ended() };
         self.config.workspace.roots.extend(workspace);
         Ok(Runner::new(self.config, self.options)?)
     }

@@ -9,8 +9,10 @@ use crate::workspace::changeset::{ApplyError, StoreError};
 /// A reason for which nothing was done with a run's changes.
 #[derive(Debug, thiserror::Error)]
 pub enum OutcomeError {
-    #[error("run {0} goes on; its changes are there when it has ended")]
+    #[error("run {0} goes on, and its agent is not at work at this moment")]
     Running(RunId),
+    #[error("run {run} goes on and was not looked at: {why}")]
+    NotSeen { run: RunId, why: String },
     #[error("run {0} could only read, so it changed nothing")]
     ReadOnly(RunId),
     #[error("run {0} changed nothing")]
@@ -54,7 +56,7 @@ impl OutcomeError {
     /// A stable word for programs.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Running(_) => "running",
+            Self::Running(_) | Self::NotSeen { .. } => "running",
             Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) => "no_changes",
             Self::NotApplied(_) => "not_applied",
             Self::NotKept { .. } => "not_kept",
@@ -75,7 +77,7 @@ impl OutcomeError {
     /// Returns advice on the next step.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Running(_) => "wait for its end, or cancel it",
+            Self::Running(_) | Self::NotSeen { .. } => "wait for its end, or cancel it",
             Self::ReadOnly(_) | Self::Unchanged(_) | Self::NoList(_) | Self::NotApplied(_) => {
                 "nothing is to be done"
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::store::{read_small, write_json};
-use super::{Manifest, RelPath, StoreError};
+use super::{Live, Manifest, RelPath, StoreError};
 use crate::ids::RunId;
 use crate::text::one_line;
 
@@ -56,6 +56,24 @@ impl Fate {
         if !new.is_empty() {
             self.applied.push(Application { at: now(), paths: new });
         }
+        self.judge(manifest);
+    }
+
+    /// Forgets what was carried over while the run went on and is changed again since, by the final
+    /// list.
+    pub fn settle(&mut self, manifest: &Manifest, live: &Live) {
+        let changes = manifest.changes.iter();
+        let kept: HashSet<_> =
+            changes.filter(|change| live.has(change)).map(|change| &change.path).collect();
+        for application in &mut self.applied {
+            application.paths.retain(|path| kept.contains(path));
+        }
+        self.applied.retain(|application| !application.paths.is_empty());
+        self.judge(manifest);
+        self.whole &= !self.applied.is_empty();
+    }
+
+    fn judge(&mut self, manifest: &Manifest) {
         let known: HashSet<_> = self.applied.iter().flat_map(|one| &one.paths).collect();
         self.whole = manifest.changes.iter().all(|change| known.contains(&change.path));
     }

@@ -8,6 +8,7 @@
 mod apply;
 mod collect;
 mod fate;
+mod live;
 mod manifest;
 mod node;
 mod patch;
@@ -21,9 +22,10 @@ pub use apply::{
     apply, forget_all, is_unsettled, merged, protected_files, recover, reversed, taken,
 };
 pub use collect::{
-    CollectError, Collected, Merged, Moment, Steps, Survey, add_repository, collect,
+    CollectError, Collected, Known, Merged, Moment, Steps, Survey, add_repository, collect,
 };
 pub use fate::{Application, Fate};
+pub use live::Live;
 pub use manifest::{
     Alteration, BadPath, Escaped, Manifest, NewRepository, Node, RelPath, Skipped, VERSION,
 };

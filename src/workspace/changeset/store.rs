@@ -91,11 +91,19 @@ pub(super) fn read_small(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, S
 #[derive(Clone, Debug)]
 pub struct Blobs {
     folder: PathBuf,
+    /// Folder of old contents.
+    before: Option<PathBuf>,
 }
 
 impl Blobs {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), before: None }
+    }
+
+    /// Also opens what is in another folder.
+    #[must_use]
+    pub fn or(self, before: PathBuf) -> Self {
+        Self { before: Some(before), ..self }
     }
 
     /// Keeps all that `from` gives; answers its SHA-256 and its size.
@@ -119,7 +127,9 @@ impl Blobs {
         if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(damaged());
         }
-        let path = self.folder.join(sha256);
+        let others = self.before.iter().map(|before| before.join(sha256));
+        let mut paths = [self.folder.join(sha256)].into_iter().chain(others);
+        let path = paths.find(|path| path.exists()).ok_or_else(damaged)?;
         let failed = || StoreError::io("read", &path);
         let mut file = match open(&path) {
             Ok(file) => file,

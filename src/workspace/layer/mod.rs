@@ -22,6 +22,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
@@ -91,12 +92,12 @@ impl LayerError {
 }
 
 /// The layer of one run. Dropping it leaves it where it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Layer {
     folder: PathBuf,
     note: Note,
     /// Held by whoever collects a dead run's.
-    _claim: Option<File>,
+    _claim: Option<Arc<File>>,
 }
 
 impl Layer {
@@ -292,7 +293,7 @@ pub fn abandoned(state: &Path, running: &[String]) -> Vec<Layer> {
                 let dead = note.owner.parse::<Owner>().is_ok_and(|owner| !owner.is_alive());
                 let claim = FlockOperation::NonBlockingLockExclusive;
                 if dead && rustix::fs::flock(file.as_fd(), claim).is_ok() {
-                    found.push(Layer { folder, note, _claim: Some(file) });
+                    found.push(Layer { folder, note, _claim: Some(Arc::new(file)) });
                 }
             }
             Err(error) => {

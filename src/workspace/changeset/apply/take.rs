@@ -16,10 +16,9 @@ use crate::workspace::walk::open_root;
 /// now. A new repository is never put over another one. Blocking.
 pub fn taken(
     workspace: &WorkspacePath,
-    manifest: &Manifest,
+    mut manifest: Manifest,
     paths: &[String],
 ) -> Result<Manifest, ApplyError> {
-    let mut manifest = manifest.clone();
     let paths = paths.iter().map(|path| named(&manifest, path)).collect::<Result<Vec<_>, _>>()?;
     let root = open_root(workspace.path()).map_err(|errno| ApplyError::Io {
         what: "open",

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
-use super::{Node, listed, tree, walk_all};
+use super::{Live, Node, listed, tree, walk_all};
 use crate::workspace::Bounds;
 use crate::workspace::changes::changed_since;
 use crate::workspace::layer::Twin;
@@ -28,6 +28,7 @@ pub struct Base {
     /// Of a copy, what was known of each thing when it was copied.
     twins: HashMap<PathBuf, Twin>,
     bytes: u64,
+    live: Live,
     /// The folder that was looked at last: what is asked for comes by folders.
     last: Option<(PathBuf, Option<OwnedFd>)>,
 }
@@ -40,6 +41,14 @@ pub struct Seen {
     pub moved: bool,
     /// Of what is there.
     pub inode: Option<u64>,
+    /// Where the run's own change was carried over, which is there now; then `node` is what was there
+    /// before.
+    pub live: Option<Now>,
+}
+
+/// What is at a place now.
+pub struct Now {
+    pub node: Option<Node>,
 }
 
 /// Compares inodes as a view shows them with the workspace's own.
@@ -75,8 +84,23 @@ impl Base {
             began,
             twins: HashMap::new(),
             bytes: bounds.bytes.saturating_mul(ROOM),
+            live: Live::default(),
             last: None,
         }
+    }
+
+    /// Takes what was carried over for what was there before.
+    pub fn with(self, live: Live) -> Self {
+        Self { live, ..self }
+    }
+
+    pub fn live_paths(&self) -> Vec<PathBuf> {
+        self.live.paths()
+    }
+
+    /// Returns true where a change of the run was carried over.
+    pub fn is_live(&self, path: &Path) -> bool {
+        self.live.has_path(path)
     }
 
     pub fn copied(&mut self, twins: HashMap<PathBuf, Twin>) {
@@ -105,7 +129,14 @@ impl Base {
     }
 
     pub fn node(&mut self, path: &Path) -> io::Result<Seen> {
-        let nothing = || Ok(Seen { node: None, moved: false, inode: None });
+        let seen = self.now(path)?;
+        let Some(first) = self.live.first(path, seen.node.as_ref()) else { return Ok(seen) };
+        let live = Some(Now { node: seen.node });
+        Ok(Seen { node: first.before.clone(), moved: false, inode: seen.inode, live })
+    }
+
+    fn now(&mut self, path: &Path) -> io::Result<Seen> {
+        let nothing = || Ok(Seen { node: None, moved: false, inode: None, live: None });
         let (began, most) = (self.began, self.bytes);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return nothing();
@@ -148,7 +179,7 @@ impl Base {
         };
         let moved = changed(&stat) || after.map_or(true, |after| changed(&after));
         self.bytes = self.bytes.saturating_sub(read);
-        Ok(Seen { node, moved, inode: Some(stat.st_ino) })
+        Ok(Seen { node, moved, inode: Some(stat.st_ino), live: None })
     }
 
     /// Whether something may have been taken away from a place where nothing is: then the folder

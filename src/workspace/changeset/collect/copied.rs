@@ -8,13 +8,14 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType, statat};
+use rustix::io::Errno;
 
 use super::{CollectError, Collector, Past, Place, is_git, is_of_a_branch, walk_all};
 use crate::workspace::changes::changed;
 use crate::workspace::layer::{Copied, Layer};
 use crate::workspace::remove::grant;
-use crate::workspace::walk::{Entry, Visitor};
+use crate::workspace::walk::{Entry, Visitor, open_folder};
 
 pub(super) fn collect(
     collector: &mut Collector<'_>,
@@ -34,7 +35,10 @@ pub(super) fn collect(
     let mut compared = Compared { collector, known, at };
     let whole = walk_all(copy.as_fd(), limits, &mut compared);
     let mut gone: Vec<_> = compared.known.into_keys().collect();
+    // Those that were carried over were not copied.
+    gone.extend(collector.base.live_paths().into_iter().filter(|path| is_gone(copy, path)));
     gone.sort();
+    gone.dedup();
     collector.complete &= whole;
     if whole {
         let skipped: HashSet<_> = collector.skipped.keys().cloned().collect();
@@ -46,6 +50,14 @@ pub(super) fn collect(
         }
     }
     Ok(())
+}
+
+/// Returns true where a copy has nothing at a path.
+fn is_gone(copy: &OwnedFd, path: &Path) -> bool {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
+    let found = open_folder(copy.as_fd(), folder)
+        .and_then(|folder| statat(folder, name, AtFlags::SYMLINK_NOFOLLOW));
+    matches!(found, Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
 fn inside_of_git(path: &Path) -> bool {

@@ -123,7 +123,8 @@ impl Ground {
 
     pub fn collect_as(&self, merged: Option<&Merged>) -> Collected {
         let (layer, blobs) = (self.layer.as_ref().expect("made"), self.keep.path().join("blobs"));
-        collect(layer, (merged, None), &blobs).expect("read")
+        let known = Known { merged, ..Known::default() };
+        collect(layer, known, &blobs).expect("read")
     }
 
     pub fn told(&self) -> (Vec<String>, Manifest) {

@@ -37,6 +37,7 @@ pub use repository::add_repository;
 pub use steps::{Moment, Steps};
 pub use survey::{Merged, Survey};
 
+use super::Live;
 use super::apply::LARGEST_MERGED;
 use super::manifest::{Alteration, Manifest, Node, Skipped};
 use crate::workspace::changes::nanoseconds;
@@ -82,14 +83,26 @@ pub struct Collected {
     pub repositories: Vec<PathBuf>,
     /// For a person to know.
     pub remarks: Vec<String>,
+    /// A folder of the workspace has another name in the view, which reads it from its old place.
+    pub has_moved_folder: bool,
+}
+
+/// What is known of a view besides its layer.
+#[derive(Debug, Default)]
+pub struct Known<'a> {
+    /// An overlay as it looks.
+    pub merged: Option<&'a Merged>,
+    /// Moments that tell what a check did.
+    pub steps: Option<&'a Steps>,
+    /// What the workspace has already.
+    pub live: Live,
 }
 
 /// Tells what is changed in a layer, and keeps the new contents in `blobs`. The container must be
-/// gone. The layer stays as it is, so that this can be done again. `merged` is what an overlay
-/// looks like, and `steps` tell what a check did.
+/// gone, or paused. The layer stays as it is, so that this can be done again.
 pub fn collect(
     layer: &Layer,
-    (merged, steps): (Option<&Merged>, Option<&Steps>),
+    Known { merged, steps, live }: Known<'_>,
     blobs: &Path,
 ) -> Result<Collected, CollectError> {
     let note = layer.note();
@@ -98,7 +111,7 @@ pub fn collect(
         time: LONGEST,
     };
     let mut collector = Collector {
-        base: Base::open(&note.workspace, note.identity, note.began, &note.bounds),
+        base: Base::open(&note.workspace, note.identity, note.began, &note.bounds).with(live),
         blobs: Blobs::new(blobs, note.bounds.bytes),
         steps: None,
         of_check: Vec::new(),
@@ -113,6 +126,7 @@ pub fn collect(
         complete: true,
         room: LIST,
         remarks: Vec::new(),
+        has_moved_folder: false,
         failed: None,
     };
     // Without a base nothing can be compared, and nothing could be applied.
@@ -148,11 +162,12 @@ pub fn collect(
     let repositories = repositories.map(|(path, _)| path.clone()).collect();
     collector.tell_of_check();
     let remarks = std::mem::take(&mut collector.remarks);
+    let has_moved_folder = collector.has_moved_folder;
     let mut manifest = collector.manifest(&note.workspace);
     manifest.earlier.clone_from(&note.earlier);
     summary::spare_ignored(&mut manifest, &written);
     let summary = summary::summary(&manifest, &written);
-    Ok(Collected { manifest, summary, repositories, remarks })
+    Ok(Collected { manifest, summary, repositories, remarks, has_moved_folder })
 }
 
 /// What has been found so far.
@@ -179,6 +194,7 @@ struct Collector<'a> {
     /// What is left of [`LIST`].
     room: usize,
     remarks: Vec<String>,
+    has_moved_folder: bool,
     failed: Option<io::Error>,
 }
 
@@ -275,10 +291,12 @@ impl Collector<'_> {
             FileType::Directory => Some(Node::Folder { mode }),
             FileType::Symlink => tree::link(folder, name),
             FileType::RegularFile => {
-                let kept = open_written(folder, name).and_then(|(mut file, stat)| {
-                    self.blobs.keep(&mut file, &stat, base.node.as_ref())
-                });
+                // What was carried over may have to be put back to what was there before.
+                let same = base.node.as_ref().filter(|_| base.live.is_none());
+                let kept = open_written(folder, name)
+                    .and_then(|(mut file, stat)| self.blobs.keep(&mut file, &stat, same));
                 match kept {
+                    Ok(node) if base.live.is_some() => Some(node),
                     Ok(node) if Some(&node) == base.node.as_ref() => Some(node),
                     Ok(node) => Some(self.repaired(path, base.node.as_ref(), node)),
                     Err(Not::Kept(why)) => return self.skip(path, why),
@@ -297,7 +315,7 @@ impl Collector<'_> {
         if matches!(base.node, Some(Node::Folder { .. })) && kind != FileType::Directory {
             self.delete_below(path);
         }
-        if base.node.as_ref() != Some(&after) && !base.moved {
+        if base.node.as_ref() != Some(&after) && !base.moved && base.live.is_none() {
             self.keep_base(path, base.node.as_ref());
         }
         let written = (kind == FileType::RegularFile).then(|| written(stat));
@@ -330,9 +348,14 @@ impl Collector<'_> {
     fn changed(&mut self, path: &Path, base: Seen, after: Node, written: Option<i64>, past: Past) {
         let after = Some(after);
         if after == base.node {
+            // It was carried over, and the run has put it back.
+            if let Some(now) = base.live.filter(|now| now.node != after) {
+                self.find(path, Found { before: now.node, after, moved: false, written });
+            }
             return;
         }
         let lost = || match past {
+            _ if base.live.is_some() => false,
             Past::Known(there) => there,
             Past::Unknown => self.base.may_have_lost(path),
         };
@@ -370,7 +393,7 @@ impl Collector<'_> {
         if let Some(inode) = base.inode {
             self.gone.insert(self.inodes.key(inode), path.to_owned());
         }
-        let before = base.node?;
+        let before = base.node.or_else(|| base.live?.node)?;
         if self.is_of_check(path) {
             return None;
         }

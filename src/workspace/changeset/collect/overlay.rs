@@ -36,6 +36,12 @@ pub(super) fn collect(collector: &mut Collector<'_>, upper: &OwnedFd, merged: &M
     for (path, entry) in std::mem::take(&mut view.moved) {
         view.collector.moved(&path, &entry);
     }
+    // Those that were carried over are not in the workspace any more.
+    for path in collector.base.live_paths() {
+        if !collector.found.contains_key(&path) && is_gone(merged, &path) {
+            collector.delete_one(&path);
+        }
+    }
     let limits = collector.limits;
     let repositories: Vec<_> = collector.repositories.keys().cloned().collect();
     for repository in repositories {
@@ -83,7 +89,10 @@ impl View<'_, '_> {
             }
             let key = self.collector.inodes.key(*inode);
             self.collector.gone.insert(key, path.clone());
-            let deleted = !shows_through || in_layer(name).as_ref().is_some_and(is_mark);
+            // What was new in the layer leaves no mark.
+            let deleted = !shows_through
+                || in_layer(name).as_ref().is_some_and(is_mark)
+                || self.collector.base.is_live(&path);
             if entry.is_none() && deleted && self.collector.affords(&path) {
                 self.collector.delete(&path);
             }
@@ -126,6 +135,15 @@ impl View<'_, '_> {
     }
 }
 
+/// Returns true where a view shows nothing at a path, as far as it was looked at.
+fn is_gone(merged: &Merged, path: &Path) -> bool {
+    path.ancestors().any(|place| {
+        let Some((folder, name)) = place.parent().zip(place.file_name()) else { return false };
+        let Some(Ok(entries)) = merged.folders.get(folder) else { return false };
+        !entries.iter().any(|entry| entry.name == name)
+    })
+}
+
 /// Whether something in the layer is the kernel's mark of a deletion, device 0/0. No agent can make
 /// one.
 fn is_mark(stat: &Stat) -> bool {
@@ -135,6 +153,7 @@ fn is_mark(stat: &Stat) -> bool {
 impl Collector<'_> {
     /// Something of the workspace that is at another place in the view.
     fn moved(&mut self, path: &Path, entry: &EntrySeen) {
+        self.has_moved_folder |= entry.kind == KindSeen::Folder;
         let Ok(base) = self.base.node(path) else {
             return self.skip(path, "unreadable in the workspace");
         };

@@ -18,11 +18,11 @@ use crate::workspace::walk::{Entry, Limits, Visitor, open_root};
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Everything in a layer at one moment: what tells a thing from what it was at another.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Moment(HashMap<PathBuf, u64>);
 
 /// A layer before the first check, before the agent, and after it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Steps {
     pub start: Moment,
     pub before: Moment,
@@ -47,6 +47,11 @@ impl Moment {
         let mut look = Look { found: HashMap::new(), is_whole: true };
         let is_whole = walk_all(root.as_fd(), Limits { entries, time: LONGEST }, &mut look);
         (is_whole && look.is_whole).then_some(Self(look.found))
+    }
+
+    /// Returns true where a path was not the same at another moment.
+    pub fn differs(&self, other: &Self, path: &Path) -> bool {
+        self.0.get(path) != other.0.get(path)
     }
 }
 

@@ -209,13 +209,14 @@ fn a_folder_that_cannot_be_read_is_left_out_alone() {
     let mut merged = ground.merged().expect("an overlay");
     merged.folders.insert("a".into(), Err("unreadable"));
     let layer = ground.layer.as_ref().expect("made");
-    let collected = collect(layer, (Some(&merged), None), &ground.keep.path().join("blobs"));
+    let blobs = ground.keep.path().join("blobs");
+    let known = Known { merged: Some(&merged), ..Known::default() };
+    let collected = collect(layer, known, &blobs);
     let manifest = collected.expect("read").manifest;
     let paths: Vec<_> = manifest.changes.iter().map(|change| change.path.to_string()).collect();
     assert_eq!((paths, skipped(&manifest)), (vec!["b/f".into()], vec!["a: unreadable".into()]));
     assert!(manifest.complete);
-    let error =
-        collect(layer, (None, None), &ground.keep.path().join("blobs")).expect_err("not listed");
+    let error = collect(layer, Known::default(), &blobs).expect_err("not listed");
     assert!(matches!(error, CollectError::NotListed), "{error}");
 }
 

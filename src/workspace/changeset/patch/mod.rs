@@ -280,12 +280,17 @@ impl<'a> Writer<'a> {
         let opened = parent_of(self.base, path)
             .map_err(io::Error::from)
             .and_then(|parent| regular(parent.as_fd(), name_of(path)));
-        let Ok(Some((file, _))) = opened else { return Err(LeftOut::Why(NOT_THE_BASE)) };
         let mut content = Vec::new();
-        match copy(&mut file.take(size + 1), &mut content) {
-            Ok((found, _)) if found == *sha256 => Ok(content),
-            _ => Err(LeftOut::Why(NOT_THE_BASE)),
+        if let Ok(Some((file, _))) = opened
+            && copy(&mut file.take(size + 1), &mut content).is_ok_and(|(found, _)| found == *sha256)
+        {
+            return Ok(content);
         }
+        // It may have been carried over already, or changed by somebody else.
+        content.clear();
+        let kept = self.blobs.open(sha256, size).ok();
+        let read = kept.and_then(|mut kept| kept.read_to_end(&mut content).ok());
+        read.map(|_| content).ok_or(LeftOut::Why(NOT_THE_BASE))
     }
 
     fn new_content(&self, node: &Node, room: usize) -> Result<Vec<u8>, LeftOut> {
