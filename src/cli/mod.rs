@@ -101,7 +101,7 @@ enum Command {
     Runs(runs::RunsArgs),
     /// List, remove and tidy up conversations that can be gone on with
     Sessions(sessions::SessionsArgs),
-    /// Show what a run in a view of its own would change; in a pipe, a patch for `git apply`
+    /// Show what a run has changed in its view, also while it goes on; in a pipe, a patch for `git apply`
     #[command(after_help = runs::RUN)]
     Diff(runs::DiffArgs),
     /// Carry the changes of a run over into its workspace, all or none

@@ -40,10 +40,12 @@ pub struct Removed {
 
 /// Removes the oldest records beyond what may stay; `spared`, the run that has just ended, stays
 /// whatever its size. What cannot be removed stops nothing else, and the first of it is told.
+/// `forget` removes what is elsewhere of a run, before its record goes.
 pub fn prune(
     state: &Path,
     retention: &Retention,
     spared: Option<&RunId>,
+    forget: fn(&Entry),
 ) -> Result<Removed, Error> {
     let mut failed = sweep_up(state).err();
     let mut removed = Removed::default();
@@ -58,7 +60,7 @@ pub fn prune(
         if fits || spared == Some(&id) || entry.state() == State::Running {
             continue;
         }
-        match remove(&entry) {
+        match remove(&entry, forget) {
             Ok(()) => {
                 removed.runs.push(id);
                 removed.bytes += size;
@@ -69,8 +71,9 @@ pub fn prune(
     failed.map_or(Ok(removed), Err)
 }
 
-/// Removes one record. Whether its run goes on is the caller's to ask.
-pub fn remove(entry: &Entry) -> Result<(), Error> {
+/// Removes one record, after what `forget` removes. Whether its run goes on is the caller's to ask.
+pub fn remove(entry: &Entry, forget: fn(&Entry)) -> Result<(), Error> {
+    forget(entry);
     let folder = entry.folder();
     let gone = folder.with_file_name(format!(".{}{GONE}", entry.id()));
     // At once no run any more: half a record would look like a run that died.
@@ -152,7 +155,7 @@ mod tests {
                 record.finish(&()).expect("finished");
             }
         }
-        prune(state.path(), &Retention { runs: 1, ..ALL }, None).expect("pruned");
+        prune(state.path(), &Retention { runs: 1, ..ALL }, None, |_| {}).expect("pruned");
         let left = ids.map(|id| state.path().join("runs").join(id).exists());
         assert_eq!(left, [true, false, true]);
     }
@@ -162,18 +165,18 @@ mod tests {
         let state = tempfile::tempdir().expect("temp dir");
         let ids = [id(0, "aaaa"), id(3, "aaaa"), id(5, "aaaa"), id(7, "aaaa")];
         ended(state.path(), &ids);
-        assert_eq!(prune(state.path(), &ALL, None).expect("pruned"), Removed::default());
+        assert_eq!(prune(state.path(), &ALL, None, |_| {}).expect("pruned"), Removed::default());
         let week = Retention { age: Duration::from_secs(6 * 86_400), ..ALL };
-        let removed = prune(state.path(), &week, None).expect("pruned");
+        let removed = prune(state.path(), &week, None, |_| {}).expect("pruned");
         assert_eq!(removed.runs, [ids[3].clone()]);
         assert!(removed.bytes > 1000, "{}", removed.bytes);
 
         // A record of 1000 bytes and some is less than 1500, two of them are not.
         let small = Retention { bytes: 1500, ..ALL };
-        prune(state.path(), &small, Some(&ids[1])).expect("pruned");
+        prune(state.path(), &small, Some(&ids[1]), |_| {}).expect("pruned");
         assert_eq!(left(state.path(), &ids), [true, true, false, false]);
         let tiny = Retention { bytes: 1, ..ALL };
-        prune(state.path(), &tiny, Some(&ids[0])).expect("pruned");
+        prune(state.path(), &tiny, Some(&ids[0]), |_| {}).expect("pruned");
         assert_eq!(left(state.path(), &ids), [true, false, false, false]);
     }
 
@@ -193,7 +196,7 @@ mod tests {
         }
         // A link in a record is removed, and not what it leads to.
         std::os::unix::fs::symlink(&other, folder.join("link")).expect("made");
-        prune(state.path(), &Retention { runs: 0, ..ALL }, None).expect("pruned");
+        prune(state.path(), &Retention { runs: 0, ..ALL }, None, |_| {}).expect("pruned");
         assert_eq!(left(state.path(), &ids), [true, false]);
         assert!(!half.exists() && other.join("whole").exists());
     }

@@ -179,6 +179,11 @@ fn told(entry: &Entry, all: &[Brought]) -> Option<Commits> {
     })
 }
 
+/// Commits that a run made; none where it made none.
+pub fn commits_of(entry: &Entry) -> Result<Option<Commits>, OutcomeError> {
+    Ok(told(entry, &read(entry)?))
+}
+
 /// Repositories that commits of a run came back to; none where it made no commits.
 fn read(entry: &Entry) -> Result<Vec<Brought>, OutcomeError> {
     let path = entry.commits();
@@ -283,6 +288,13 @@ pub fn restore(entry: &Entry) -> Result<(), OutcomeError> {
 fn again(one: &mut Brought) {
     if let Err(why) = one.advance() {
         tracing::warn!("a branch was moved back, and the files were not: {why}");
+    }
+}
+
+/// Removes the references of a run whose record goes.
+pub fn forget_commits(entry: &Entry) {
+    if let Err(error) = forget(entry) {
+        tracing::warn!("references of run {} may remain: {error}", entry.id());
     }
 }
 

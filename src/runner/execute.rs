@@ -318,7 +318,7 @@ async fn keep(shared: &Shared, mut story: Story, report: &Report) {
     let retention = Retention::from(&shared.config.history);
     let (state, id) = (shared.state.clone(), report.run_id.clone());
     let pruned = spawn_blocking(move || {
-        if let Err(error) = history::prune(&state, &retention, Some(&id)) {
+        if let Err(error) = history::prune(&state, &retention, Some(&id), commits::forget_commits) {
             tracing::warn!("old records remain: {error}");
         }
         if let Err(error) = crate::session::prune(&state, &retention) {

@@ -47,6 +47,7 @@ mod verify;
 mod work;
 
 pub use cancel::{CancelReason, Canceller};
+pub use commits::{commits_of, forget_commits};
 pub use error::Error;
 pub use event::{Event, EventKind, Phase};
 pub use many::{Many, Pick, Step, best, is_verified};

@@ -21,6 +21,7 @@ use crate::config::{Config, Sandbox, load_at};
 use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
+use crate::text::count;
 use crate::workspace::changeset::{
     self, Agreed, Blobs, Carried, Conflict, Fate, Keep, Live, Manifest, NeedsYes, Obeyed, RelPath,
     Request, read_manifest, write_patch,
@@ -139,8 +140,8 @@ pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
     }
 }
 
-/// The patch of a run: the one on record, else one made now of what is there; of a run that goes on
-/// what it has changed so far. Blocking.
+/// The patch of a run, behind its commits as comments: the one on record, else one made now of what
+/// is there; of a run that goes on what it has changed so far. Blocking.
 pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
     if entry.state() == State::Running {
         let live::Look { manifest, blobs, .. } = live::look(entry)?;
@@ -151,16 +152,23 @@ pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
     }
     let manifest = changes_of(entry)?;
     let kept = entry.patch();
+    let mut patch = Vec::new();
+    if let Some(commits) = commits::commits_of(entry)? {
+        patch
+            .extend(commits.list.iter().flat_map(|line| format!("# commit {line}\n").into_bytes()));
+        let more = commits.count.saturating_sub(commits.list.len());
+        if more > 0 {
+            patch.extend(format!("# and {}\n", count(more, "more commit")).bytes());
+        }
+    }
     match File::open(&kept) {
         Ok(file) => {
-            let mut patch = Vec::new();
             file.take(changeset::LARGEST_PATCH)
                 .read_to_end(&mut patch)
                 .map_err(OutcomeError::io(&kept))?;
             Ok(patch)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let mut patch = Vec::new();
             let blobs = Blobs::new(entry.blobs()).or(entry.before());
             write_patch(&manifest, &manifest.workspace, &blobs, &mut patch)
                 .map_err(OutcomeError::io(&manifest.workspace))?;

@@ -1,9 +1,11 @@
 //! Speaking in the name of PID 1: ending the agent's order before its time, or forging what the
 //! caller's check said.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::common::{Model, Product, Reply, Workspace};
+use crate::common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace};
 use crate::inside::{assert_lines, probes, told};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,5 +67,49 @@ time.sleep(60)
     let report = run.assert_status("out_of_memory");
     assert_eq!(report["verify"]["after"]["exit_code"], 0, "the sandbox lives on: {report:#}");
     assert_eq!(report["continued"], json!([]));
+    product.check_nothing_left().await;
+}
+
+/// The numbers in the files of one process, by a patch in which all of them are new.
+fn numbers(patch: &str, name: &str) -> Vec<i64> {
+    let part = |file: u32| {
+        let head = format!("+++ b/{name}/{file}\n");
+        let (_, rest) = patch.split_once(&head)?;
+        rest.lines().find_map(|line| line.strip_prefix('+')?.parse().ok())
+    };
+    (0..50).map_while(part).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_on_while_paused() {
+    let gate = Gate::default();
+    let script = Script::bash("nohup python restless.py >/dev/null 2>&1 & sleep 2; ls")
+        .then(Answer::new([Part::Text("Tried.".into())]).behind(&gate));
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let home = Workspace::new();
+    home.write("restless.py", include_str!("inside/restless.py"));
+    let run = product.start_run(&home, ["--json", "--mode", "isolated", "attack"]);
+    model.step(2).await;
+    let mut first = None;
+    let mut last = [0; 4];
+    for _ in 0..5 {
+        let diff = product.call(["diff", "last"]).await;
+        diff.assert_code(0);
+        let all = ["headless", "waking", "forking", "vforking"];
+        for (last, name) in last.iter_mut().zip(all) {
+            let numbers = numbers(&diff.stdout, name);
+            assert_eq!(numbers.len(), 50, "{name}: {}", diff.stdout);
+            assert!(numbers.is_sorted_by(|one, next| one >= next), "{name}: {numbers:?}");
+            assert!(numbers[0] - numbers[49] <= 1, "{name}: {numbers:?}");
+            *last = numbers[0];
+        }
+        first.get_or_insert(last);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let first = first.expect("a look");
+    assert!(first.iter().zip(&last).all(|(one, next)| one < next), "{first:?} {last:?}");
+    gate.open();
+    run.wait().await.assert_status("completed");
     product.check_nothing_left().await;
 }

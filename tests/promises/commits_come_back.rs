@@ -57,6 +57,9 @@ async fn a_direct_run_moves_the_branch_and_the_index() {
     assert_eq!(came.lines().count(), 4, "the branches, the tag, the index: {came}");
     assert_eq!(git(here, &["branch", "--format=%(refname:short)"]), "main", "no other is made");
 
+    let diff = product.call(["diff", "last"]).await;
+    let first = diff.stdout.lines().next().unwrap_or_default();
+    assert!(first.starts_with("# commit ") && first.ends_with(" Second"), "{diff:?}");
     product.call(["undo", "last"]).await.assert_code(0);
     assert_eq!(git(here, &["rev-parse", "HEAD"]), start);
     assert_eq!(git(here, &["status", "--short"]), "");
@@ -150,6 +153,8 @@ async fn a_run_that_switches_to_another_branch_moves_none_and_says_how_to_keep_i
     );
     git(here, &["branch", "topic", &kept]);
     assert_eq!(git(here, &["log", "--format=%s", "topic"]), "Topic\nFirst");
+    product.call(["runs", "rm", "last"]).await.assert_code(0);
+    assert_eq!(git(here, &["for-each-ref", "refs/sandbox"]), "");
     product.check_nothing_left().await;
 }
 

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Gate, Model, Part, Product, Running, Script, Workspace, eventually};
+use crate::common::{
+    Answer, Gate, Mcp, Model, Part, Product, Running, Script, Workspace, eventually,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -147,4 +150,63 @@ async fn in_an_overlay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_run() {
     whole(300, "overlay", "direct").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_the_run_still_reads_from_the_workspace_waits_for_the_end() {
+    let gate = Gate::default();
+    let script = then_bash(Script::bash("mv many moved; echo 1 >new.txt"), "cat moved/7", &gate);
+    let model = Model::start(script.then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    prepare(&workspace, 300);
+    let (run, id) = at_the_gate(&product, &workspace, &["--mode", "isolated", "go"], &model).await;
+    let refused = product.call(["apply", &id]).await;
+    refused.assert_code(1);
+    assert!(refused.stderr.contains("gave a folder another name"), "{refused:?}");
+    assert!(workspace.has("many/7") && !workspace.has("new.txt"));
+    let diff = product.call(["diff", &id, "--stat"]).await;
+    assert!(diff.stdout.contains("moved/7 (renamed)"), "{diff:?}");
+    gate.open();
+    run.wait().await.assert_status("completed");
+    assert!(model.tool_results().contains("\nx\n"), "{}", model.tool_results());
+    product.call(["apply", &id]).await.assert_code(0);
+    assert!(!workspace.has("many") && workspace.has("moved/7") && workspace.has("new.txt"));
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_applies_and_a_killed_run_still_knows_what_was_applied() {
+    let gate = Gate::default();
+    let script = then_bash(Script::bash(FIRST), "echo never", &gate).then_say("Done.");
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    prepare(&workspace, 0);
+    let mut client = Mcp::start(&product, &workspace).await;
+    let task = json!({ "task": "go", "mode": "isolated", "background": true });
+    let started = client.run(task).await;
+    let id = started["structuredContent"]["run_id"].as_str().expect("an id").to_owned();
+    model.step(2).await;
+    let asked = json!({ "run_id": id, "only": ["kept.txt", "made"] });
+    let applied = client.tool("apply_changes", asked).await;
+    assert_eq!(applied["isError"], false, "{applied:#}");
+    assert_eq!(workspace.read("kept.txt"), "one\ntwo\n");
+    assert!(workspace.has("made/other") && !workspace.has("new.txt"));
+
+    let owner = product.folder("state").join("runs").join(&id).join("owner");
+    let owner = std::fs::read_to_string(owner).expect("an owner");
+    let pid = owner.split('.').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    rustix::process::kill_process(pid.expect("a pid"), Signal::KILL).expect("killed");
+    // Whoever comes next keeps what there is of it.
+    product.call(["runs", "gc"]).await;
+    client.close().await;
+    let diff = product.call(["diff", &id, "--stat"]).await;
+    assert!(diff.stdout.contains("kept.txt") && diff.stdout.contains("new.txt"), "{diff:?}");
+    product.call(["apply", &id]).await.assert_code(0);
+    assert!(workspace.has("new.txt") && !workspace.has("gone.txt"));
+    product.call(["undo", &id]).await.assert_code(0);
+    assert_eq!(workspace.read("kept.txt"), "one\n");
+    assert!(!workspace.has("made") && workspace.has("gone.txt"));
+    product.check_nothing_left().await;
 }

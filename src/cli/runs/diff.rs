@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::history::Entry;
-use crate::runner::{changes_now, patch_of};
+use crate::runner::{changes_now, commits_of, patch_of};
 use crate::text::{one_line, visible};
 
 #[derive(Debug, Args)]
@@ -42,6 +42,7 @@ pub fn run(entry: &Entry, args: &DiffArgs, out: &mut impl Write) -> anyhow::Resu
             "complete": manifest.complete,
             "changes": changes,
             "skipped": manifest.skipped,
+            "commits": commits_of(entry)?,
         });
         super::print_json(out, &listed)?;
         return Ok(0);

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::config::History;
 use crate::history::{Retention, prune};
+use crate::runner::forget_commits;
 
 pub fn run(
     state: &Path,
@@ -14,7 +15,7 @@ pub fn run(
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<u8> {
-    let removed = prune(state, &Retention::from(settings), None)?;
+    let removed = prune(state, &Retention::from(settings), None, forget_commits)?;
     if json {
         super::print_json(out, &json!({ "removed": removed.runs, "bytes": removed.bytes }))?;
         return Ok(0);

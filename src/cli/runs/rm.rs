@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::history::{Entry, State, remove};
+use crate::runner::forget_commits;
 
 #[derive(Debug, Args)]
 pub struct RmArgs {
@@ -30,7 +31,7 @@ pub fn run(state: &Path, args: &RmArgs, out: &mut impl Write) -> anyhow::Result<
         bail!("run {} goes on; nothing was removed", live.id());
     }
     for entry in &entries {
-        remove(entry)?;
+        remove(entry, forget_commits)?;
         if !args.json {
             writeln!(out, "removed {}", entry.id())?;
         }

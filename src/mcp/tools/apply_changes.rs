@@ -32,8 +32,8 @@ pub(super) const ENTRY: Entry = Entry {
 
 const NAME: &str = "apply_changes";
 const DESCRIPTION: &str = "\
-Copies a run's changes into the workspace, all or none. `only` picks paths. `partial` leaves out \
-what conflicts or host tools trust; else the user is asked about the latter.";
+Copies a run's changes so far into the workspace, all or none. `only` picks paths. `partial` \
+leaves out what conflicts or host tools trust (else the user is asked).";
 const ARGUMENTS: &[&str] = &["run_id", "only", "partial", "dry_run"];
 
 /// A host waits for the answer, and so for no other run for long.

@@ -153,7 +153,7 @@ fn is_mark(stat: &Stat) -> bool {
 impl Collector<'_> {
     /// Something of the workspace that is at another place in the view.
     fn moved(&mut self, path: &Path, entry: &EntrySeen) {
-        self.has_moved_folder |= entry.kind == KindSeen::Folder;
+        self.has_moved_folder = true;
         let Ok(base) = self.base.node(path) else {
             return self.skip(path, "unreadable in the workspace");
         };
