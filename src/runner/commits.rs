@@ -2,8 +2,6 @@
 //! repository from the copy of its git directory.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,14 +9,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::outcome::OutcomeError;
-use crate::files::{Durability, write_json};
 use crate::history::Entry;
 use crate::sandbox::{Line, Order, Sandbox};
 use crate::text::{count, one_line};
 use crate::workspace::changeset::{
     CollectError, Collected, RelPath, add_repository, protected_files,
 };
-use crate::workspace::git::{self, Brought, PACK_BYTES, Repository, bring, made, noted, rebuild};
+use crate::workspace::git::{
+    self, Brought, PACK_BYTES, Repository, bring, made, noted, read_brought, rebuild, write_brought,
+};
 use crate::workspace::layer::Layer;
 use crate::workspace::{Commits, WorkspacePath};
 
@@ -163,7 +162,7 @@ pub fn take(
     if all.is_empty() {
         return Ok((None, remarks));
     }
-    write_json(&entry.commits(), &all, Durability::Durable)?;
+    write_brought(&entry.commits(), &all)?;
     Ok((told(entry, &all), remarks))
 }
 
@@ -184,56 +183,68 @@ pub fn commits_of(entry: &Entry) -> Result<Option<Commits>, OutcomeError> {
     Ok(told(entry, &read(entry)?))
 }
 
-/// Repositories that commits of a run came back to; none where it made no commits.
 fn read(entry: &Entry) -> Result<Vec<Brought>, OutcomeError> {
     let path = entry.commits();
-    match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map_err(|error| OutcomeError::io(&path)(std::io::Error::other(error))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(OutcomeError::io(&path)(error)),
-    }
+    read_brought(&path).map_err(OutcomeError::io(&path))
 }
 
 fn write(entry: &Entry, all: &[Brought]) -> Result<(), OutcomeError> {
     let path = entry.commits();
-    write_json(&path, &all, Durability::Durable).map_err(OutcomeError::io(&path))
+    write_brought(&path, all).map_err(OutcomeError::io(&path))
 }
 
-/// Moves the user's branches to where the run left them, when all its files are applied. Returns
-/// what is told of it, and why a branch stays. `protected` are configured places that need a yes,
-/// which `agreed` is. Blocking.
-pub fn advance(
+/// Notes which of the user's branches are to be moved to where the run left them, when all its files
+/// are applied: all of them, or none. Returns why they stay. `protected` are configured places that
+/// need a yes, which `agreed` is. Blocking.
+pub fn intend(
     entry: &Entry,
     workspace: &WorkspacePath,
     protected: &[String],
-    (agreed, dry_run): (bool, bool),
-) -> Result<(Option<Commits>, Vec<String>), OutcomeError> {
-    let (mut all, mut remarks) = (read(entry)?, Vec::new());
-    let id = entry.id();
-    for one in all.iter_mut().filter(|one| one.is_pending()) {
-        let held = if agreed { None } else { held(one, workspace, protected)? };
-        if let Some((path, why)) = held {
+    agreed: bool,
+) -> Result<Vec<String>, OutcomeError> {
+    let mut all = read(entry)?;
+    let (id, mut remarks) = (entry.id(), Vec::new());
+    for one in all.iter().filter(|one| !agreed && one.is_pending()) {
+        if let Some((path, why)) = held(one, workspace, protected)? {
             remarks.push(format!(
                 "the branch was not moved, because the run's commits change {path} ({why}): `git \
                  log refs/sandbox/{id}/1` shows them, `sandbox-mcp apply {id} --allow-protected` \
                  moves it"
             ));
-        } else if !dry_run && let Err(why) = one.advance() {
-            remarks.push(format!(
-                "the run's commits are in refs/sandbox/{id}/ and on no branch: {why}; `git merge \
-                 refs/sandbox/{id}/1` takes them"
-            ));
         }
+    }
+    if remarks.is_empty() && all.iter().any(Brought::is_pending) {
+        all.iter_mut().for_each(|one| one.wanted = one.is_pending());
+        write(entry, &all)?;
+    }
+    Ok(remarks)
+}
+
+/// Moves the branches that are to be moved and were not yet; or none, where the files are not whole.
+/// Returns what is told of it, and why a branch stays. Blocking.
+pub fn advance(
+    entry: &Entry,
+    is_whole: bool,
+) -> Result<(Option<Commits>, Vec<String>), OutcomeError> {
+    let path = entry.commits();
+    let done = if is_whole { git::follow(&path) } else { git::stay(&path) };
+    done.map_err(OutcomeError::io(&path))?;
+    let (all, id) = (read(entry)?, entry.id());
+    let mut remarks = Vec::new();
+    if !is_whole {
+        return Ok((None, remarks));
+    }
+    for why in all.iter().filter_map(|one| one.why.as_ref()).take(1) {
+        remarks.push(format!(
+            "the run's commits are in refs/sandbox/{id}/ and on no branch: {why}; `git merge \
+             refs/sandbox/{id}/1` takes them"
+        ));
     }
     if all.iter().any(|one| one.branch.is_none() && one.count > 0) {
         remarks.push(format!(
             "the run's commits are in refs/sandbox/{id}/ and on no branch, because it ended on \
              another one than it began on: `git branch NAME refs/sandbox/{id}/1` makes one of them"
         ));
-    }
-    if all.iter().any(|one| one.moved) {
-        write(entry, &all)?;
     }
     Ok((told(entry, &all), remarks))
 }

@@ -86,6 +86,7 @@ pub async fn find(
                 partial: true,
                 hold_checked: false,
                 dry_run: true,
+                commits: None,
             };
             let could = changeset::apply(&workspace, &lock, &request)?;
             let done: HashSet<_> = done.into_iter().chain(&could.already).collect();

@@ -71,6 +71,7 @@ impl Runner {
             partial: false,
             hold_checked: false,
             dry_run: false,
+            commits: None,
         };
         // The branch first: it can be moved again should the files be in the way.
         let moved_back = commits::retreat(entry)?;

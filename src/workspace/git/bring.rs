@@ -51,6 +51,12 @@ pub struct Brought {
     new_index: Option<String>,
     /// The branch and the index are as the run left them.
     pub moved: bool,
+    /// They are to be moved when the files are applied.
+    #[serde(default)]
+    pub wanted: bool,
+    /// The reason why they were not moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Takes what `news` tells of, and the tree of the index inside, into the user's repository.
@@ -89,6 +95,8 @@ pub fn bring(
         old_index,
         new_index,
         moved: false,
+        wanted: false,
+        why: None,
     };
     let commits = news.refs.iter().filter(|(name, _)| !name.contains("stash"));
     let commits: Vec<&str> = commits.map(|(_, id)| id.as_str()).collect();
@@ -163,7 +171,7 @@ impl Brought {
     pub fn advance(&mut self) -> Result<(), String> {
         let (old, new) = ((&self.from, &self.old_index), (&self.to, &self.new_index));
         self.switch(old, new)?;
-        self.moved = true;
+        (self.moved, self.why) = (true, None);
         Ok(())
     }
 
@@ -183,7 +191,12 @@ impl Brought {
             if users.run(&["symbolic-ref", "HEAD"])?.trim() != branch {
                 return Err(format!("another branch than `{short}` is checked out by now"));
             }
-            if users.tree(&["rev-parse", "--verify", "--quiet", branch]) != *from {
+            let at = users.tree(&["rev-parse", "--verify", "--quiet", branch]);
+            // The index goes first, so a process that was killed here has moved both.
+            if from != to && at == *to {
+                return Ok(());
+            }
+            if at != *from {
                 return Err(was_moved.clone());
             }
             let (Some(old), Some(new)) = (old, new) else {
@@ -193,10 +206,12 @@ impl Brought {
             self.stays_inside(users, Some(old), Some(new))?;
             if old != new {
                 // Compares, and writes nothing.
-                if users.run(&["diff-index", "--cached", "--quiet", old]).is_err() {
+                let is = |tree| users.run(&["diff-index", "--cached", "--quiet", tree]).is_ok();
+                if is(old) {
+                    read_tree(users, new)?;
+                } else if !is(new) {
                     return Err("the index was changed meanwhile".to_owned());
                 }
-                read_tree(users, new)?;
             }
             let zero = "0".repeat(to.as_ref().or(from.as_ref()).map_or(40, String::len));
             let moved = match (to, from.as_ref().unwrap_or(&zero)) {

@@ -7,6 +7,7 @@
 mod bring;
 mod copy;
 mod find;
+mod follow;
 mod give;
 pub(super) mod harmless;
 mod host;
@@ -31,6 +32,7 @@ mod give_tests;
 pub use bring::{Brought, bring};
 pub use copy::CopyError;
 pub use find::below_top;
+pub use follow::{follow, read as read_brought, stay, write as write_brought};
 pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};
 pub use inspect::{Inside, remarks};

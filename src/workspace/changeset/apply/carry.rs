@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Dir, Mode, RenameFlags};
 use rustix::io::Errno;
@@ -15,6 +16,7 @@ use super::stage::Stage;
 use super::swap::{Swap, Undone, busy, mark};
 use super::{ApplyError, KEPT, Request, fault, staging, undo};
 use crate::workspace::WorkspacePath;
+use crate::workspace::git;
 use crate::workspace::walk::step;
 
 /// What stays in a workspace after an undoing, because nobody else has it.
@@ -32,7 +34,7 @@ const MANY: usize = 100;
 pub(super) fn carry(
     workspace: &WorkspacePath,
     root: BorrowedFd<'_>,
-    request: &Request<'_>,
+    (request, commits): (&Request<'_>, Option<PathBuf>),
     plan: &Plan<'_>,
     folders: &mut Folders<'_>,
 ) -> Result<(), ApplyError> {
@@ -45,6 +47,7 @@ pub(super) fn carry(
     let done = prepare(workspace, request, plan, folders, opened)
         .and_then(|prepared| {
             journal = prepared;
+            journal.commits = commits;
             if let Some(keep) = request.keep {
                 undo::copy_across(plan, keep, &beyond, folders)?;
                 journal.undo = Some(undo::next(keep.folder));
@@ -164,9 +167,12 @@ pub(super) fn settle(
         if let Err(error) = undo::kept(journal, opened) {
             tracing::warn!("what was replaced cannot be put back any more: {error}");
         }
+        fault::crash_point();
+        follow(journal);
         None
     } else {
         undo::forget(journal);
+        stay(journal);
         undo(journal, folders, opened)?
     };
     if let Some(why) = why {
@@ -189,6 +195,20 @@ pub(super) fn settle(
     })?;
     place.end()?;
     Ok(None)
+}
+
+/// Moves the branches that are to follow, when all files are in their places.
+pub(super) fn follow(journal: &Journal) {
+    let followed = journal.commits.as_deref().map(git::follow);
+    if let Some(Err(error)) = followed {
+        tracing::warn!("the branches of a run stay where they are: {error}");
+    }
+}
+
+fn stay(journal: &Journal) {
+    if let Some(Err(error)) = journal.commits.as_deref().map(git::stay) {
+        tracing::warn!("{error}");
+    }
 }
 
 /// Most paths that are named of those that could not be put back.

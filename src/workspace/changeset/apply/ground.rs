@@ -112,6 +112,7 @@ impl Ground {
             partial: false,
             hold_checked: false,
             dry_run: false,
+            commits: None,
         };
         apply(&workspace, &lock, &request)
     }
@@ -143,6 +144,7 @@ impl Ground {
             partial: self.partial,
             hold_checked: false,
             dry_run,
+            commits: None,
         };
         apply(&workspace, &lock, &request)
     }

@@ -87,6 +87,9 @@ pub(super) struct Journal {
     /// Where the list is of what is kept to be put back one day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<PathBuf>,
+    /// The list of branches that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<PathBuf>,
 }
 
 /// The place of one application's journal.
@@ -99,7 +102,16 @@ pub(super) struct Place {
 impl Journal {
     pub fn new(workspace: PathBuf, inode: u64) -> Self {
         let (folders, steps) = (Vec::new(), Vec::new());
-        Self { version: VERSION, workspace, inode, staging: None, folders, steps, undo: None }
+        Self {
+            version: VERSION,
+            workspace,
+            inode,
+            staging: None,
+            folders,
+            steps,
+            undo: None,
+            commits: None,
+        }
     }
 }
 

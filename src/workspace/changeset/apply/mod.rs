@@ -43,7 +43,7 @@ mod writers;
 
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use error::{Agreed, ApplyError, Conflict, NeedsYes, Obeyed};
 pub use merge::{LARGEST_MERGED, merged};
@@ -94,6 +94,8 @@ pub struct Request<'a> {
     pub hold_checked: bool,
     /// Look, and change nothing.
     pub dry_run: bool,
+    /// The list of branches that follow when everything is carried over.
+    pub commits: Option<PathBuf>,
 }
 
 /// What was carried over.
@@ -209,7 +211,9 @@ fn attempt(
         ..Carried::default()
     };
     if !request.dry_run && !plan.todo.is_empty() {
-        carry(workspace, root, request, &plan, &mut folders)?;
+        let is_whole = changes.len() == request.manifest.changes.len();
+        let commits = request.commits.clone().filter(|_| is_whole);
+        carry(workspace, root, (request, commits), &plan, &mut folders)?;
     }
     Ok(carried)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::carry::{Kept, settle};
+use super::carry::{Kept, follow, settle};
 use super::folders::{Folders, Identity};
 use super::journal::{Journal, Place};
 use super::{ApplyError, KEPT, staging};
@@ -150,6 +150,9 @@ pub(super) fn settle_found(
     let Some(opened) = ours else {
         let name = format!("{KEPT}{}", place.run());
         let kept = step(root, OsStr::new(&name)).and_then(Identity::of).ok();
+        if done {
+            follow(journal);
+        }
         place.end()?;
         return Ok(if done || journal.steps.is_empty() {
             Found::Whole
