@@ -31,7 +31,7 @@ pub fn run(config: &Config, folder: &Path, json: bool, out: &mut impl Write) -> 
     let mut table = Vec::new();
     let user = match &config.sandbox.user {
         Some(user) => user.clone(),
-        None => "the workspace's owner, never root".into(),
+        None => "you, or the workspace's owner where you are root; never root".into(),
     };
     let size = |bytes: u64| Size::from(bytes).to_string();
     let mut row = |what: &str, value: String| {
@@ -66,6 +66,7 @@ pub fn run(config: &Config, folder: &Path, json: bool, out: &mut impl Write) -> 
     row("processors", policy.cpus.to_string());
     row("processes", policy.pids.to_string());
     row("open files", policy.open_files.to_string());
+    row("largest file", size(policy.file_bytes));
     row("core dumps", "none".into());
     row("/dev/shm", size(policy.shared_memory));
     for tmpfs in &policy.tmpfs {

@@ -5,6 +5,7 @@ use super::openings::Openings;
 use super::shared::Shared;
 use super::story::Story;
 use super::task::Checked;
+use super::user::user;
 use super::{Error, deadlines, git, isolated, probe, session};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, 
 use crate::workspace::changeset::RelPath;
 use crate::workspace::git::Given;
 use crate::workspace::layer::mounts_below;
-use crate::workspace::{Kind, Mode, Place, WorkspacePath, existing, led_to, sockets};
+use crate::workspace::{Kind, Place, WorkspacePath, existing, led_to, sockets};
 
 /// All that a run starts from.
 #[derive(Debug)]
@@ -226,28 +227,6 @@ async fn ensure_image(
 /// Our own words about a build, and the names of its steps.
 fn is_milestone(line: &str) -> bool {
     ["building", "pulling", "Step "].iter().any(|start| line.starts_with(start))
-}
-
-/// Who the sandbox runs as: the configured user, else the workspace's owner. Root's folders can
-/// only be looked at, and by somebody else.
-fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User, Error> {
-    if let Some(configured) = configured {
-        return Ok(configured.parse::<User>()?);
-    }
-    let owner = task.workspace.owner();
-    if facts.rootless {
-        return Ok(User::of_rootless_engine());
-    }
-    if let Some(user) = User::new(owner.uid, owner.gid) {
-        return Ok(user);
-    }
-    match task.mode {
-        Mode::ReadOnly => Ok(User::nobody_in_particular()),
-        Mode::Direct | Mode::Isolated => {
-            Err(sandbox::Error::RootOwned { path: task.workspace.path().display().to_string() }
-                .into())
-        }
-    }
 }
 
 /// The agent's settings in the workspace, to be hidden from it: they can run code at its start and

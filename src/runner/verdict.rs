@@ -8,7 +8,7 @@ use super::{Failure, Status};
 use crate::agent::{Conversation, Ending};
 use crate::engine::Exit;
 use crate::gateway::Record as Traffic;
-use crate::sandbox::{DEADLINE, Ended, OWNER_GONE};
+use crate::sandbox::{DEADLINE, Ended, OVERGROWN, OWNER_GONE};
 
 /// Everything that bears witness.
 #[derive(Debug)]
@@ -43,10 +43,8 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
             (Status::BudgetExhausted, Some(failure("session_growth", &message, hint)))
         }
         End::Overseen(Overseen::Overgrown(exceeded)) => {
-            let hint = "look for what it wrote before you run it again, or raise `limits.disk` and \
-                        `limits.files`";
             let message = exceeded.to_string();
-            (Status::BudgetExhausted, Some(failure("workspace_growth", &message, hint)))
+            (Status::BudgetExhausted, Some(failure("workspace_growth", &message, GROWTH)))
         }
         End::Endless => {
             let message = "the model's answers ended without a reason several times in a row";
@@ -69,6 +67,8 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
     }
 }
 
+const GROWTH: &str = "look for what it wrote before you run it again, or raise `limits.disk` and \
+                      `limits.files`";
 const LOOK: &str = "the transcript shows what the agent did";
 
 /// The whole container ended, which it does by itself only at its deadline or when it has lost us.
@@ -78,6 +78,10 @@ fn of_container(evidence: &Evidence<'_>, exit: Exit) -> (Status, Option<Failure>
     }
     if exit.out_of_memory {
         return (Status::OutOfMemory, Some(out_of_memory()));
+    }
+    if exit.code == OVERGROWN {
+        let message = "deleted files that were still open took more than the run may write";
+        return (Status::BudgetExhausted, Some(failure("workspace_growth", message, GROWTH)));
     }
     if exit.code == OWNER_GONE {
         let message = "the sandbox lost its connection to us and ended itself";
@@ -385,7 +389,7 @@ mod tests {
     #[test]
     fn a_container_that_ended_is_never_done() {
         let done = conversation("stop", "Done.");
-        for code in [0, 1, 250, DEADLINE, OWNER_GONE, KILLED] {
+        for code in [0, 1, 250, DEADLINE, OVERGROWN, OWNER_GONE, KILLED] {
             let end = End::Exited(Exit { code, out_of_memory: false });
             assert_ne!(judged(&end, &done, 1).0, Status::Completed, "{code}");
         }
@@ -398,6 +402,7 @@ mod tests {
             judged(&end, &Conversation::default(), 1).0
         };
         assert_eq!(of(DEADLINE), Status::TimedOut);
+        assert_eq!(of(OVERGROWN), Status::BudgetExhausted);
         assert_eq!(of(OWNER_GONE), Status::SandboxError);
         // The agent's own exit code is nobody's deadline.
         assert_eq!(super::tests::of(&Conversation::default(), 1, DEADLINE, false), Status::Failed);

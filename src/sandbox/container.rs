@@ -270,6 +270,8 @@ fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
         policy.umask.clone(),
         "--workspace".into(),
         policy.workspace.to_string_lossy().into_owned(),
+        "--disk".into(),
+        policy.deleted_bytes.to_string(),
     ]);
     command
 }
@@ -307,6 +309,7 @@ fn host_config(policy: &Policy) -> HostConfig {
     let core = i64::try_from(policy.core_dump_bytes).unwrap_or(0);
     HostConfig {
         network_mode: Some(policy.network.into()),
+        group_add: Some(policy.groups.iter().map(u32::to_string).collect()),
         cap_drop: Some(vec!["ALL".into()]),
         cap_add: Some(policy.capabilities.clone()),
         privileged: Some(false),
@@ -322,7 +325,11 @@ fn host_config(policy: &Policy) -> HostConfig {
         memory_swap: amount(policy.memory_and_swap),
         nano_cpus: Some(nano(policy.cpus)),
         pids_limit: Some(policy.pids.into()),
-        ulimits: Some(vec![ulimit("core", core), ulimit("nofile", policy.open_files)]),
+        ulimits: Some(vec![
+            ulimit("core", core),
+            ulimit("nofile", policy.open_files),
+            ulimit("fsize", i64::try_from(policy.file_bytes).unwrap_or(i64::MAX)),
+        ]),
         shm_size: amount(policy.shared_memory),
         tmpfs: Some(
             policy

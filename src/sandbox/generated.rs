@@ -12,7 +12,12 @@ pub fn identity_mounts(folder: &Path, user: User) -> std::io::Result<Vec<Mount>>
     let (uid, gid) = (user.uid(), user.gid());
     let root = if uid == 0 { "" } else { "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n" };
     let passwd = format!("{root}agent:x:{uid}:{gid}:agent:/home/agent:/bin/bash\n");
-    let group = format!("{}agent:x:{gid}:\n", if gid == 0 { "" } else { "root:x:0:\n" });
+    let shared = user.shared().map(|gid| format!("workspace:x:{gid}:agent\n"));
+    let group = format!(
+        "{}agent:x:{gid}:\n{}",
+        if gid == 0 { "" } else { "root:x:0:\n" },
+        shared.unwrap_or_default()
+    );
     [("passwd", passwd), ("group", group), ("resolv.conf", String::new())]
         .into_iter()
         .map(|(name, content)| {

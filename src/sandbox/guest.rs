@@ -17,6 +17,7 @@ use crate::engine::{Error, Output};
 /// Exit codes by which the guest says why it ended.
 pub const OWNER_GONE: i64 = 251;
 pub const DEADLINE: i64 = 252;
+pub const OVERGROWN: i64 = 253;
 
 /// What the guest is to run.
 #[derive(Debug)]

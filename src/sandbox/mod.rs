@@ -17,7 +17,7 @@ mod receipt;
 
 pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
 pub use generated::{identity_mounts, mask_mount};
-pub use guest::{DEADLINE, Ended, Line, OWNER_GONE, Order};
+pub use guest::{DEADLINE, Ended, Line, OVERGROWN, OWNER_GONE, Order};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use listing::{EntrySeen, FolderSeen, KindSeen};
 pub use place::place;

@@ -58,23 +58,35 @@ const READ_ONLY: &[&str] =
 pub struct User {
     uid: u32,
     gid: u32,
+    /// The group of a shared workspace.
+    shared: Option<u32>,
 }
 
 impl User {
     /// None for root: no sandbox of ours runs as uid 0 or in group 0.
     pub fn new(uid: u32, gid: u32) -> Option<Self> {
-        (uid != 0 && gid != 0).then_some(Self { uid, gid })
+        (uid != 0 && gid != 0).then_some(Self { uid, gid, shared: None })
     }
 
     /// Root of a rootless engine's container, who is the engine's own unprivileged user outside.
     /// Files of the workspace belong to nobody else in there.
     pub fn of_rootless_engine() -> Self {
-        Self { uid: 0, gid: 0 }
+        Self { uid: 0, gid: 0, shared: None }
     }
 
     /// Somebody to look at what belongs to root.
     pub fn nobody_in_particular() -> Self {
-        Self { uid: 1000, gid: 1000 }
+        Self { uid: 1000, gid: 1000, shared: None }
+    }
+
+    /// The same user, who is also in the group of a shared workspace.
+    #[must_use]
+    pub fn with(self, shared: Option<u32>) -> Self {
+        Self { shared, ..self }
+    }
+
+    pub fn shared(self) -> Option<u32> {
+        self.shared
     }
 
     pub fn uid(self) -> u32 {
@@ -115,6 +127,8 @@ impl Serialize for User {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Policy {
     pub user: User,
+    /// The group of a shared workspace, where the caller is in it; no others.
+    pub groups: Vec<u32>,
     pub umask: String,
     /// Always `none`: no interface but loopback, no route, no resolver.
     pub network: &'static str,
@@ -138,6 +152,10 @@ pub struct Policy {
     pub pids: u32,
     pub core_dump_bytes: u64,
     pub open_files: i64,
+    /// Most bytes of deleted files that are still open.
+    pub deleted_bytes: u64,
+    /// Largest file.
+    pub file_bytes: u64,
     pub shared_memory: u64,
     pub tmpfs: Vec<Tmpfs>,
     /// The path of the workspace inside.
@@ -208,6 +226,7 @@ impl Policy {
             .map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX)));
         Self {
             user,
+            groups: user.shared().into_iter().collect(),
             umask: config.sandbox.umask.clone(),
             network: "none",
             doors: doors(config),
@@ -225,6 +244,9 @@ impl Policy {
             pids: config.limits.pids,
             core_dump_bytes: 0,
             open_files: FILES,
+            deleted_bytes: config.limits.disk.bytes(),
+            // A file that passes `limits.disk` is to be seen before it is cut.
+            file_bytes: config.limits.disk.bytes().saturating_add(Size::mebibytes(16).bytes()),
             shared_memory: Size::mebibytes(64).bytes(),
             // Test runners and compilers execute what they wrote to /tmp, as they may in the
             // workspace; nothing needs that of the home folder.

@@ -91,7 +91,8 @@ impl Receipt {
             format!("user is {}:{} instead of {user}", self.uid, self.gid),
         );
         hold(
-            self.groups.iter().all(|group| *group == user.gid()),
+            self.groups.iter().all(|group| *group == user.gid() || policy.groups.contains(group))
+                && policy.groups.iter().all(|group| self.groups.contains(group)),
             format!("extra groups {:?}", self.groups),
         );
         let caps = &self.capabilities;

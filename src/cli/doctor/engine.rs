@@ -153,7 +153,7 @@ fn users(facts: &Facts) -> Finding {
         if facts.rootless {
             "rootless: even root inside is only this user outside"
         } else {
-            "rootful: sandboxes run as the workspace's owner, never as root"
+            "rootful: sandboxes run as you, or as the workspace's owner; never as root"
         },
     )
 }

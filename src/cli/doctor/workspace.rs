@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::finding::{Finding, Level};
 use crate::config::Config;
+use crate::runner::user_for;
 use crate::sandbox::User;
 use crate::workspace::{Owner, WorkspacePath};
 
@@ -95,8 +96,18 @@ impl Question {
         if self.rootless {
             return Finding::ok("owner", format!("{whose}; the rootless engine acts as its user"));
         }
-        match User::new(uid, gid) {
-            Some(user) => Finding::ok("owner", format!("{user}, whom a sandbox runs as")),
+        match user_for(workspace.owner()) {
+            Some(user) if user.uid() == uid => {
+                Finding::ok("owner", format!("{user}, whom a sandbox runs as"))
+            }
+            Some(user) => Finding::warning(
+                "owner",
+                format!(
+                    "{whose}, and a sandbox runs as you ({user}), so only the mode read-only works \
+                     here"
+                ),
+                "work in a folder of your own",
+            ),
             None => Finding::warning(
                 "owner",
                 format!(

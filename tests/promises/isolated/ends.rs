@@ -87,6 +87,24 @@ async fn a_run_that_fills_its_view_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_fills_deleted_files_is_stopped() {
+    let fill = "exec 3>a 4>b 5>c; rm a b c; head -c 300M /dev/zero >&3; echo cut: $?; \
+                head -c 40M /dev/zero >&4; head -c 40M /dev/zero >&5; sleep 60";
+    for view in ["overlay", "copy"] {
+        let workspace = furnished();
+        let model = Model::start(Script::bash(fill).then(Reply::say("Done."))).await;
+        let config = format!("[limits]\ndisk = \"64m\"\n[workspace]\nisolation = \"{view}\"\n");
+        let product = Product::with_model(&model).await.config(&config);
+        let run = product.run(&workspace, ["--json", "--mode", "isolated", "go"]).await;
+        let report = run.assert_status("budget_exhausted");
+        assert_eq!(report["error"]["kind"], "workspace_growth");
+        assert!(report["timing"]["total_ms"].as_u64() < Some(45_000), "{report:#}");
+        product.check_nothing_left().await;
+        no_layers(&product);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_run_did_is_kept_by_the_next() {
     for config in ["overlay", "copy"].map(|view| format!("[workspace]\nisolation = \"{view}\"\n")) {
         let workspace = furnished();
