@@ -126,8 +126,6 @@ async fn execute(mut job: Job) -> Report {
         session.and_then(|held| session::close(held, &job.id, story.session.as_deref(), gone));
     drop(folder);
     tell_news(&job, &mut story);
-    found.timing.cleanup_ms = found.lap.next();
-    found.timing.total_ms = millis(job.asked.elapsed());
 
     let Done { verify, continued, witness } = found.done;
     let witness = witness.as_ref().unwrap_or(&traffic);
@@ -149,6 +147,8 @@ async fn execute(mut job: Job) -> Report {
     story.remarks.extend(doubt);
     let is_passed = verify.as_ref().is_none_or(|it| it.passed);
     direct::close(&job, status, is_passed, &mut changes, &mut story).await;
+    found.timing.cleanup_ms = found.lap.next();
+    found.timing.total_ms = millis(job.asked.elapsed());
     let report = Report {
         run_id: job.id.clone(),
         status,

@@ -79,7 +79,7 @@ pub async fn close(
     };
     let (state, id) = (state.to_owned(), id.clone());
     match spawn_blocking(move || {
-        let known = Known { merged: merged.as_ref(), steps: steps.as_ref(), live: Live::default() };
+        let known = Known { merged: merged.as_ref(), steps: steps.as_ref(), ..Known::default() };
         settle(&state, &id, layer, known, &packed)
     })
     .await
@@ -124,7 +124,8 @@ fn settle(
         }
         let failed = |error: StoreError| CollectError::from(std::io::Error::other(error));
         let live = Live::read(&entry.live()).map_err(failed)?;
-        let mut collected = collect(&layer, Known { live, ..known }, &entry.blobs())?;
+        let mut collected =
+            collect(&layer, Known { live, is_over: true, ..known }, &entry.blobs())?;
         commits::rebuild_all(&entry, &layer, packed, &mut collected)?;
         let Collected { manifest, summary, repositories, remarks, .. } = collected;
         closed.remarks.extend(remarks);
@@ -202,7 +203,7 @@ fn keep_result(entry: &Entry, manifest: &Manifest) -> Result<Option<String>, Col
 }
 
 fn write_patch_of(entry: &Entry, manifest: &Manifest) -> std::io::Result<Option<String>> {
-    let (path, blobs) = (entry.patch(), Blobs::new(entry.blobs()).or(entry.before()));
+    let (path, blobs) = (entry.patch(), Blobs::new(entry.blobs()).with_before(entry.before()));
     let partial = path.with_extension("patch.partial");
     let mut options = std::fs::File::options();
     let file = options.create(true).write(true).truncate(true).mode(0o600).open(&partial)?;

@@ -169,7 +169,7 @@ pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
             Ok(patch)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let blobs = Blobs::new(entry.blobs()).or(entry.before());
+            let blobs = Blobs::new(entry.blobs()).with_before(entry.before());
             write_patch(&manifest, &manifest.workspace, &blobs, &mut patch)
                 .map_err(OutcomeError::io(&manifest.workspace))?;
             Ok(patch)
@@ -317,27 +317,40 @@ pub(super) fn carry_held(
     } else if !options.dry_run {
         Live::add(&entry.live(), &met)?;
     }
+    let agreed = options.agreed == Agreed::Everything;
+    let protected = &config.workspace.protected;
+    let mut remarks = Vec::new();
+    let moves = is_final && !options.dry_run;
+    if moves {
+        remarks = commits::intend(entry, workspace, protected, agreed)?;
+    }
     let request = Request {
         run: entry.id(),
         manifest: &met,
         blobs,
         journals: &journals,
         only: &options.only,
-        protected: &config.workspace.protected,
+        protected,
         umask: unset_umask(config),
         keep: Some(Keep { folder: &entry.before(), bytes: config.history.max_bytes.bytes() / 2 }),
         agreed: &options.agreed,
         partial: options.partial,
         hold_checked: options.hold_checked,
         dry_run: options.dry_run,
+        commits: moves.then(|| entry.commits()),
     };
-    let carried = changeset::apply(workspace, &lock, &request)?;
+    let carried = changeset::apply(workspace, &lock, &request);
+    if carried.is_err() && moves {
+        commits::advance(entry, false)?;
+    }
+    let carried = carried?;
     let mut applied = noted(entry, (&met, &merged), (workspace, is_final), options, carried);
     let is_whole = applied.pending.is_empty() && options.only.is_empty();
-    if is_final && (is_whole || applied.state == Some("applied")) {
-        let yes = (options.agreed == Agreed::Everything, options.dry_run);
-        let protected = &config.workspace.protected;
-        (applied.commits, applied.remarks) = commits::advance(entry, workspace, protected, yes)?;
+    if is_final {
+        let is_whole = is_whole || applied.state == Some("applied");
+        let (told, more) = commits::advance(entry, is_whole)?;
+        applied.commits = told;
+        applied.remarks = if is_whole { [remarks, more].concat() } else { Vec::new() };
     }
     Ok(applied)
 }

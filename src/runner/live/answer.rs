@@ -151,7 +151,8 @@ impl Looker<'_> {
                     }
                     _ => {}
                 }
-                let known = Known { merged: merged.as_ref(), steps: steps.as_ref(), live };
+                let known =
+                    Known { merged: merged.as_ref(), steps: steps.as_ref(), live, is_over: false };
                 let collected = collect(&layer, known, &super::ask::blobs(&entry));
                 let collected = collected.map_err(|error| format!("failed to {error}"))?;
                 fs::create_dir_all(&look).map_err(|error| error.to_string())?;

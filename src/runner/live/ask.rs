@@ -59,7 +59,7 @@ fn look_for(entry: &Entry, word: Word) -> Result<Look, OutcomeError> {
     };
     let manifest = read_manifest(&list(entry))?;
     let manifest = manifest.ok_or_else(|| OutcomeError::NoList(entry.id().clone()))?;
-    let blobs = Blobs::new(blobs(entry)).or(entry.before());
+    let blobs = Blobs::new(blobs(entry)).with_before(entry.before());
     Ok(Look { manifest, blobs, busy, has_moved_folder, _record: record })
 }
 

@@ -91,7 +91,7 @@ pub(super) fn read_small(path: &Path, largest: u64) -> Result<Option<Vec<u8>>, S
 #[derive(Clone, Debug)]
 pub struct Blobs {
     folder: PathBuf,
-    /// Folder of old contents.
+    /// Contents that applying replaced.
     before: Option<PathBuf>,
 }
 
@@ -100,10 +100,15 @@ impl Blobs {
         Self { folder: folder.into(), before: None }
     }
 
-    /// Also opens what is in another folder.
+    /// The same with a folder of contents that applying replaced.
     #[must_use]
-    pub fn or(self, before: PathBuf) -> Self {
+    pub fn with_before(self, before: PathBuf) -> Self {
         Self { before: Some(before), ..self }
+    }
+
+    /// Opens a content that applying replaced.
+    pub fn open_before(&self, sha256: &str, size: u64) -> Option<File> {
+        Self::new(self.before.as_ref()?).open(sha256, size).ok()
     }
 
     /// Keeps all that `from` gives; answers its SHA-256 and its size.
@@ -127,9 +132,7 @@ impl Blobs {
         if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(damaged());
         }
-        let others = self.before.iter().map(|before| before.join(sha256));
-        let mut paths = [self.folder.join(sha256)].into_iter().chain(others);
-        let path = paths.find(|path| path.exists()).ok_or_else(damaged)?;
+        let path = self.folder.join(sha256);
         let failed = || StoreError::io("read", &path);
         let mut file = match open(&path) {
             Ok(file) => file,

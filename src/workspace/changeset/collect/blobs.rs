@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, MemfdFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, MemfdFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -20,6 +20,16 @@ pub struct Blobs {
     /// How much may still be read.
     room: u64,
     made: bool,
+    /// Nobody writes to the layer any more, so its files can be had without a copy.
+    may_link: bool,
+}
+
+/// Where a content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Layer,
+    /// Its owner may write to it at any moment.
+    Workspace,
 }
 
 /// Why a content is not kept.
@@ -31,15 +41,15 @@ pub enum Not {
 }
 
 impl Blobs {
-    pub fn new(folder: &Path, room: u64) -> Self {
-        Self { folder: folder.to_owned(), room, made: false }
+    pub fn new(folder: &Path, room: u64, may_link: bool) -> Self {
+        Self { folder: folder.to_owned(), room, made: false, may_link }
     }
 
     /// Tells what a file is, and keeps its content unless it is as `before`.
     pub fn keep(
         &mut self,
         file: &mut File,
-        stat: &Stat,
+        (stat, source): (&Stat, Source),
         before: Option<&Node>,
     ) -> Result<Node, Not> {
         let mode = stat.st_mode & 0o777;
@@ -55,7 +65,9 @@ impl Blobs {
         let known =
             |node: &Node| matches!(node, Node::File { sha256: same, .. } if *same == sha256);
         if !before.is_some_and(known) {
-            self.store(file, &sha256, size)?;
+            let plain = stat.st_mode & 0o7400 == 0o400 && stat.st_nlink == 1;
+            let is_ours = self.may_link && source == Source::Layer && plain;
+            self.store(file, &sha256, size, is_ours)?;
         }
         Ok(Node::File { sha256, size, mode })
     }
@@ -66,7 +78,7 @@ impl Blobs {
         let size = bytes.len() as u64;
         let mut file = File::from(rustix::fs::memfd_create("content", MemfdFlags::CLOEXEC)?);
         file.write_all(bytes)?;
-        match self.store(&mut file, &sha256, size) {
+        match self.store(&mut file, &sha256, size, false) {
             Ok(()) => Ok((sha256, size)),
             Err(Not::Failed(error)) => Err(error),
             Err(Not::Kept(why)) => Err(io::Error::other(why)),
@@ -81,7 +93,13 @@ impl Blobs {
         Some(bytes)
     }
 
-    fn store(&mut self, file: &mut File, sha256: &str, size: u64) -> Result<(), Not> {
+    fn store(
+        &mut self,
+        file: &mut File,
+        sha256: &str,
+        size: u64,
+        is_ours: bool,
+    ) -> Result<(), Not> {
         if !self.made {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
             made.map_err(Not::Failed)?;
@@ -90,6 +108,12 @@ impl Blobs {
         let path = self.folder.join(sha256);
         // What was interrupted has another name.
         if path.symlink_metadata().is_ok_and(|meta| meta.len() == size) {
+            return Ok(());
+        }
+        // A second name is made in no time, and its file outlives the layer.
+        let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        if is_ours && rustix::fs::linkat(CWD, &*opened, CWD, &path, follow).is_ok() {
             return Ok(());
         }
         let partial = self.folder.join("partial");

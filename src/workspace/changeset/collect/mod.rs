@@ -7,6 +7,7 @@
 mod base;
 mod blobs;
 mod copied;
+mod gone;
 #[cfg(test)]
 mod ground;
 mod list;
@@ -29,7 +30,7 @@ use std::time::Duration;
 use rustix::fs::{FileType, Stat};
 
 use base::{Base, Inodes, Seen};
-use blobs::{Blobs, Not, open_written};
+use blobs::{Blobs, Not, Source, open_written};
 
 use list::listed;
 
@@ -96,13 +97,15 @@ pub struct Known<'a> {
     pub steps: Option<&'a Steps>,
     /// What the workspace has already.
     pub live: Live,
+    /// The container is gone, so that nobody writes to the layer.
+    pub is_over: bool,
 }
 
 /// Tells what is changed in a layer, and keeps the new contents in `blobs`. The container must be
 /// gone, or paused. The layer stays as it is, so that this can be done again.
 pub fn collect(
     layer: &Layer,
-    Known { merged, steps, live }: Known<'_>,
+    Known { merged, steps, live, is_over }: Known<'_>,
     blobs: &Path,
 ) -> Result<Collected, CollectError> {
     let note = layer.note();
@@ -112,7 +115,7 @@ pub fn collect(
     };
     let mut collector = Collector {
         base: Base::open(&note.workspace, note.identity, note.began, &note.bounds).with(live),
-        blobs: Blobs::new(blobs, note.bounds.bytes),
+        blobs: Blobs::new(blobs, note.bounds.bytes, is_over),
         steps: None,
         of_check: Vec::new(),
         both: Vec::new(),
@@ -293,8 +296,9 @@ impl Collector<'_> {
             FileType::RegularFile => {
                 // What was carried over may have to be put back to what was there before.
                 let same = base.node.as_ref().filter(|_| base.live.is_none());
-                let kept = open_written(folder, name)
-                    .and_then(|(mut file, stat)| self.blobs.keep(&mut file, &stat, same));
+                let kept = open_written(folder, name).and_then(|(mut file, stat)| {
+                    self.blobs.keep(&mut file, (&stat, Source::Layer), same)
+                });
                 match kept {
                     Ok(node) if base.live.is_some() => Some(node),
                     Ok(node) if Some(&node) == base.node.as_ref() => Some(node),
@@ -338,7 +342,8 @@ impl Collector<'_> {
         }
         let Some((folder, name)) = self.base.parent(path) else { return };
         if let Ok((mut file, stat)) = tree::open_file(folder.as_fd(), &name)
-            && let Err(Not::Failed(error)) = self.blobs.keep(&mut file, &stat, None)
+            && let Err(Not::Failed(error)) =
+                self.blobs.keep(&mut file, (&stat, Source::Workspace), None)
         {
             tracing::debug!("an old content is not kept: {error}");
         }
@@ -361,66 +366,6 @@ impl Collector<'_> {
         };
         let moved = base.moved || (base.node.is_none() && lost());
         self.find(path, Found { before: base.node, after, moved, written });
-    }
-
-    /// Something that is never carried over; what was in its place is gone all the same.
-    fn left_out(&mut self, path: &Path, why: &'static str) {
-        self.skip(path, why);
-        self.delete(path);
-    }
-
-    /// Something of the workspace is not in the view any more.
-    fn delete(&mut self, path: &Path) {
-        if matches!(self.delete_one(path), Some(Node::Folder { .. })) {
-            self.delete_below(path);
-        }
-    }
-
-    /// The same without what is below; answers what it was.
-    fn delete_one(&mut self, path: &Path) -> Option<Node> {
-        match self.place(path) {
-            Place::Ours => return None,
-            Place::Repository => {
-                self.repositories.entry(path.to_owned()).or_default();
-                return None;
-            }
-            Place::Plain => {}
-        }
-        let Ok(base) = self.base.node(path) else {
-            self.skip(path, "unreadable in the workspace");
-            return None;
-        };
-        if let Some(inode) = base.inode {
-            self.gone.insert(self.inodes.key(inode), path.to_owned());
-        }
-        let before = base.node.or_else(|| base.live?.node)?;
-        if self.is_of_check(path) {
-            return None;
-        }
-        let before_it = Some(before.clone());
-        let found = Found { before: before_it, after: None, moved: base.moved, written: None };
-        self.find(path, found);
-        Some(before)
-    }
-
-    fn delete_below(&mut self, folder: &Path) {
-        // What the workspace had, no bound of the run's holds for.
-        let limits = Limits { entries: usize::MAX, ..self.limits };
-        let below = self.base.below(folder, limits, self.room);
-        self.room = below.room;
-        if !below.whole {
-            self.incomplete(folder, "too much to look at");
-        }
-        for folder in &below.closed {
-            self.skip(folder, "unreadable in the workspace");
-        }
-        for path in below.found {
-            // What is inside of a `.git` is not listed: `below` does not go there.
-            self.delete_one(&path);
-            if self.is_full() {
-                return;
-            }
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Stat};
 
-use super::blobs::Not;
+use super::blobs::{Not, Source};
 use super::survey::{Merged, shows_through};
 use super::{Collector, Past, Place, is_of_a_branch, tree, walk_all, written};
 use crate::sandbox::{EntrySeen, KindSeen};
@@ -183,7 +183,7 @@ impl Collector<'_> {
         let (mut file, stat) = tree::open_file(folder.as_fd(), &name).ok()?;
         let is_it = self.inodes.same(entry.inode, stat.st_ino)
             && u64::try_from(stat.st_size).is_ok_and(|size| size == entry.size);
-        match self.blobs.keep(&mut file, &stat, None) {
+        match self.blobs.keep(&mut file, (&stat, Source::Workspace), None) {
             Ok(Node::File { sha256, size, .. }) if is_it => {
                 let mode = entry.mode & 0o777;
                 Some((Node::File { sha256, size, mode }, Some(written(&stat))))

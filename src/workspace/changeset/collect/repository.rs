@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::blobs::{Blobs, Not};
+use super::blobs::{Blobs, Not, Source};
 use super::{CollectError, Collected, tree, walk_all, written};
 use crate::workspace::changeset::{Alteration, NewRepository, Node, RelPath};
 use crate::workspace::layer::Layer;
@@ -24,7 +24,7 @@ pub fn add_repository(
     let root = open_root(built).map_err(std::io::Error::from)?;
     let mut taken = Taken {
         git,
-        blobs: Blobs::new(blobs, layer.note().bounds.bytes),
+        blobs: Blobs::new(blobs, layer.note().bounds.bytes, true),
         changes: Vec::new(),
         failed: None,
     };
@@ -86,7 +86,7 @@ impl Visitor for Taken<'_> {
         let kept = tree::open_file(entry.folder(), entry.name)
             .map_err(|_| Not::Kept("unreadable"))
             .and_then(|(mut file, stat)| {
-                Ok((self.blobs.keep(&mut file, &stat, None)?, written(&stat)))
+                Ok((self.blobs.keep(&mut file, (&stat, Source::Layer), None)?, written(&stat)))
             });
         match kept {
             Ok((node, written)) => self.changes.extend(added(path, node, Some(written))),

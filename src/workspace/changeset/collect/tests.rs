@@ -370,3 +370,36 @@ fn renames_are_told_once_each_and_never_of_nothing() {
     let shown: Vec<_> = summary.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(shown, ["e", "empty", "x", "y", "z"], "a renamed file is one line");
 }
+
+#[test]
+fn contents_are_had_without_a_copy_when_nobody_writes_any_more() {
+    let mut ground = Ground::new(&[("old", "1")]);
+    let upper = ground.overlay();
+    for (name, text) in [("old", "2"), ("new", "3"), ("shut", "4"), ("linked", "5")] {
+        fs::write(upper.join(name), text).expect("written");
+    }
+    fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0)).expect("shut");
+    fs::hard_link(upper.join("linked"), upper.join("again")).expect("linked");
+    let blobs = ground.keep.path().join("blobs");
+    let layer = ground.layer.as_ref().expect("made");
+    let merged = ground.merged();
+    let inode = |path: PathBuf| path.metadata().expect("there").ino();
+    let mut seen = Vec::new();
+    for is_over in [false, true] {
+        let known = Known { merged: merged.as_ref(), is_over, ..Known::default() };
+        let manifest = collect(layer, known, &blobs).expect("read").manifest;
+        assert_eq!(manifest.changes.len(), 5);
+        for name in ["old", "new", "shut", "linked"] {
+            let change =
+                manifest.changes.iter().find(|change| change.path.as_path() == Path::new(name));
+            let Some(Node::File { sha256, .. }) = &change.expect("a change").after else {
+                panic!("{name} is a file")
+            };
+            let kept = blobs.join(sha256);
+            seen.push((is_over, name, inode(kept.clone()) == inode(upper.join(name))));
+        }
+        fs::remove_dir_all(&blobs).expect("removed");
+    }
+    let shared: Vec<_> = seen.iter().filter(|(_, _, shared)| *shared).collect();
+    assert_eq!(shared, [&(true, "old", true), &(true, "new", true)]);
+}

@@ -286,9 +286,9 @@ impl<'a> Writer<'a> {
         {
             return Ok(content);
         }
-        // It may have been carried over already, or changed by somebody else.
+        // The run's own change may be there already.
         content.clear();
-        let kept = self.blobs.open(sha256, size).ok();
+        let kept = self.blobs.open_before(sha256, size);
         let read = kept.and_then(|mut kept| kept.read_to_end(&mut content).ok());
         read.map(|_| content).ok_or(LeftOut::Why(NOT_THE_BASE))
     }
