@@ -214,7 +214,9 @@ pub fn intend(
         }
     }
     if remarks.is_empty() && all.iter().any(Brought::is_pending) {
-        all.iter_mut().for_each(|one| one.wanted = one.is_pending());
+        for one in &mut all {
+            one.wanted = one.is_pending();
+        }
         write(entry, &all)?;
     }
     Ok(remarks)

@@ -79,8 +79,7 @@ pub async fn close(
     };
     let (state, id) = (state.to_owned(), id.clone());
     match spawn_blocking(move || {
-        let known = Known { merged: merged.as_ref(), steps: steps.as_ref(), ..Known::default() };
-        settle(&state, &id, layer, known, &packed)
+        settle(&state, &id, layer, (merged.as_ref(), steps.as_ref()), &packed)
     })
     .await
     {
@@ -103,7 +102,7 @@ fn settle(
     state: &Path,
     id: &RunId,
     layer: Layer,
-    known: Known<'_>,
+    (merged, steps): (Option<&Merged>, Option<&Steps>),
     packed: &Packed,
 ) -> Result<Closed, CollectError> {
     let mut closed = Closed::default();
@@ -125,7 +124,7 @@ fn settle(
         let failed = |error: StoreError| CollectError::from(std::io::Error::other(error));
         let live = Live::read(&entry.live()).map_err(failed)?;
         let mut collected =
-            collect(&layer, Known { live, is_over: true, ..known }, &entry.blobs())?;
+            collect(&layer, Known { merged, steps, live, is_over: true }, &entry.blobs())?;
         commits::rebuild_all(&entry, &layer, packed, &mut collected)?;
         let Collected { manifest, summary, repositories, remarks, .. } = collected;
         closed.remarks.extend(remarks);
@@ -238,10 +237,8 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
         };
         let began = layer.view().is_some();
         let (state, run) = (state.to_owned(), id.clone());
-        let settling = move || {
-            let known = Known { merged: merged.as_ref(), ..Known::default() };
-            settle(&state, &run, layer, known, &Packed::default())
-        };
+        let settling =
+            move || settle(&state, &run, layer, (merged.as_ref(), None), &Packed::default());
         match spawn_blocking(settling).await {
             Ok(Ok(closed)) if began => {
                 let changes = count(closed.changes.files.len(), "change");

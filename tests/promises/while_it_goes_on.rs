@@ -29,12 +29,12 @@ fn then_bash(script: Script, command: &str, gate: &Gate) -> Script {
     script.then(Answer::new([call]).behind(gate))
 }
 
-fn prepare(workspace: &Workspace, more: usize) {
+fn prepare(workspace: &Workspace, others: usize) {
     workspace.write("kept.txt", "one\n");
     workspace.write("gone.txt", "gone\n");
     workspace.write("changed.txt", "one\n");
     workspace.write("tool", "#!/bin/sh\n");
-    for number in 0..more {
+    for number in 0..others {
         workspace.write(&format!("many/{number}"), "x\n");
     }
 }
@@ -58,14 +58,14 @@ async fn at_the_gate(
     (run, id)
 }
 
-async fn whole(more: usize, view: &str, mode: &str) {
+async fn whole(others: usize, view: &str, mode: &str) {
     let gate = Gate::default();
     let script = Script::bash(&format!("{FIRST} {BUSY}"));
     let script = then_bash(script, SECOND, &gate).then_say("Done.");
     let model = Model::start(script).await;
     let product = Product::with_model(&model).await;
     let workspace = Workspace::new();
-    prepare(&workspace, more);
+    prepare(&workspace, others);
     let (run, id) = at_the_gate(&product, &workspace, &["--mode", mode, "go"], &model).await;
 
     let diff = product.call(["diff", &id]).await;

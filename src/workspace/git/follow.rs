@@ -51,7 +51,9 @@ pub fn follow(list: &Path) -> io::Result<()> {
             one.why = Some(why.clone());
         }
     }
-    all.iter_mut().for_each(|one| one.wanted = false);
+    for one in &mut all {
+        one.wanted = false;
+    }
     write(list, &all)
 }
 
@@ -61,7 +63,9 @@ pub fn stay(list: &Path) -> io::Result<()> {
     if !all.iter().any(|one| one.wanted) {
         return Ok(());
     }
-    all.iter_mut().for_each(|one| one.wanted = false);
+    for one in &mut all {
+        one.wanted = false;
+    }
     write(list, &all)
 }
 

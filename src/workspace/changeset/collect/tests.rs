@@ -378,7 +378,7 @@ fn contents_are_had_without_a_copy_when_nobody_writes_any_more() {
     for (name, text) in [("old", "2"), ("new", "3"), ("shut", "4"), ("linked", "5")] {
         fs::write(upper.join(name), text).expect("written");
     }
-    fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0)).expect("shut");
+    fs::set_permissions(upper.join("shut"), fs::Permissions::from_mode(0o0)).expect("shut");
     fs::hard_link(upper.join("linked"), upper.join("again")).expect("linked");
     let blobs = ground.keep.path().join("blobs");
     let layer = ground.layer.as_ref().expect("made");
