@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::{
-    APPLIED, BEFORE, BLOBS, CHANGES, COMMITS, EGRESS, EVENTS, Error, LIVE, LOG, LOOK, OWNER, PATCH,
-    REPORT, TASK, folder_of,
+    APPLIED, ASK, BEFORE, BLOBS, CHANGES, COMMITS, EGRESS, EVENTS, Error, LIVE, LOG, LOOK, OWNER,
+    PATCH, REPORT, TASK, folder_of,
 };
 use crate::ids::{Owner, RunId};
 
@@ -105,6 +105,11 @@ impl Entry {
     /// The list of what was applied while the run went on, likewise.
     pub fn live(&self) -> PathBuf {
         self.folder.join(LIVE)
+    }
+
+    /// The file with the path of the socket on which the run is asked while it goes on, likewise.
+    pub fn ask(&self) -> PathBuf {
+        self.folder.join(ASK)
     }
 
     /// The folder of the last look at the run while it went on, likewise.

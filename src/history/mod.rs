@@ -51,6 +51,7 @@ const BEFORE: &str = "before";
 const COMMITS: &str = "commits.json";
 const LIVE: &str = "live.json";
 const LOOK: &str = "look";
+const ASK: &str = "ask";
 const APPLIED: &str = "applied.json";
 const REPORT: &str = "run.json";
 

@@ -26,7 +26,9 @@ const PACKING: Duration = Duration::from_secs(60);
 
 /// Prints the tree of the index, and packs what is named on the input.
 const SCRIPT: &str = r#"cd "$1" && export GIT_DIR="$2" GIT_WORK_TREE="$1" || exit 1
-rm -rf "$3" && ulimit -f "$4" || exit 1
+rm -rf "$3" || exit 1
+# What the sandbox is allowed may be less.
+ulimit -S -f "$4" 2>/dev/null || :
 tree=$(git write-tree 2>/dev/null) && echo "tree $tree"
 { [ -z "$tree" ] || echo "$tree"; cat; } |
   git -c core.compression=-1 -c pack.compression=-1 pack-objects --revs --thin -q --stdout >"$3""#;
@@ -213,9 +215,9 @@ pub fn intend(
             ));
         }
     }
-    if remarks.is_empty() && all.iter().any(Brought::is_pending) {
+    if all.iter().any(|one| one.is_pending() || one.wanted) {
         for one in &mut all {
-            one.wanted = one.is_pending();
+            one.wanted = remarks.is_empty() && one.is_pending();
         }
         write(entry, &all)?;
     }

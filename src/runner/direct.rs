@@ -101,6 +101,12 @@ pub async fn close(
             "{linked} had another name (a hard link), which keeps the old content"
         ));
     }
+    for mounted in &applied.mounted {
+        story.remark(&format!(
+            "{mounted} is mounted by itself elsewhere, such as in a container, which sees the old \
+             content until it is started again"
+        ));
+    }
     if let Some(path) = applied.not_undoable.first() {
         story.remark(&format!(
             "this cannot be undone: the old contents of {} files, such as {path}, are too much to \

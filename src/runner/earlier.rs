@@ -19,7 +19,7 @@ use crate::ids::RunId;
 use crate::session::Held;
 use crate::text::count;
 use crate::workspace::changeset::{
-    self, Agreed, Alteration, Blobs, Fate, Manifest, Request, read_manifest,
+    self, Agreed, Alteration, Blobs, Fate, Live, Manifest, Request, read_manifest,
 };
 use crate::workspace::layer::Layer;
 use crate::workspace::{FolderLock, WorkspacePath};
@@ -67,6 +67,7 @@ pub async fn find(
             if manifest.workspace != workspace.path() {
                 return Ok(None);
             }
+            let manifest = Live::read(&entry.live())?.met(manifest);
             let fate = Fate::read(&entry.applied())?;
             let done: HashSet<_> = fate.applied.iter().flat_map(|one| &one.paths).collect();
             let deadline = Some(Instant::now() + TURN);

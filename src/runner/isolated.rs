@@ -146,6 +146,7 @@ async fn overlay(
     let mounted = Mounted {
         image: spec.image.to_owned(),
         user: site.user.to_string(),
+        shared: site.user.shared(),
         runtime: task.config.sandbox.runtime.clone(),
     };
     let (upper, work) = made.overlay(&task.workspace, mounted)?;

@@ -121,8 +121,15 @@ fn settle(
         if let Err(error) = &held {
             tracing::warn!("{error}");
         }
-        let failed = |error: StoreError| CollectError::from(std::io::Error::other(error));
-        let live = Live::read(&entry.live()).map_err(failed)?;
+        if let Err(error) = fs::remove_dir_all(entry.look())
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("a look at run {id} remains: {error}");
+        }
+        let live = Live::read(&entry.live()).unwrap_or_else(|error| {
+            tracing::error!("what was applied of run {id} is not known: failed to {error}");
+            Live::default()
+        });
         let mut collected =
             collect(&layer, Known { merged, steps, live, is_over: true }, &entry.blobs())?;
         commits::rebuild_all(&entry, &layer, packed, &mut collected)?;
@@ -130,8 +137,6 @@ fn settle(
         closed.remarks.extend(remarks);
         closed.remarks.extend(keep_result(&entry, &manifest)?);
         closed.changes = summary;
-        closed.remarks.extend(settle_live(&entry, &manifest).map_err(failed)?);
-        drop(held);
         if let Some(git) = repositories.first() {
             closed.remarks.push(format!(
                 "commits in `{}` do not come back; its files do",
@@ -144,7 +149,11 @@ fn settle(
         if commits.is_some() && closed.changes.applied.is_none() {
             closed.changes.applied = Some(false);
         }
+        let is_pending = commits.as_ref().is_some_and(|commits| !commits.moved);
         closed.changes.commits = commits;
+        let settled = settle_live(&entry, &manifest, is_pending);
+        closed.remarks.extend(settled.map_err(std::io::Error::other)?);
+        drop(held);
         if !manifest.complete {
             let why: Vec<_> = manifest.skipped.iter().take(3).map(said).collect();
             closed.remarks.push(format!(
@@ -159,16 +168,18 @@ fn settle(
 }
 
 /// Notes what was applied while the run went on and is so still. Answers what a person should know.
-fn settle_live(entry: &Entry, manifest: &Manifest) -> Result<Option<String>, StoreError> {
+fn settle_live(
+    entry: &Entry,
+    manifest: &Manifest,
+    is_pending: bool,
+) -> Result<Option<String>, StoreError> {
     let live = Live::read(&entry.live())?;
     if live.is_empty() {
         return Ok(None);
     }
-    if let Err(error) = fs::remove_dir_all(entry.look()) {
-        tracing::debug!("a look at run {} remains: {error}", entry.id());
-    }
     let mut fate = Fate::read(&entry.applied())?;
     fate.settle(manifest, &live);
+    fate.whole &= !is_pending;
     fate.write(&entry.applied())?;
     let applied: usize = fate.applied.iter().map(|one| one.paths.len()).sum();
     Ok((applied > 0).then(|| format!("{} applied while the run went on", count(applied, "change"))))

@@ -66,6 +66,8 @@ pub struct Applied {
     pub kept_folders: Vec<String>,
     /// Files with further names (hard links), which keep the old content.
     pub linked: Vec<String>,
+    /// Files that a container or somebody else has mounted by themselves, where the old content stays.
+    pub mounted: Vec<String>,
     /// What agents and shells on the host will follow from now on, and why.
     pub obeyed: Vec<Obeyed>,
     /// Files whose old content is too much to be kept: then this cannot be undone.
@@ -231,12 +233,13 @@ impl Runner {
                 _ => {}
             }
         }
-        let blobs = entry.blobs();
-        match fs::remove_dir_all(&blobs) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(OutcomeError::io(&blobs)(error));
+        for contents in [entry.blobs(), entry.look()] {
+            match fs::remove_dir_all(&contents) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(OutcomeError::io(&contents)(error));
+                }
+                _ => {}
             }
-            _ => {}
         }
         let still = |run: &RunId| {
             format!("`sandbox-mcp discard {run}` lets go of those that run {run} has as well")
@@ -309,6 +312,10 @@ pub(super) fn carry_held(
         Ok(lock)
     })?;
     let Changes { manifest, blobs, is_final } = changes;
+    if !is_final && entry.state() != State::Running {
+        let why = "it has ended meanwhile; apply again".to_owned();
+        return Err(OutcomeError::NotSeen { run: entry.id().clone(), why });
+    }
     let met = Live::read(&entry.live())?.met(manifest.clone());
     let mut met = changeset::taken(workspace, met, &options.take)?;
     let mut merged = Vec::new();
@@ -410,6 +417,7 @@ fn noted(
         already: carried.already.len(),
         kept_folders: carried.kept_folders.iter().map(ToString::to_string).collect(),
         linked: carried.linked.iter().map(ToString::to_string).collect(),
+        mounted: carried.mounted.iter().map(ToString::to_string).collect(),
         obeyed: carried.obeyed,
         not_undoable: carried.beyond.iter().map(ToString::to_string).collect(),
         pending: manifest.shown(&carried.pending),

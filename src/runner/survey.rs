@@ -10,7 +10,7 @@ use super::{Error, deadlines};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::Owner;
-use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec, WORKSPACE};
+use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec, User, WORKSPACE};
 use crate::workspace::changeset::{Merged, Survey};
 use crate::workspace::layer::Layer;
 
@@ -31,7 +31,7 @@ pub async fn last_look(sandbox: &mut Sandbox, layer: &Layer) -> Option<Merged> {
         if !quiet(sandbox).await {
             return Err("it does not become empty".to_owned());
         }
-        match timeout(LOOK, look(sandbox, layer)).await {
+        match timeout(LOOK, look(sandbox, layer, true)).await {
             Ok(Ok(merged)) => Ok(merged),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("it takes too long".to_owned()),
@@ -64,15 +64,15 @@ pub async fn look_paused(sandbox: &mut Sandbox, layer: &Layer) -> Result<Option<
     if layer.mounted().is_none() {
         return Ok(None);
     }
-    match timeout(LOOK, look(sandbox, layer)).await {
+    match timeout(LOOK, look(sandbox, layer, false)).await {
         Ok(looked) => looked.map(Some).map_err(|error| error.to_string()),
         Err(_) => Err("it takes too long".to_owned()),
     }
 }
 
-async fn look(sandbox: &mut Sandbox, layer: &Layer) -> Result<Merged, Error> {
+async fn look(sandbox: &mut Sandbox, layer: &Layer, is_over: bool) -> Result<Merged, Error> {
     let what = "look into the run's layer";
-    let mut survey = Survey::begin(layer).map_err(|source| Error::Io { what, source })?;
+    let mut survey = Survey::begin(layer, is_over).map_err(|source| Error::Io { what, source })?;
     loop {
         let wanted = survey.wanted();
         if wanted.is_empty() {
@@ -93,7 +93,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<Option<Merged>
     let (Some((upper, work, mounted)), Some(run)) = (layer.mounted(), layer.run()) else {
         return Ok(None);
     };
-    let user = mounted.user.parse()?;
+    let user = mounted.user.parse::<User>()?.with(mounted.shared);
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let overlay = Overlay { volume: format!("sandbox-mcp-{run}-look"), upper, work };
@@ -108,7 +108,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<Option<Merged>
         Sandbox::start(engine, &policy, &Spec { image: &mounted.image, labels: &labels }).await?;
     let looked = async {
         sandbox.receipt(&policy).await?;
-        look(&mut sandbox, layer).await
+        look(&mut sandbox, layer, true).await
     };
     let looked = timeout(LIFETIME, looked).await.unwrap_or(Err(Error::Looking));
     sandbox.remove().await?;

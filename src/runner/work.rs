@@ -21,6 +21,7 @@ use super::verify::{self, Verify};
 use super::{Phase, job::Job, room::Room, story::Story};
 use crate::agent::opencode;
 use crate::gateway::Record as Traffic;
+use crate::history::Entry;
 use crate::sandbox::{Order, RunFolder};
 use crate::workspace::changeset::{Moment, Steps};
 use crate::workspace::layer::Layer;
@@ -157,7 +158,9 @@ impl Desk<'_> {
         let request = self.prepared.request(task);
         let mut argv = opencode::argv(&request, abilities);
         let mut words = Cow::Borrowed(task.text.as_str());
-        let asks = self.folder.filter(|_| self.layer.is_some()).map(Asks::listen).transpose();
+        let entry = Entry::of(&self.job.shared.state, &self.job.id);
+        let place = self.folder.filter(|_| self.layer.is_some()).zip(entry.as_ref());
+        let asks = place.map(|(folder, entry)| Asks::listen(folder, entry)).transpose();
         let mut asks = asks.unwrap_or_else(|error| {
             tracing::warn!("nobody can look at this run while it goes on: {error}");
             None
@@ -209,7 +212,9 @@ impl Desk<'_> {
             Ok(()) => {
                 let pulse = Pulse::new(&self.job.task.config);
                 let (job, layer, steps) = (self.job, self.layer, self.steps.as_ref());
-                self.place.follow(pulse, Looker { asks, job, layer, steps }).await
+                self.place
+                    .follow(pulse, Looker { asks, job, layer, steps, deadline: self.deadline })
+                    .await
             }
             Err(end) => end,
         };

@@ -49,7 +49,8 @@ pub struct Sandbox {
     watch: Option<Watch>,
     /// Lines of an order that were read while it was paused.
     pub(super) held: VecDeque<Line>,
-    pub(super) is_paused: bool,
+    /// The pause that goes on.
+    pub(super) pause: Option<Watch>,
 }
 
 pub(super) struct Input(pub Pin<Box<dyn AsyncWrite + Send>>);
@@ -95,7 +96,7 @@ impl Sandbox {
                 input: Input(attached.input),
                 watch: None,
                 held: VecDeque::new(),
-                is_paused: false,
+                pause: None,
             }),
             Err(error) => {
                 engine.remove(&id).await?;
@@ -150,6 +151,7 @@ impl Sandbox {
 
     /// Has the guest end the order that goes on; its [`Line::Ended`] follows.
     pub async fn stop(&mut self) -> Result<(), Error> {
+        self.pause = None;
         guest::stop(&mut self.input.0)
             .await
             .map_err(|source| Error::Io { what: "stop the agent".into(), source })
@@ -163,7 +165,7 @@ impl Sandbox {
     /// Has PID 1 tell folders of the workspace, while nothing else lives in the sandbox, or all of it
     /// is paused.
     pub async fn list(&mut self, folders: &[PathBuf]) -> Result<Vec<FolderSeen>, Error> {
-        if self.is_paused {
+        if self.pause.is_some() {
             return self.list_paused(folders).await;
         }
         let mut seen = Vec::new();

@@ -4,14 +4,19 @@
 //! be half written. Nothing of the agent can come between, because none of its processes runs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use super::container::Sandbox;
 use super::guest::Watch;
 use super::listing::{self, FolderSeen};
 use super::{Error, Line};
 use crate::text::one_line;
+
+/// Longest wait for a word of PID 1, which tries for three seconds to stop everything.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Most bytes of the agent's output that are kept until it goes on.
 const HELD: usize = 32 << 20;
@@ -20,20 +25,22 @@ impl Sandbox {
     /// Stops every process of the order that goes on. Fails where one does not stop in some seconds,
     /// and where the order has ended meanwhile.
     pub async fn pause(&mut self) -> Result<(), Error> {
-        let paused = self.try_to_pause().await;
-        if paused.is_err() {
-            self.resume().await?;
+        let watch = Watch::new()
+            .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
+        let silent = Err(Error::NotPaused { why: "it does not answer" });
+        let paused = timeout(PATIENCE, self.try_to_pause(&watch)).await.unwrap_or(silent);
+        match paused {
+            Ok(()) => self.pause = Some(watch),
+            // It goes on by itself, or at this word.
+            Err(_) => self.say("resume\n").await?,
         }
-        self.is_paused = paused.is_ok();
         paused
     }
 
-    async fn try_to_pause(&mut self) -> Result<(), Error> {
+    async fn try_to_pause(&mut self, watch: &Watch) -> Result<(), Error> {
         let mut held = 0;
-        let watch = Watch::new()
-            .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
         self.say(&format!("pause {}\n", watch.nonce())).await?;
-        let (paused, restless) = (mark("paused", &watch), mark("restless", &watch));
+        let (paused, restless) = (mark("paused", watch), mark("restless", watch));
         loop {
             match self.new_line().await.transpose()? {
                 Some(Line::Stderr(line)) if line == paused => return Ok(()),
@@ -58,10 +65,29 @@ impl Sandbox {
         }
     }
 
-    /// Lets the processes go on.
+    /// Lets the processes go on. Fails where one of them has run meanwhile, so that what was seen may
+    /// never have been at one moment.
     pub async fn resume(&mut self) -> Result<(), Error> {
-        self.is_paused = false;
-        self.say("resume\n").await
+        let Some(watch) = self.pause.take() else { return Ok(()) };
+        self.say("resume\n").await?;
+        match timeout(PATIENCE, self.resumed(&watch)).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::NotPaused { why: "it does not answer" }),
+        }
+    }
+
+    async fn resumed(&mut self, watch: &Watch) -> Result<(), Error> {
+        let (resumed, disturbed) = (mark("resumed", watch), mark("disturbed", watch));
+        loop {
+            match self.new_line().await.transpose()? {
+                Some(Line::Stderr(line)) if line == resumed => return Ok(()),
+                Some(Line::Stderr(line)) if line == disturbed => {
+                    return Err(Error::NotPaused { why: "a process ran meanwhile" });
+                }
+                Some(line) => self.held.push_back(line),
+                None => return Err(Error::NotPaused { why: "it has ended" }),
+            }
+        }
     }
 
     pub(super) async fn list_paused(

@@ -44,7 +44,8 @@ probe("link for folder", lambda: (shutil.rmtree("folder"), os.symlink(sys.argv[1
 probe("link for file", lambda: (os.unlink("named.txt"), os.symlink(sys.argv[1] + "/secret", "named.txt")))
 probe("fifo for file", lambda: (os.unlink("pipe.txt"), os.mkfifo("pipe.txt")))
 probe("socket", lambda: socket.socket(socket.AF_UNIX).bind("socket.txt"))
-probe("sparse", lambda: open("sparse.txt", "w").truncate(1 << 43))
+probe("sparse", lambda: open("sparse.txt", "w").truncate((10 << 30) + (1 << 20)))
+probe("sparser", lambda: open("sparser.txt", "w").truncate(1 << 43))
 probe("ignore rules", lambda: open(".gitignore", "w").write("*\n"))
 for mark in ["opaque", "whiteout", "redirect", "metacopy", "origin"]:
     for name in ["marked.txt", "marked"]:
@@ -84,6 +85,7 @@ async fn a_view_is_no_way_to_the_folder_below_or_to_who_reads_it() {
         let told = model.step(2).await.said_by("tool");
         assert!(told.contains("tried"), "{told}");
         assert!(told.contains("mknod whiteout refused"), "{told}");
+        assert!(told.contains("sparse done") && told.contains("sparser refused"), "{told}");
         for done in ["hard link", "link for folder", "link for file", "fifo for file"] {
             assert!(told.contains(&format!("{done} done")), "{view}: {told}");
         }

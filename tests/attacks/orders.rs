@@ -113,3 +113,40 @@ async fn nothing_goes_on_while_paused() {
     run.wait().await.assert_status("completed");
     product.check_nothing_left().await;
 }
+
+/// A timer of the kernel's wakes a stopped process, and PID 1 cannot stop that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_wakes_itself_is_noticed() {
+    let waking = "
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+class Event(ctypes.Structure):
+    _fields_ = [('value', ctypes.c_long), ('signal', ctypes.c_int), ('notify', ctypes.c_int), ('rest', ctypes.c_byte * 48)]
+timer = ctypes.c_void_p()
+event = Event(0, 18, 0)
+assert libc.timer_create(1, ctypes.byref(event), ctypes.byref(timer)) == 0
+period = (ctypes.c_long * 4)(0, 5_000_000, 0, 5_000_000)
+assert libc.timer_settime(timer, 0, ctypes.byref(period), None) == 0
+open('ready', 'w').close()
+number = 0
+while True:
+    number += 1
+";
+    let gate = Gate::default();
+    let start = "nohup python waking.py >/dev/null 2>&1 & \
+                 for n in $(seq 100); do [ -e ready ] || sleep 0.1; done; ls ready";
+    let script = Script::bash(start).then(Answer::new([Part::Text("Tried.".into())]).behind(&gate));
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let home = Workspace::new();
+    home.write("waking.py", waking);
+    let run = product.start_run(&home, ["--json", "--mode", "isolated", "attack"]);
+    assert!(!model.step(2).await.said_by("tool").contains("No such file"));
+    let diff = product.call(["diff", "last"]).await;
+    diff.assert_code(1);
+    let noticed = ["a process ran meanwhile", "a process does not stop"];
+    assert!(noticed.iter().any(|why| diff.stderr.contains(why)), "{diff:?}");
+    gate.open();
+    run.wait().await.assert_status("completed");
+    product.check_nothing_left().await;
+}

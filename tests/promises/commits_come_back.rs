@@ -197,6 +197,16 @@ async fn objects_that_git_would_not_take_from_a_stranger_do_not_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commits_come_back_from_a_run_that_may_write_little() {
+    let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config("[limits]\ndisk = \"64m\"\n");
+    let workspace = repository();
+    product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    assert_eq!(git(workspace.path(), &["log", "--format=%s"]), "Second\nFirst");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_branch_waits_for_the_files_that_wait_and_the_report_says_so() {
     let work =
         "mkdir .vscode; echo '{}' >.vscode/tasks.json; echo more >>a.txt; git commit -qam Second";

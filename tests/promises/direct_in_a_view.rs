@@ -1,7 +1,7 @@
 //! A direct run writes into a view, and what needs nobody's yes is
 //! applied when it ended well.
 
-use crate::common::{Answer, Gate, Model, Part, Product, Script, Workspace};
+use crate::common::{Answer, Gate, Model, Part, Product, Script, Workspace, engine};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde_json::json;
 
@@ -172,4 +172,38 @@ async fn nothing_happens_in_the_folder_before_the_agent_has_ended() {
         assert_eq!(workspace.read("old.txt"), "old\nmore\n");
         product.check_nothing_left().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_container_has_mounted_is_named() {
+    let script = Script::bash("echo new >settings.conf; echo new >other.conf").then_say("Done.");
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    workspace.write("settings.conf", "old\n");
+    workspace.write("other.conf", "old\n");
+    let run = product.run(&workspace, ["--json", "--mode", "isolated", "go"]).await;
+    let report = run.assert_status("completed");
+    let image = report["sandbox"]["image"].as_str().expect("an image");
+    let mount = format!("{}:/settings.conf:ro", workspace.at("settings.conf").display());
+    let id = engine::docker([
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--entrypoint",
+        "/bin/sleep",
+        "-v",
+        &mount,
+        image,
+        "60",
+    ]);
+    let applied = product.call(["apply", "last"]).await;
+    let seen = engine::docker(["exec", id.trim(), "cat", "/settings.conf"]);
+    engine::docker(["rm", "-f", id.trim()]);
+    applied.assert_code(0);
+    assert!(applied.stdout.contains("mounted   settings.conf"), "{applied:?}");
+    assert!(!applied.stdout.contains("mounted   other.conf"), "{applied:?}");
+    assert_eq!((seen.as_str(), workspace.read("settings.conf").as_str()), ("old\n", "new\n"));
+    product.check_nothing_left().await;
 }

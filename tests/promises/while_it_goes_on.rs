@@ -17,7 +17,8 @@ const BUSY: &str = "(while :; do /bin/true; done) >/dev/null 2>&1 & echo $! >/tm
                     (while :; do date +%N >>busy.txt; sleep 0.02; done) >/dev/null 2>&1 & echo $! >>/tmp/pids";
 const FIRST: &str = "echo two >>kept.txt; echo new >new.txt; echo back >back.txt; rm gone.txt; \
                      mkdir -p made/deep; echo x >made/deep/file; echo y >made/other; \
-                     echo run >changed.txt; chmod +x tool; ln -s kept.txt link;";
+                     echo run >changed.txt; chmod +x tool; ln -s kept.txt link; \
+                     printf 'caf\\357\\277\\275 new\\n' >latin.txt;";
 const SECOND: &str = "kill $(cat /tmp/pids); ls -A; cat kept.txt; \
                       echo three >>kept.txt; rm back.txt made/other; echo z >>made/deep/file; \
                       echo more >more.txt; echo one >changed.txt";
@@ -34,6 +35,8 @@ fn prepare(workspace: &Workspace, others: usize) {
     workspace.write("gone.txt", "gone\n");
     workspace.write("changed.txt", "one\n");
     workspace.write("tool", "#!/bin/sh\n");
+    workspace.write("latin.txt", "");
+    std::fs::write(workspace.at("latin.txt"), b"caf\xe9 old\n").expect("written");
     for number in 0..others {
         workspace.write(&format!("many/{number}"), "x\n");
     }
@@ -84,6 +87,7 @@ async fn whole(others: usize, view: &str, mode: &str) {
     assert!(!workspace.has("busy.txt"), "it is being written");
     // What the user does meanwhile stays the user's.
     workspace.write("more.txt", "mine\n");
+    workspace.write("made/mine", "mine\n");
     let again = product.call(["apply", &id, "--json"]).await;
     assert_eq!(again.report()["changed"], json!([]), "{again:?}");
 
@@ -125,6 +129,10 @@ async fn whole(others: usize, view: &str, mode: &str) {
     assert_eq!(workspace.read("made/deep/file"), "x\nz\n");
     assert_eq!(workspace.read("changed.txt"), "one\n", "the run has put it back");
     assert_eq!(workspace.read("more.txt"), "mine\n");
+    assert_eq!(workspace.read("made/mine"), "mine\n");
+    assert_eq!(word("made/mine"), Value::Null, "{report:#}");
+    let latin = || std::fs::read(workspace.at("latin.txt")).expect("read");
+    assert_eq!(latin(), b"caf\xe9 new\n", "the byte that the agent could not read is there");
     for gone in ["back.txt", "made/other", "gone.txt"] {
         assert!(!workspace.has(gone), "{gone}");
     }
@@ -133,7 +141,9 @@ async fn whole(others: usize, view: &str, mode: &str) {
     assert_eq!(workspace.read("kept.txt"), "one\n");
     assert_eq!(workspace.read("gone.txt"), "gone\n");
     assert_eq!(workspace.read("changed.txt"), "one\n");
-    assert!(!workspace.has("made") && !workspace.has("new.txt") && !workspace.has("link"));
+    assert_eq!(latin(), b"caf\xe9 old\n");
+    assert_eq!(workspace.names().iter().filter(|name| name.starts_with("made/")).count(), 1);
+    assert!(!workspace.has("new.txt") && !workspace.has("link"));
     product.check_nothing_left().await;
 }
 

@@ -96,6 +96,13 @@ pub fn show(applied: &Applied, dry_run: bool, out: &mut impl Write) -> std::io::
         let path = one_line(path, WIDTH);
         writeln!(out, "linked    {path} (its further names keep the old content)")?;
     }
+    for path in &applied.mounted {
+        let path = one_line(path, WIDTH);
+        writeln!(
+            out,
+            "mounted   {path} (whoever mounted it sees the old content until a restart)"
+        )?;
+    }
     for order in &applied.obeyed {
         writeln!(out, "obeyed    {} ({})", one_line(&order.path, WIDTH), order.why)?;
     }

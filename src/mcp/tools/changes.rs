@@ -130,6 +130,10 @@ pub(super) fn of_applied(applied: &Applied) -> Value {
         value["kept_folders"] = kept.into();
     }
     let (linked, _) = listed(&applied.linked, 1024, |path| one_line(path, PATH).into());
+    let (mounted, _) = listed(&applied.mounted, 1024, |path| one_line(path, PATH).into());
+    if !mounted.is_empty() {
+        value["mounted"] = mounted.into();
+    }
     if !linked.is_empty() {
         value["linked"] = linked.into();
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,20 +10,20 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Answer, SOCKET, Word};
 use crate::history::Entry;
 use crate::runner::job::Job;
 use crate::runner::survey;
 use crate::sandbox::Sandbox;
-use crate::workspace::changeset::{Known, Live, Moment, RelPath, Steps, collect, write_manifest};
+use crate::workspace::changeset::{Known, Live, Merged, Moment, Steps, collect, write_manifest};
 use crate::workspace::layer::Layer;
 
 /// Time between the two looks that tell what is being written.
 const BETWEEN: Duration = Duration::from_millis(300);
 
-/// How long whoever asks may take to say so.
+/// Time for whoever asks to say so.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Ask {
@@ -40,9 +41,11 @@ pub struct Asks {
 
 impl Asks {
     /// Listens in the run's private folder.
-    pub fn listen(folder: &Path) -> io::Result<Self> {
+    pub fn listen(folder: &Path, entry: &Entry) -> io::Result<Self> {
         let socket = folder.join(SOCKET);
         let listener = UnixListener::bind(&socket)?;
+        // Who asks may have another runtime folder.
+        fs::write(entry.ask(), socket.as_os_str().as_bytes())?;
         let (sender, asked) = mpsc::channel(1);
         let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -89,6 +92,8 @@ pub struct Looker<'a> {
     pub job: &'a Job,
     pub layer: Option<&'a Layer>,
     pub steps: Option<&'a Steps>,
+    /// The end of the run's time.
+    pub deadline: Instant,
 }
 
 /// A request that waits for its answer.
@@ -107,12 +112,7 @@ impl Looker<'_> {
 
     /// Looks and answers. Ends early when the run is cancelled: its sandbox is of no use then.
     pub async fn answer(&self, sandbox: &mut Sandbox, Asked(word, answer): Asked) {
-        let looked = tokio::select! {
-            biased;
-            _ = self.job.canceller.cancelled() => return,
-            looked = self.look(sandbox, word) => looked,
-        };
-        let looked = looked.unwrap_or_else(|why| {
+        let looked = self.look(sandbox, word).await.unwrap_or_else(|why| {
             tracing::warn!("the run was not looked at: {why}");
             Answer::Failed(why)
         });
@@ -125,58 +125,81 @@ impl Looker<'_> {
         let (Some(layer), Some(entry)) = (self.layer, Entry::of(state, &self.job.id)) else {
             return Err("it has no view of its own, or no record".to_owned());
         };
-        let before = match word {
-            Word::Look => None,
-            Word::LookTwice => {
-                let before = moment(layer).await;
-                sleep(BETWEEN).await;
-                before
-            }
+        let seen = tokio::select! {
+            biased;
+            _ = self.job.canceller.cancelled() => return Err("it is cancelled".to_owned()),
+            () = sleep_until(self.deadline) => return Err("its time is over".to_owned()),
+            seen = see(sandbox, layer, word) => seen,
         };
-        sandbox.pause().await.map_err(|error| error.to_string())?;
-        let looked = async {
-            let merged = survey::look_paused(sandbox, layer).await?;
-            let after = match before {
-                Some(_) => moment(layer).await,
-                None => None,
-            };
-            let blocking = (layer.clone(), self.steps.cloned(), entry);
-            let collected = spawn_blocking(move || {
-                let (layer, steps, entry) = blocking;
-                let live = Live::read(&entry.live()).map_err(|error| error.to_string())?;
-                let look = entry.look();
-                match fs::remove_dir_all(&look) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(format!("failed to remove the last look: {error}"));
-                    }
-                    _ => {}
-                }
-                let known =
-                    Known { merged: merged.as_ref(), steps: steps.as_ref(), live, is_over: false };
-                let collected = collect(&layer, known, &super::ask::blobs(&entry));
-                let collected = collected.map_err(|error| format!("failed to {error}"))?;
-                fs::create_dir_all(&look).map_err(|error| error.to_string())?;
-                write_manifest(&super::ask::list(&entry), &collected.manifest)
-                    .map_err(|error| format!("failed to {error}"))?;
-                Ok(collected)
-            });
-            let collected = collected.await.map_err(|error| error.to_string())??;
-            let busy = before.zip(after).map(|(before, after)| {
-                let changes = &collected.manifest.changes;
-                let busy = changes.iter().map(|change| &change.path);
-                let busy = busy.filter(|path| before.differs(&after, path.as_path()));
-                busy.cloned().collect::<Vec<RelPath>>()
-            });
-            let has_moved_folder = collected.has_moved_folder;
-            Ok(Answer::Looked { busy: busy.unwrap_or_default(), has_moved_folder })
+        // To its end in any case: nothing may be written to the record when the run is collected.
+        let looked = match seen {
+            Ok((merged, moments)) => self.collect(layer, entry, merged, moments).await,
+            Err(why) => Err(why),
         };
-        let looked = looked.await;
         sandbox.resume().await.map_err(|error| error.to_string())?;
         looked
     }
+
+    /// Collects what was changed so far, while nothing runs.
+    async fn collect(
+        &self,
+        layer: &Layer,
+        entry: Entry,
+        merged: Option<Merged>,
+        moments: Option<(Moment, Moment)>,
+    ) -> Result<Answer, String> {
+        let (layer, steps) = (layer.clone(), self.steps.cloned());
+        let collecting = spawn_blocking(move || {
+            let live = Live::read(&entry.live()).map_err(|error| format!("failed to {error}"))?;
+            let look = entry.look();
+            match fs::remove_dir_all(&look) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(format!("failed to remove the last look: {error}"));
+                }
+                _ => {}
+            }
+            let known =
+                Known { merged: merged.as_ref(), steps: steps.as_ref(), live, is_over: false };
+            let collected = collect(&layer, known, &super::ask::blobs(&entry));
+            let collected = collected.map_err(|error| format!("failed to {error}"))?;
+            fs::create_dir_all(&look).map_err(|error| error.to_string())?;
+            write_manifest(&super::ask::list(&entry), &collected.manifest)
+                .map_err(|error| format!("failed to {error}"))?;
+            Ok(collected)
+        });
+        let collected = collecting.await.map_err(|error| error.to_string())??;
+        let changed = collected.manifest.changes.iter().map(|change| &change.path);
+        let busy = moments.map(|(before, after)| {
+            changed.filter(|path| before.differs(&after, path.as_path())).cloned().collect()
+        });
+        let has_moved_folder = collected.has_moved_folder;
+        Ok(Answer::Looked { busy: busy.unwrap_or_default(), has_moved_folder })
+    }
+}
+
+/// Pauses what goes on and looks: at an overlay as it is merged, and at two moments.
+async fn see(
+    sandbox: &mut Sandbox,
+    layer: &Layer,
+    word: Word,
+) -> Result<(Option<Merged>, Option<(Moment, Moment)>), String> {
+    const MANY: &str = "it has too many files to tell which are being written";
+    let before = match word {
+        Word::Look => None,
+        Word::LookTwice => {
+            let before = moment(layer).await.ok_or(MANY)?;
+            sleep(BETWEEN).await;
+            Some(before)
+        }
+    };
+    sandbox.pause().await.map_err(|error| error.to_string())?;
+    let merged = survey::look_paused(sandbox, layer).await?;
+    let Some(before) = before else { return Ok((merged, None)) };
+    let after = moment(layer).await.ok_or(MANY)?;
+    Ok((merged, Some((before, after))))
 }
 
 async fn moment(layer: &Layer) -> Option<Moment> {
     let (written, most) = (layer.written(), layer.most_entries());
-    spawn_blocking(move || Moment::of(&written, most)).await.ok().flatten()
+    spawn_blocking(move || Moment::in_passing(&written, most)).await.ok().flatten()
 }

@@ -1,15 +1,17 @@
 //! The side of whoever asks.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Answer, SOCKET, Word};
-use crate::config::{load_at, runtime_dir};
+use super::{Answer, Word};
+use crate::config::load_at;
 use crate::history::Entry;
 use crate::runner::Runner;
 use crate::runner::outcome::{Applied, ApplyOptions, Changes, OutcomeError, carry_held, hold};
@@ -31,7 +33,7 @@ pub(super) fn blobs(entry: &Entry) -> PathBuf {
     entry.look().join("blobs")
 }
 
-/// What a run that goes on has changed so far. Nobody else looks at it meanwhile.
+/// Changes so far of a run that goes on. Nobody else looks at it meanwhile.
 #[derive(Debug)]
 pub struct Look {
     pub manifest: Manifest,
@@ -64,7 +66,8 @@ fn look_for(entry: &Entry, word: Word) -> Result<Look, OutcomeError> {
 }
 
 fn ask(entry: &Entry, word: Word) -> Result<Answer, OutcomeError> {
-    let socket = runtime_dir()?.join(entry.id().as_str()).join(SOCKET);
+    let socket = std::fs::read(entry.ask()).unwrap_or_default();
+    let socket = PathBuf::from(OsString::from_vec(socket));
     let failed = || OutcomeError::io(&socket);
     let mut stream = match UnixStream::connect(&socket) {
         Err(error)

@@ -11,6 +11,9 @@ use super::node::{Seen, look, name_of, parent_of};
 use super::{Alteration, Manifest, Node, StoreError, read_manifest, write_manifest};
 use crate::workspace::walk::open_root;
 
+/// Most changes in the list.
+const MOST: usize = 200_000;
+
 /// Changes that were carried over while their run went on, by path, the first one first.
 #[derive(Debug, Default)]
 pub struct Live(HashMap<PathBuf, Vec<Alteration>>);
@@ -25,10 +28,16 @@ impl Live {
         Ok(live)
     }
 
-    /// Adds what is about to be carried over.
+    /// Adds what is about to be carried over, as far as it is not listed.
     pub fn add(list: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+        let known = Self::read(list)?;
+        let new = manifest.changes.iter().filter(|change| !known.has(change)).cloned();
         let earlier = read_manifest(list)?.unwrap_or_default().changes;
-        let changes = earlier.into_iter().chain(manifest.changes.iter().cloned()).collect();
+        let changes: Vec<_> = earlier.into_iter().chain(new).collect();
+        if changes.len() > MOST {
+            let why = "too many changes were applied while the run went on".to_owned();
+            return Err(StoreError::Nonsense { path: list.to_owned(), why });
+        }
         let workspace = manifest.workspace.clone();
         let all = Manifest { version: super::VERSION, workspace, changes, ..Manifest::default() };
         write_manifest(list, &all)
@@ -60,7 +69,7 @@ impl Live {
     /// Returns true where the workspace has a change of the run as it is listed.
     pub fn has(&self, change: &Alteration) -> bool {
         let last = self.0.get(change.path.as_path()).and_then(|changes| changes.last());
-        last.is_some_and(|last| is_same(last.after.as_ref(), change.after.as_ref()))
+        last.is_some_and(|last| last.after == change.after)
     }
 
     /// Returns the list of changes as if the run had found what was carried over before, where that

@@ -48,6 +48,8 @@ pub struct Mounted {
     pub image: String,
     /// `uid:gid`.
     pub user: String,
+    /// The group of a shared workspace.
+    pub shared: Option<u32>,
     pub runtime: Option<String>,
 }
 
@@ -56,10 +58,7 @@ pub fn mounts_below(folder: &Path) -> Vec<RelPath> {
     let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let lines = mounts.split(|byte| *byte == b'\n');
     let paths = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4).map(unescape));
-    let below = paths.filter_map(|path| {
-        let path = PathBuf::from(OsString::from_vec(path));
-        RelPath::new(path.strip_prefix(folder).ok()?).ok()
-    });
+    let below = paths.filter_map(|path| RelPath::new(path.strip_prefix(folder).ok()?).ok());
     let mut below: Vec<_> = below.collect();
     below.sort();
     below.dedup();
@@ -67,7 +66,7 @@ pub fn mounts_below(folder: &Path) -> Vec<RelPath> {
 }
 
 /// Reads a name in which the kernel wrote blanks, line ends and backslashes as octal numbers.
-fn unescape(name: &[u8]) -> Vec<u8> {
+pub fn unescape(name: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name;
     while let Some((&first, after)) = rest.split_first() {
@@ -77,7 +76,7 @@ fn unescape(name: &[u8]) -> Vec<u8> {
         bytes.push(octal.unwrap_or(first));
         rest = if octal.is_some() { &after[3..] } else { after };
     }
-    bytes
+    OsString::from_vec(bytes).into()
 }
 
 impl Note {
@@ -132,7 +131,7 @@ mod tests {
 
     #[test]
     fn mount_points_are_read_as_they_are() {
-        assert_eq!(unescape(b"/a\\040b\\134c\\"), b"/a b\\c\\");
+        assert_eq!(unescape(b"/a\\040b\\134c\\"), Path::new("/a b\\c\\"));
         assert!(
             mounts_below(Path::new("/")).iter().any(|path| path.as_path() == Path::new("proc"))
         );

@@ -24,7 +24,7 @@ fn me() -> String {
 }
 
 fn mounted() -> Mounted {
-    Mounted { image: "i".into(), user: "1:1".into(), runtime: None }
+    Mounted { image: "i".into(), user: "1:1".into(), shared: None, runtime: None }
 }
 
 const DEAD: &str = "1.1.00000000-0000-0000-0000-000000000000";

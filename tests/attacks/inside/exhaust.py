@@ -19,11 +19,11 @@ def fill(path, most):
 
 
 def sparse(path):
-    """A file with a hole of 8 TiB takes no room, but nobody may read it into memory."""
+    """A file with a hole of 8 GiB takes no room, but nobody may read it into memory."""
     try:
         with open(os.path.join(path, "hole"), "wb") as file:
-            file.truncate(8 << 40)
-            os.posix_fallocate(file.fileno(), 0, 8 << 40)
+            file.truncate(8 << 30)
+            os.posix_fallocate(file.fileno(), 0, 8 << 30)
         return "no end"
     except OSError as error:
         return errno.errorcode[error.errno]

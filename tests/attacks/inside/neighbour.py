@@ -15,7 +15,11 @@ def stay():
     abstract.listen()
     libc.shmget(0x5AFE, 4096, 0o1666)
     libc.mq_open(b"/" + MARK.encode(), os.O_CREAT | os.O_RDWR, 0o666, None)
-    return server, abstract, subprocess.Popen(["sleep", "47771"])
+    process = subprocess.Popen(["sleep", "47771"])
+    # The kernel shows the words of a process a moment after its start.
+    while not open(f"/proc/{process.pid}/cmdline").read():
+        time.sleep(0.01)
+    return server, abstract, process
 
 
 def hunt(name):

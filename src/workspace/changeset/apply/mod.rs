@@ -21,6 +21,7 @@ mod like;
 #[cfg(test)]
 mod looks_tests;
 mod merge;
+mod mounted;
 mod partial;
 #[cfg(test)]
 mod partial_tests;
@@ -109,6 +110,8 @@ pub struct Carried {
     pub kept_folders: Vec<RelPath>,
     /// Files with further names, which keep the old content.
     pub linked: Vec<RelPath>,
+    /// Files that are mounted by themselves somewhere, where the old content stays.
+    pub mounted: Vec<RelPath>,
     /// What agents and shells on the host will follow from now on.
     pub obeyed: Vec<Obeyed>,
     /// Files whose old content is too much to be kept, so that this cannot be undone.
@@ -206,6 +209,7 @@ fn attempt(
         already: plan.already.iter().map(|path| (*path).clone()).collect(),
         kept_folders: plan.kept.iter().map(|path| (*path).clone()).collect(),
         linked: plan.todo.iter().filter(|todo| todo.is_linked()).map(Todo::path).collect(),
+        mounted: mounted_files(workspace, &plan),
         obeyed: obeyed(&todo),
         beyond: request.keep.map(|keep| undo::beyond(&plan, keep)).unwrap_or_default(),
         ..Carried::default()
@@ -216,6 +220,14 @@ fn attempt(
         carry(workspace, root, (request, commits), &plan, &mut folders)?;
     }
     Ok(carried)
+}
+
+/// Returns the files with a new content, or none any more, that something else has mounted.
+fn mounted_files(workspace: &WorkspacePath, plan: &Plan<'_>) -> Vec<RelPath> {
+    let replaced = plan.todo.iter().filter(|todo| todo.replaces_file());
+    let replaced: HashSet<&Path> = replaced.map(|todo| todo.change.path.as_path()).collect();
+    let found = mounted::mounted(workspace.path(), &replaced);
+    found.into_iter().filter_map(|path| RelPath::new(path).ok()).collect()
 }
 
 fn staging(run: &RunId) -> String {

@@ -30,13 +30,16 @@ impl Todo<'_> {
 
     /// Whether it is a file with further names that gets another content.
     pub fn is_linked(&self) -> bool {
-        let linked = |stat: &Stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink > 1
-        };
+        self.change.after.is_some()
+            && self.replaces_file()
+            && self.stat.as_ref().is_some_and(|stat| stat.st_nlink > 1)
+    }
+
+    /// Returns true for a file that is there and does not stay.
+    pub fn replaces_file(&self) -> bool {
+        let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         let Alteration { before, after, .. } = self.change;
-        after.is_some()
-            && !same_content(before.as_ref(), after.as_ref())
-            && self.stat.as_ref().is_some_and(linked)
+        !same_content(before.as_ref(), after.as_ref()) && self.stat.as_ref().is_some_and(is_file)
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Seen {
     pub live: Option<Now>,
 }
 
-/// What is at a place now.
+/// The state of a place now.
 pub struct Now {
     pub node: Option<Node>,
 }
@@ -96,6 +96,12 @@ impl Base {
 
     pub fn live_paths(&self) -> Vec<PathBuf> {
         self.live.paths()
+    }
+
+    /// Returns true for a folder of the run's that was carried over.
+    pub fn was_made(&self, folder: &Path) -> bool {
+        let is = Node::Folder { mode: 0 };
+        self.live.first(folder, Some(&is)).is_some_and(|first| first.before.is_none())
     }
 
     /// Returns true where a change of the run was carried over.

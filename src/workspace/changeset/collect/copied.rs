@@ -101,6 +101,7 @@ impl Visitor for Compared<'_, '_> {
         if is_dir
             && stat.st_mode & 0o700 != 0o700
             && !rustix::process::geteuid().is_root()
+            && self.collector.is_over
             && grant(entry.folder(), entry.name, FileType::Directory, 0o700).is_err()
         {
             self.collector.skip(&path, "unreadable");

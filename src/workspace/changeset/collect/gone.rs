@@ -1,4 +1,4 @@
-//! What is not in a view any more.
+//! Deletions: things of the workspace that are not in a view any more.
 
 use std::path::Path;
 

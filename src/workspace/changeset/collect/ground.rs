@@ -53,7 +53,8 @@ impl Ground {
 
     pub fn bounded(&mut self, bounds: Bounds) -> PathBuf {
         let workspace = self.workspace.clone();
-        let mounted = Mounted { image: "i".into(), user: "1:1".into(), runtime: None };
+        let mounted =
+            Mounted { image: "i".into(), user: "1:1".into(), shared: None, runtime: None };
         self.layer(bounds, &["hidden.json"]).overlay(&workspace, mounted).expect("made").0
     }
 
@@ -107,7 +108,7 @@ impl Ground {
     pub fn merged(&self) -> Option<Merged> {
         let layer = self.layer.as_ref().expect("made");
         layer.mounted()?;
-        let mut survey = Survey::begin(layer).expect("begun");
+        let mut survey = Survey::begin(layer, true).expect("begun");
         loop {
             let wanted = survey.wanted();
             if wanted.is_empty() {

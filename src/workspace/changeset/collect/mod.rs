@@ -49,6 +49,9 @@ use crate::workspace::{ChangeSummary, LayerError};
 /// How long a look may take: long enough for every content that the bounds allow.
 const LONGEST: Duration = Duration::from_secs(900);
 
+/// The same while the run waits for it.
+const LONGEST_LIVE: Duration = Duration::from_secs(60);
+
 /// A run can pass its bounds between two looks at it; its files are listed up to so many times of
 /// them. Contents are not: they take room again in the record.
 const ROOM: u64 = 2;
@@ -111,7 +114,7 @@ pub fn collect(
     let note = layer.note();
     let limits = Limits {
         entries: usize::try_from(note.bounds.files.saturating_mul(ROOM)).unwrap_or(usize::MAX),
-        time: LONGEST,
+        time: if is_over { LONGEST } else { LONGEST_LIVE },
     };
     let mut collector = Collector {
         base: Base::open(&note.workspace, note.identity, note.began, &note.bounds).with(live),
@@ -130,6 +133,7 @@ pub fn collect(
         room: LIST,
         remarks: Vec::new(),
         has_moved_folder: false,
+        is_over,
         failed: None,
     };
     // Without a base nothing can be compared, and nothing could be applied.
@@ -198,6 +202,8 @@ struct Collector<'a> {
     room: usize,
     remarks: Vec<String>,
     has_moved_folder: bool,
+    /// Modes may be changed: nobody works with them any more.
+    is_over: bool,
     failed: Option<io::Error>,
 }
 
@@ -300,9 +306,12 @@ impl Collector<'_> {
                     self.blobs.keep(&mut file, (&stat, Source::Layer), same)
                 });
                 match kept {
-                    Ok(node) if base.live.is_some() => Some(node),
-                    Ok(node) if Some(&node) == base.node.as_ref() => Some(node),
-                    Ok(node) => Some(self.repaired(path, base.node.as_ref(), node)),
+                    Ok(node) => {
+                        let live = base.live.as_ref().map(|now| now.node.as_ref());
+                        let there = live.unwrap_or(base.node.as_ref());
+                        let is_same = Some(&node) == there;
+                        Some(if is_same { node } else { self.repaired(path, there, node) })
+                    }
                     Err(Not::Kept(why)) => return self.skip(path, why),
                     Err(Not::Failed(error)) => {
                         self.failed = Some(error);

@@ -80,6 +80,7 @@ impl View<'_, '_> {
         // Where the workspace's own folder shows through, all that the run changed is in the layer.
         // What else differs was changed below, where a view may show it or not.
         let shows_through = shows_through(&self.same, folder);
+        let was_made = self.collector.base.was_made(folder);
         for (name, inode) in &before {
             let path = folder.join(name);
             let entry = now.get(name);
@@ -89,8 +90,9 @@ impl View<'_, '_> {
             }
             let key = self.collector.inodes.key(*inode);
             self.collector.gone.insert(key, path.clone());
-            // What was new in the layer leaves no mark.
-            let deleted = !shows_through
+            // What was new in the layer leaves no mark. In a folder that was new there, all else is
+            // somebody's who has found it in the workspace.
+            let deleted = (!shows_through && !was_made)
                 || in_layer(name).as_ref().is_some_and(is_mark)
                 || self.collector.base.is_live(&path);
             if entry.is_none() && deleted && self.collector.affords(&path) {
@@ -140,7 +142,8 @@ fn is_gone(merged: &Merged, path: &Path) -> bool {
     path.ancestors().any(|place| {
         let Some((folder, name)) = place.parent().zip(place.file_name()) else { return false };
         let Some(Ok(entries)) = merged.folders.get(folder) else { return false };
-        !entries.iter().any(|entry| entry.name == name)
+        let is_there = |entry: &EntrySeen| place == path || entry.kind == KindSeen::Folder;
+        !entries.iter().any(|entry| entry.name == name && is_there(entry))
     })
 }
 

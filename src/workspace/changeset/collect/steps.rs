@@ -49,6 +49,14 @@ impl Moment {
         (is_whole && look.is_whole).then_some(Self(look.found))
     }
 
+    /// The same while processes of the run are at work: some things vanish meanwhile. Blocking.
+    pub fn in_passing(written: &Path, entries: usize) -> Option<Self> {
+        let root = open_root(written).ok()?;
+        let mut look = Look { found: HashMap::new(), is_whole: true };
+        let is_whole = walk_all(root.as_fd(), Limits { entries, time: LONGEST }, &mut look);
+        is_whole.then_some(Self(look.found))
+    }
+
     /// Returns true where a path was not the same at another moment.
     pub fn differs(&self, other: &Self, path: &Path) -> bool {
         self.0.get(path) != other.0.get(path)

@@ -39,11 +39,14 @@ pub struct Survey {
     wanted: Vec<PathBuf>,
     /// Folders that are the workspace's own in their places.
     same: HashSet<PathBuf>,
+    /// Modes may be changed: nobody works with them any more.
+    is_over: bool,
 }
 
 impl Survey {
-    /// Begins with the workspace itself, unless nothing was written at all.
-    pub fn begin(layer: &Layer) -> io::Result<Self> {
+    /// Begins with the workspace itself, unless nothing was written at all. `is_over` says that the
+    /// agent does not go on after it.
+    pub fn begin(layer: &Layer, is_over: bool) -> io::Result<Self> {
         let note = layer.note();
         let base = Base::open(&note.workspace, note.identity, note.began, &note.bounds);
         let upper = open_root(&layer.written())?;
@@ -57,6 +60,7 @@ impl Survey {
             merged: Merged { folders: BTreeMap::new(), whole: true },
             room: LIST,
             same: HashSet::new(),
+            is_over,
             wanted: if is_empty { Vec::new() } else { vec![PathBuf::new()] },
         })
     }
@@ -106,7 +110,8 @@ impl Survey {
                 && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
             {
                 // It is looked into later, and its mode is known by now.
-                if stat.st_mode & 0o700 != 0o700 && !rustix::process::geteuid().is_root() {
+                let is_shut = stat.st_mode & 0o700 != 0o700;
+                if self.is_over && is_shut && !rustix::process::geteuid().is_root() {
                     // Where that fails, so does the look, which says it.
                     let _ = grant(above.as_fd(), &entry.name, FileType::Directory, 0o700);
                 }
