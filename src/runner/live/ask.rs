@@ -65,6 +65,11 @@ fn look_for(entry: &Entry, word: Word) -> Result<Look, OutcomeError> {
     Ok(Look { manifest, blobs, busy, has_moved_folder, _record: record })
 }
 
+fn idle(entry: &Entry) -> OutcomeError {
+    let why = "its agent is not at work at this moment".to_owned();
+    OutcomeError::NotSeen { run: entry.id().clone(), why }
+}
+
 fn ask(entry: &Entry, word: Word) -> Result<Answer, OutcomeError> {
     let socket = std::fs::read(entry.ask()).unwrap_or_default();
     let socket = PathBuf::from(OsString::from_vec(socket));
@@ -73,7 +78,7 @@ fn ask(entry: &Entry, word: Word) -> Result<Answer, OutcomeError> {
         Err(error)
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
         {
-            return Err(OutcomeError::Running(entry.id().clone()));
+            return Err(idle(entry));
         }
         other => other.map_err(failed())?,
     };
@@ -83,7 +88,7 @@ fn ask(entry: &Entry, word: Word) -> Result<Answer, OutcomeError> {
     let mut answer = String::new();
     match BufReader::new(stream).read_line(&mut answer) {
         // It has ended meanwhile.
-        Ok(0) => Err(OutcomeError::Running(entry.id().clone())),
+        Ok(0) => Err(idle(entry)),
         Ok(_) => serde_json::from_str(&answer).map_err(|error| failed()(error.into())),
         Err(error) => Err(failed()(error)),
     }

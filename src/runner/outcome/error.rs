@@ -9,7 +9,7 @@ use crate::workspace::changeset::{ApplyError, StoreError};
 /// A reason for which nothing was done with a run's changes.
 #[derive(Debug, thiserror::Error)]
 pub enum OutcomeError {
-    #[error("run {0} goes on, and its agent is not at work at this moment")]
+    #[error("run {0} goes on")]
     Running(RunId),
     #[error("run {run} goes on and was not looked at: {why}")]
     NotSeen { run: RunId, why: String },
