@@ -32,6 +32,7 @@ mod route;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use egress::{
     Attempt, Bounds, Credential, Egress, EgressRecord, Kind, Outcome, Refusal, TargetRecord,
