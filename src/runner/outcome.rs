@@ -2,29 +2,30 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 
+mod changes;
 mod error;
 
+pub use changes::{changes_now, changes_of, patch_of};
 pub use error::OutcomeError;
 
+use super::Runner;
 use super::commits;
 use super::live;
 use super::shared::Shared;
-use super::{PastReport, Runner};
 use crate::config::{Config, Sandbox, load_at};
 use crate::files::try_lock;
 use crate::history::{Entry, State};
 use crate::ids::RunId;
-use crate::text::count;
 use crate::workspace::changeset::{
     self, Agreed, Blobs, Carried, Conflict, Fate, Keep, Live, Manifest, NeedsYes, Obeyed, RelPath,
-    Request, read_manifest, write_patch,
+    Request,
 };
 use crate::workspace::{Commits, FolderLock, WorkspacePath};
 
@@ -106,80 +107,6 @@ pub(super) struct Changes<'a> {
     pub is_final: bool,
 }
 
-/// The changes of a run, of one that goes on those so far; or why there are none. Blocking.
-pub fn changes_now(entry: &Entry) -> Result<Manifest, OutcomeError> {
-    if entry.state() == State::Running {
-        return Ok(live::look(entry)?.manifest);
-    }
-    changes_of(entry)
-}
-
-/// The changes of a run that has ended, or why there are none.
-pub fn changes_of(entry: &Entry) -> Result<Manifest, OutcomeError> {
-    let id = || entry.id().clone();
-    if entry.state() == State::Running {
-        return Err(OutcomeError::Running(id()));
-    }
-    let fate = Fate::read(&entry.applied())?;
-    match read_manifest(&entry.changes())? {
-        _ if fate.discarded_at.is_some() => Err(OutcomeError::Discarded(id())),
-        Some(manifest)
-            if manifest.changes.is_empty() && manifest.complete && !entry.commits().exists() =>
-        {
-            Err(OutcomeError::Unchanged(id()))
-        }
-        Some(manifest) => Ok(manifest),
-        None => {
-            let report = entry.report().ok().flatten();
-            let report = report.and_then(|report| PastReport::of(&report).ok());
-            let mode = report.map(|report| report.workspace.mode.0).unwrap_or_default();
-            Err(match mode.as_str() {
-                "read_only" => OutcomeError::ReadOnly(id()),
-                "direct" | "isolated" => OutcomeError::Unchanged(id()),
-                _ => OutcomeError::NoList(id()),
-            })
-        }
-    }
-}
-
-/// The patch of a run, behind its commits as comments: the one on record, else one made now of what
-/// is there; of a run that goes on what it has changed so far. Blocking.
-pub fn patch_of(entry: &Entry) -> Result<Vec<u8>, OutcomeError> {
-    if entry.state() == State::Running {
-        let live::Look { manifest, blobs, .. } = live::look(entry)?;
-        let mut patch = Vec::new();
-        write_patch(&manifest, &manifest.workspace, &blobs, &mut patch)
-            .map_err(OutcomeError::io(&manifest.workspace))?;
-        return Ok(patch);
-    }
-    let manifest = changes_of(entry)?;
-    let kept = entry.patch();
-    let mut patch = Vec::new();
-    if let Some(commits) = commits::commits_of(entry)? {
-        patch
-            .extend(commits.list.iter().flat_map(|line| format!("# commit {line}\n").into_bytes()));
-        let more = commits.count.saturating_sub(commits.list.len());
-        if more > 0 {
-            patch.extend(format!("# and {}\n", count(more, "more commit")).bytes());
-        }
-    }
-    match File::open(&kept) {
-        Ok(file) => {
-            file.take(changeset::LARGEST_PATCH)
-                .read_to_end(&mut patch)
-                .map_err(OutcomeError::io(&kept))?;
-            Ok(patch)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let blobs = Blobs::new(entry.blobs()).with_before(entry.before());
-            write_patch(&manifest, &manifest.workspace, &blobs, &mut patch)
-                .map_err(OutcomeError::io(&manifest.workspace))?;
-            Ok(patch)
-        }
-        Err(error) => Err(OutcomeError::io(&kept)(error)),
-    }
-}
-
 impl Runner {
     /// Where it is written what is being carried over.
     pub(super) fn journals(&self) -> std::path::PathBuf {
@@ -203,12 +130,23 @@ impl Runner {
             return live::apply(self, entry, options, &mut told);
         }
         let manifest = changes_of(entry)?;
-        let workspace = self.workspace_of(entry, &manifest)?;
+        let (workspace, config) = self.target(entry, &manifest)?;
+        let shared = self.shared();
+        carry_over(shared, entry, (&manifest, &workspace), &config, options, &mut told)
+    }
+
+    /// Returns the workspace that a run's changes go to, and the settings in force there.
+    pub(super) fn target(
+        &self,
+        entry: &Entry,
+        manifest: &Manifest,
+    ) -> Result<(WorkspacePath, Arc<Config>), OutcomeError> {
+        let workspace = self.workspace_of(entry, manifest)?;
         workspace.require_writable()?;
         let shared = self.shared();
         let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
         let config = project.map_or_else(|| shared.config.clone(), |found| Arc::new(found.config));
-        carry_over(shared, entry, (&manifest, &workspace), &config, options, &mut told)
+        Ok((workspace, config))
     }
 
     /// Lets the changes of a run go. Twice is once. Blocking.

@@ -74,8 +74,10 @@ impl Caller {
 
     fn user(&self, owner: Owner) -> Option<User> {
         if self.uid == 0 {
-            let gid = if owner.gid == 0 { return None } else { owner.gid };
-            return User::new(owner.uid, self.harmless(owner.uid, gid));
+            if owner.gid == 0 {
+                return None;
+            }
+            return User::new(owner.uid, self.harmless(owner.uid, owner.gid));
         }
         let gid = self.harmless(self.uid, self.gid);
         let user = User::new(self.uid, gid)?;

@@ -141,9 +141,7 @@ impl Sandbox {
 
     /// Has the guest run something. One order at a time: the next when [`Line::Ended`] was read.
     pub async fn order(&mut self, order: &Order<'_>) -> Result<(), Error> {
-        let watch = Watch::new()
-            .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
-        let watch = self.watch.insert(watch);
+        let watch = self.watch.insert(Watch::new()?);
         guest::order(&mut self.input.0, order, watch)
             .await
             .map_err(|source| Error::Io { what: "hand the task to the sandbox".into(), source })
@@ -170,9 +168,7 @@ impl Sandbox {
         }
         let mut seen = Vec::new();
         for order in listing::orders(folders) {
-            let watch = Watch::new()
-                .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
-            let watch = self.watch.insert(watch);
+            let watch = self.watch.insert(Watch::new()?);
             listing::send(&mut self.input.0, &order, watch)
                 .await
                 .map_err(|source| Error::Io { what: "ask the sandbox".into(), source })?;

@@ -57,11 +57,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new() -> Result<Self, std::io::Error> {
+    pub fn new() -> Result<Self, super::Error> {
         let mut bytes = [0_u8; 16];
         let flags = rustix::rand::GetRandomFlags::empty();
         // Sixteen bytes are never handed out in part.
-        rustix::rand::getrandom(&mut bytes, flags)?;
+        rustix::rand::getrandom(&mut bytes, flags).map_err(|errno| super::Error::Io {
+            what: "get a random number".into(),
+            source: errno.into(),
+        })?;
         Ok(Self { nonce: crate::text::hex(&bytes), ended: None, mark: false })
     }
 

@@ -25,8 +25,7 @@ impl Sandbox {
     /// Stops every process of the order that goes on. Fails where one does not stop in some seconds,
     /// and where the order has ended meanwhile.
     pub async fn pause(&mut self) -> Result<(), Error> {
-        let watch = Watch::new()
-            .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
+        let watch = Watch::new()?;
         let silent = Err(Error::NotPaused { why: "it does not answer" });
         let paused = timeout(PATIENCE, self.try_to_pause(&watch)).await.unwrap_or(silent);
         match paused {
@@ -96,8 +95,7 @@ impl Sandbox {
     ) -> Result<Vec<FolderSeen>, Error> {
         let mut seen = Vec::new();
         for order in listing::orders(folders) {
-            let watch = Watch::new()
-                .map_err(|source| Error::Io { what: "get a random number".into(), source })?;
+            let watch = Watch::new()?;
             listing::send(&mut self.input.0, &order, &watch)
                 .await
                 .map_err(|source| Error::Io { what: "ask the sandbox".into(), source })?;

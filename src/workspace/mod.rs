@@ -15,6 +15,7 @@ pub mod layer;
 mod lock;
 mod material;
 mod mode;
+mod mounts;
 mod names;
 mod path;
 mod place;

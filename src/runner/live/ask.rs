@@ -7,11 +7,9 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Answer, Word};
-use crate::config::load_at;
 use crate::history::Entry;
 use crate::runner::Runner;
 use crate::runner::outcome::{Applied, ApplyOptions, Changes, OutcomeError, carry_held, hold};
@@ -106,14 +104,11 @@ pub fn apply(
         let why = "the run gave a folder another name, and reads it from the workspace still";
         return Err(OutcomeError::NotSeen { run: entry.id().clone(), why: why.to_owned() });
     }
-    let workspace = runner.workspace_of(entry, &look.manifest)?;
-    workspace.require_writable()?;
-    let shared = runner.shared();
-    let project = load_at(&shared.options, workspace.path(), &shared.trust)?;
-    let config = project.map_or_else(|| shared.config.clone(), |found| Arc::new(found.config));
+    let (workspace, config) = runner.target(entry, &look.manifest)?;
     let waiting = leave_busy(&mut look.manifest, &look.busy);
     let changes = Changes { manifest: &look.manifest, blobs: &look.blobs, is_final: false };
-    let mut applied = carry_held(shared, entry, (changes, &workspace), &config, options, told)?;
+    let mut applied =
+        carry_held(runner.shared(), entry, (changes, &workspace), &config, options, told)?;
     if !waiting.is_empty() {
         applied.remarks.push(format!(
             "{} left out, which the run is writing at this moment; apply again to take it",

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::node::{Seen, look, name_of, parent_of};
+use super::node::{Seen, look, name_of, parent_of, same_content};
 use super::{Alteration, Manifest, Node, StoreError, read_manifest, write_manifest};
 use crate::workspace::walk::open_root;
 
@@ -114,13 +114,8 @@ fn mode(node: Option<&Node>) -> Option<u32> {
     }
 }
 
-/// Returns true for the same content, whatever its mode.
+/// Returns true for the same thing, whatever its mode.
 fn is_same(one: Option<&Node>, other: Option<&Node>) -> bool {
-    match (one, other) {
-        (Some(Node::File { sha256: one, .. }), Some(Node::File { sha256: other, .. })) => {
-            one == other
-        }
-        (Some(Node::Folder { .. }), Some(Node::Folder { .. })) => true,
-        (one, other) => one == other,
-    }
+    let folders = matches!((one, other), (Some(Node::Folder { .. }), Some(Node::Folder { .. })));
+    folders || same_content(one, other) || one == other
 }

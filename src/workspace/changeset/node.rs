@@ -52,6 +52,16 @@ impl Seen {
     }
 }
 
+/// Returns true for two files with one content, whatever their modes.
+pub(super) fn same_content(one: Option<&Node>, other: Option<&Node>) -> bool {
+    match (one, other) {
+        (Some(Node::File { sha256: one, .. }), Some(Node::File { sha256: other, .. })) => {
+            one == other
+        }
+        _ => false,
+    }
+}
+
 /// The folder that a path is in.
 pub(super) fn parent_of(root: BorrowedFd<'_>, path: &RelPath) -> Result<OwnedFd, Errno> {
     open_folder(root, path.as_path().parent().unwrap_or(Path::new("")))

@@ -33,7 +33,6 @@ use serde::{Deserialize, Serialize};
 pub(in crate::workspace) use copy::{Copied, Twin};
 pub(in crate::workspace) use note::Note;
 
-pub(in crate::workspace) use note::unescape;
 pub use note::{Mounted, mounts_below};
 
 pub use copy::copy_folder;

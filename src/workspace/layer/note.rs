@@ -1,9 +1,7 @@
 //! What is known of a layer, written down for whoever comes after us.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +11,7 @@ use super::{LayerError, View};
 use crate::files::{Durability, write_json};
 use crate::ids::{Owner, RunId};
 use crate::workspace::changeset::RelPath;
+use crate::workspace::mounts::mounts;
 use crate::workspace::{Bounds, WorkspacePath, changes};
 
 pub(super) const NOTE: &str = "note.json";
@@ -55,28 +54,13 @@ pub struct Mounted {
 
 /// The places below a folder where something else is mounted, as far as this process sees them.
 pub fn mounts_below(folder: &Path) -> Vec<RelPath> {
-    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let lines = mounts.split(|byte| *byte == b'\n');
-    let paths = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4).map(unescape));
-    let below = paths.filter_map(|path| RelPath::new(path.strip_prefix(folder).ok()?).ok());
+    let list = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let below =
+        mounts(&list).filter_map(|mount| RelPath::new(mount.place.strip_prefix(folder).ok()?).ok());
     let mut below: Vec<_> = below.collect();
     below.sort();
     below.dedup();
     below
-}
-
-/// Reads a name in which the kernel wrote blanks, line ends and backslashes as octal numbers.
-pub fn unescape(name: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| first == b'\\');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let octal = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        bytes.push(octal.unwrap_or(first));
-        rest = if octal.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(bytes).into()
 }
 
 impl Note {
@@ -131,7 +115,6 @@ mod tests {
 
     #[test]
     fn mount_points_are_read_as_they_are() {
-        assert_eq!(unescape(b"/a\\040b\\134c\\"), Path::new("/a b\\c\\"));
         assert!(
             mounts_below(Path::new("/")).iter().any(|path| path.as_path() == Path::new("proc"))
         );

@@ -5,18 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::workspace::layer::unescape;
+use crate::workspace::mounts::mounts;
 
 /// Longest list of mounts that is read.
 const LARGEST: usize = 1 << 20;
-
-/// One mount, as the kernel lists it.
-struct Mount<'a> {
-    device: &'a [u8],
-    /// The path in its file system of what is mounted.
-    root: PathBuf,
-    place: PathBuf,
-}
 
 /// Returns those of some files, by their paths in a workspace, that are mounted somewhere, in any
 /// container that this process may see.
@@ -52,14 +44,6 @@ fn among(own: &[u8], list: &[u8], workspace: &Path, files: &HashSet<&Path>) -> V
         files.contains(path).then(|| path.to_owned())
     });
     files.collect()
-}
-
-fn mounts(list: &[u8]) -> impl Iterator<Item = Mount<'_>> {
-    list.split(|byte| *byte == b'\n').filter_map(|line| {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let device = fields.next()?;
-        Some(Mount { device, root: unescape(fields.next()?), place: unescape(fields.next()?) })
-    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, FileType, Stat};
 use rustix::io::Errno;
 
-use super::super::node::{Seen, look, name_of};
+use super::super::node::{Seen, look, name_of, same_content};
 use super::super::{Alteration, Escaped, Manifest, NewRepository, Node, RelPath};
 use super::error::{ApplyError, Conflict};
 use super::folders::{Folders, folds_case};
@@ -348,15 +348,6 @@ fn is_index(change: &Alteration, made: &[NewRepository]) -> bool {
     change.after.is_none()
         && path.file_name().is_some_and(|name| name == "index")
         && made.iter().any(|made| path.parent() == Some(made.git.as_path()))
-}
-
-fn same_content(one: Option<&Node>, other: Option<&Node>) -> bool {
-    match (one, other) {
-        (Some(Node::File { sha256: one, .. }), Some(Node::File { sha256: other, .. })) => {
-            one == other
-        }
-        _ => false,
-    }
 }
 
 enum Here {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use sha1::{Digest, Sha1};
 
 use super::super::walk::open_root;
-use super::node::{Seen, look, name_of, parent_of, regular};
+use super::node::{Seen, look, name_of, parent_of, regular, same_content};
 use super::store::copy;
 use super::{Alteration, Blobs, Manifest, Node, RelPath};
 use crate::text::hex;
@@ -165,7 +165,7 @@ impl<'a> Writer<'a> {
         let seen = parent_of(self.base, &from.path)
             .map_err(io::Error::from)
             .and_then(|parent| look(parent.as_fd(), name_of(&from.path), &[sizes]));
-        if !seen.is_ok_and(|seen: Seen| same_content(seen.node(), before)) {
+        if !seen.is_ok_and(|seen: Seen| is_same(seen.node(), before)) {
             return Err(LeftOut::Why(NOT_THE_BASE));
         }
         header(&from.path, &to.path, out);
@@ -186,7 +186,7 @@ impl<'a> Writer<'a> {
         let path = &change.path;
         match (before, after) {
             (None, None) => Ok(()),
-            (Some(before), Some(after)) if same_content(Some(before), after) => {
+            (Some(before), Some(after)) if is_same(Some(before), after) => {
                 if git_mode(before) != git_mode(after) {
                     header(path, path, out);
                     writeln!(out, "old mode {}\nnew mode {}", git_mode(before), git_mode(after))?;
@@ -323,12 +323,8 @@ fn header(old: &RelPath, new: &RelPath, out: &mut Vec<u8>) {
 }
 
 /// Whether the content is the same, whatever the mode.
-fn same_content(found: Option<&Node>, wanted: &Node) -> bool {
-    match (found, wanted) {
-        (Some(Node::File { sha256: one, .. }), Node::File { sha256: other, .. }) => one == other,
-        (Some(found), wanted) => found == wanted,
-        (None, _) => false,
-    }
+fn is_same(found: Option<&Node>, wanted: &Node) -> bool {
+    same_content(found, Some(wanted)) || found == Some(wanted)
 }
 
 fn is_link(node: &Node) -> bool {
