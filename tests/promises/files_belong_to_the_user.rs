@@ -3,7 +3,10 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use crate::common::{Model, Product, Script, Workspace};
+use std::path::Path;
+
+use crate::common::workspace::walk;
+use crate::common::{Model, Product, Script, Workspace, engine};
 
 const MAKE: &str = "id; echo x > made.txt; mkdir -p deep/er; echo y > deep/er/too.txt; printf '#!/bin/sh\\n' > run.sh; chmod +x run.sh; ln -s made.txt link";
 
@@ -76,4 +79,67 @@ async fn never_to_root() {
     let seen = model.tool_results();
     assert!(!seen.is_empty() && !seen.lines().any(|line| line.trim() == "0"), "{seen}");
     product.check_nothing_left().await;
+}
+
+/// The caller's rights are the agent's: neither those of a folder's owner nor groups that are as good
+/// as root, but the group of a shared folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_can_what_its_caller_can() {
+    const SHARED: u32 = 54_321;
+    const LOOK: &str = "id; cat theirs; cat ours";
+    let Some(socket) = engine::host().and_then(|host| host.strip_prefix("unix://")) else {
+        return crate::common::clients::skip("the engine has no socket of its own");
+    };
+    if !rustix::process::geteuid().is_root() {
+        return crate::common::clients::skip("only root can be several users");
+    }
+    let script = Script::bash(&format!("{LOOK}; echo mine >made")).then_say("Done.");
+    let script = script.then_bash(LOOK).then_say("Looked.").then_bash("id").then_say("Looked.");
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await;
+    let docker = std::fs::metadata(socket).expect("a socket").gid();
+    // Wherever the checkout is, this user may run the program and have its state.
+    let program = product.folder("sandbox-mcp");
+    std::fs::copy(env!("CARGO_BIN_EXE_sandbox-mcp"), &program).expect("copied");
+    let house = program.parent().expect("a house");
+    own(house, 4321, 4321);
+    walk(house, &mut |path| own(path, 4321, 4321));
+    let run = async |workspace: &Workspace, mode: &str| {
+        let mut command = tokio::process::Command::new("setpriv");
+        product.furnish(&mut command);
+        let groups = format!("--groups={docker},{SHARED}");
+        command.args(["--reuid=4321", "--regid=4321", &groups]).arg(&program);
+        command.args(["run", "--json", "--mode", mode, "go"]).current_dir(workspace.path());
+        product.start(command).wait().await.assert_status("completed");
+        model.tool_results()
+    };
+    let workspace = Workspace::new();
+    for (name, group, mode) in [("theirs", 4322, 0o600), ("ours", SHARED, 0o640)] {
+        workspace.write(name, &format!("what {name} says\n"));
+        let path = workspace.at(name);
+        own(&path, 4322, group);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+
+    own(workspace.path(), 4321, SHARED);
+    let groups = format!("groups=4321(agent),{SHARED}(workspace)");
+    let may = |seen: &str| {
+        assert!(seen.contains(&groups), "{seen}");
+        assert!(seen.contains("what ours says") && !seen.contains("what theirs says"), "{seen}");
+    };
+    may(&run(&workspace, "direct").await);
+    let made = workspace.at("made").metadata().expect("made");
+    assert_eq!((made.uid(), made.gid()), (4321, 4321), "as if the caller had made it");
+    std::fs::remove_file(workspace.at("made")).expect("removed");
+    // A folder of another user can only be read, and not as that user.
+    own(workspace.path(), 4322, SHARED);
+    may(&run(&workspace, "read-only").await);
+    own(workspace.path(), 4321, docker);
+    let seen = run(&workspace, "read-only").await;
+    assert!(seen.contains("groups=4321(agent)\n"), "{seen}");
+    product.check_nothing_left().await;
+}
+
+fn own(path: &Path, uid: u32, gid: u32) {
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).expect("chown");
 }

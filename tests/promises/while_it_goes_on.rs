@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
+use crate::commits_come_back::git;
 use crate::common::{
     Answer, Gate, Mcp, Model, Part, Product, Running, Script, Workspace, eventually,
 };
@@ -115,6 +116,8 @@ async fn whole(others: usize, view: &str, mode: &str) {
         assert_eq!(word(path), change, "{path} in {report:#}");
     }
     assert!(report["remarks"].to_string().contains("applied while the run went on"), "{report:#}");
+    let record = product.folder("state").join("runs").join(&id);
+    assert!(!record.join("look").exists() && !record.join("ask").exists(), "a look stays behind");
     if mode == "isolated" {
         assert_eq!(report["changes"]["applied"], false, "{report:#}");
         assert_eq!(workspace.read("kept.txt"), "one\ntwo\n");
@@ -218,5 +221,52 @@ async fn a_host_applies_and_a_killed_run_still_knows_what_was_applied() {
     product.call(["undo", &id]).await.assert_code(0);
     assert_eq!(workspace.read("kept.txt"), "one\n");
     assert!(!workspace.has("made") && workspace.has("gone.txt"));
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_still_waits_when_all_files_were_applied() {
+    let gate = Gate::default();
+    let script = then_bash(Script::bash("echo two >>a.txt"), "git commit -qam Second", &gate);
+    let model = Model::start(script.then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    git(workspace.path(), &["init", "-q", "-b", "main"]);
+    workspace.write("a.txt", "one\n");
+    git(workspace.path(), &["add", "."]);
+    git(workspace.path(), &["commit", "-q", "-m", "First"]);
+    let (run, id) = at_the_gate(&product, &workspace, &["--mode", "isolated", "go"], &model).await;
+    product.call(["apply", &id]).await.assert_code(0);
+    assert_eq!(workspace.read("a.txt"), "one\ntwo\n");
+    gate.open();
+    run.wait().await.assert_status("completed");
+    assert_eq!(git(workspace.path(), &["log", "--format=%s"]), "First");
+    let runs = product.call(["runs", "--json"]).await;
+    assert!(runs.stdout.contains("\"partly_applied\""), "{}", runs.stdout);
+    product.call(["apply", &id]).await.assert_code(0);
+    assert_eq!(git(workspace.path(), &["log", "--format=%s"]), "Second\nFirst");
+    assert_eq!(git(workspace.path(), &["status", "--short"]), "");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_run_of_a_session_has_what_came_after() {
+    let gate = Gate::default();
+    let script = then_bash(Script::bash("echo B >a.txt"), "echo C >a.txt", &gate).then_say("Done.");
+    let model = Model::start(script.then_bash("cat a.txt").then_say("Looked.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    workspace.write("a.txt", "A\n");
+    let args = ["--session", "new", "--mode", "isolated", "go"];
+    let (run, id) = at_the_gate(&product, &workspace, &args, &model).await;
+    product.call(["apply", &id]).await.assert_code(0);
+    assert_eq!(workspace.read("a.txt"), "B\n");
+    gate.open();
+    let report = run.wait().await.assert_status("completed");
+    let session = report["session"]["id"].as_str().expect("an id").to_owned();
+    let args = ["--json", "--session", &session, "--mode", "isolated", "look"];
+    let next = product.run(&workspace, args).await.assert_status("completed");
+    assert!(next["remarks"].to_string().contains("1 change that"), "{next:#}");
+    assert!(model.tool_results().ends_with("C\n"), "{}", model.tool_results());
     product.check_nothing_left().await;
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -36,7 +36,8 @@ struct Ask {
 pub struct Asks {
     asked: mpsc::Receiver<Ask>,
     listening: JoinHandle<()>,
-    socket: std::path::PathBuf,
+    /// The socket, and the file in the record that tells where it is.
+    places: [PathBuf; 2],
 }
 
 impl Asks {
@@ -45,22 +46,25 @@ impl Asks {
         let socket = folder.join(SOCKET);
         let listener = UnixListener::bind(&socket)?;
         // Who asks may have another runtime folder.
-        fs::write(entry.ask(), socket.as_os_str().as_bytes())?;
+        let told = entry.ask();
+        fs::write(&told, socket.as_os_str().as_bytes())?;
         let (sender, asked) = mpsc::channel(1);
         let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(hear(stream, sender.clone()));
             }
         });
-        Ok(Self { asked, listening, socket })
+        Ok(Self { asked, listening, places: [socket, told] })
     }
 }
 
 impl Drop for Asks {
     fn drop(&mut self) {
         self.listening.abort();
-        // It goes with its folder at the latest.
-        let _ = fs::remove_file(&self.socket);
+        for place in &self.places {
+            // It goes with its folder at the latest.
+            let _ = fs::remove_file(place);
+        }
     }
 }
 

@@ -262,6 +262,9 @@ impl Brought {
 
     /// Removes the references that came back. Blocking.
     pub fn forget(&mut self) -> Result<(), String> {
+        if self.refs.is_empty() {
+            return Ok(());
+        }
         let gone: String = self.refs.iter().flat_map(|name| ["delete ", name, "\n"]).collect();
         self.users(|users| said(users.ask()?.input(input(&gone)?), &["update-ref", "--stdin"]))?;
         self.refs.clear();

@@ -70,39 +70,55 @@ pub fn stay(list: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::workspace) mod testing {
     use serde_json::json;
 
     use super::super::give_tests::Ground;
-    use super::*;
+    use super::fs;
 
     /// Repositories at their first commits, to be moved to their second ones.
-    fn waiting(ground: &Ground, names: &[&str]) -> std::path::PathBuf {
-        let all = names.iter().map(|name| {
-            ground.repository(name, &[]);
-            let id = |what: &str| ground.git(name, &["rev-parse", what]);
-            let (to, new) = (id("main"), id("main^{tree}"));
-            let (from, old) = (id("other"), id("other^{tree}"));
-            ground.git(name, &["reset", "-q", "--hard", "other"]);
-            json!({
-                "top": ground.at(name), "git": ground.at(&format!("{name}/.git")), "prefix": "",
-                "place": "", "refs": [], "branch": "refs/heads/main", "from": from, "to": to,
-                "count": 1, "commits": [], "old_index": old, "new_index": new, "moved": false,
-                "wanted": true,
-            })
-        });
-        let list = ground.at("commits.json");
-        fs::write(&list, json!(all.collect::<Vec<_>>()).to_string()).expect("written");
-        list
+    pub(in crate::workspace) struct Waiting {
+        pub(super) ground: Ground,
+        pub list: std::path::PathBuf,
     }
 
-    /// The subject of the branch, and the tree of the index by the name of what has it.
-    fn state(ground: &Ground, name: &str) -> (String, String) {
-        let tree = ground.git(name, &["write-tree"]);
-        let all = ground.git(name, &["log", "--all", "--reflog", "--format=%T %s"]);
-        let has = all.lines().find_map(|line| line.strip_prefix(&format!("{tree} ")));
-        (ground.git(name, &["log", "-1", "--format=%s"]), has.expect("a commit").to_owned())
+    impl Waiting {
+        pub fn new(names: &[&str]) -> Self {
+            let ground = Ground::new();
+            let all = names.iter().map(|name| {
+                ground.repository(name, &[]);
+                let id = |what: &str| ground.git(name, &["rev-parse", what]);
+                let (to, new) = (id("main"), id("main^{tree}"));
+                let (from, old) = (id("other"), id("other^{tree}"));
+                ground.git(name, &["reset", "-q", "--hard", "other"]);
+                json!({
+                    "top": ground.at(name), "git": ground.at(&format!("{name}/.git")),
+                    "prefix": "", "place": "", "refs": [], "branch": "refs/heads/main",
+                    "from": from, "to": to, "count": 1, "commits": [], "old_index": old,
+                    "new_index": new, "moved": false, "wanted": true,
+                })
+            });
+            let all: Vec<_> = all.collect();
+            let list = ground.at("commits.json");
+            fs::write(&list, json!(all).to_string()).expect("written");
+            Self { ground, list }
+        }
+
+        /// The subject of the branch, and of the commit whose tree the index is.
+        pub fn state(&self, name: &str) -> (String, String) {
+            let tree = self.ground.git(name, &["write-tree"]);
+            let all = self.ground.git(name, &["log", "--all", "--reflog", "--format=%T %s"]);
+            let has = all.lines().find_map(|line| line.strip_prefix(&format!("{tree} ")));
+            let subject = self.ground.git(name, &["log", "-1", "--format=%s"]);
+            (subject, has.expect("a commit").to_owned())
+        }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::Waiting;
+    use super::*;
 
     fn at(word: &str) -> (String, String) {
         (word.to_owned(), word.to_owned())
@@ -110,33 +126,29 @@ mod tests {
 
     #[test]
     fn all_follow_also_after_a_kill_between_the_index_and_the_branch() {
-        let ground = Ground::new();
-        let list = waiting(&ground, &["one", "two"]);
+        let waiting = Waiting::new(&["one", "two"]);
         // As if the process had been killed just here, in the second repository.
-        let tree = ground.git("two", &["rev-parse", "ORIG_HEAD^{tree}"]);
-        ground.git("two", &["read-tree", &tree]);
-        let before = fs::read(&list).expect("a list");
+        let tree = waiting.ground.git("two", &["rev-parse", "ORIG_HEAD^{tree}"]);
+        waiting.ground.git("two", &["read-tree", &tree]);
+        let before = fs::read(&waiting.list).expect("a list");
         for _ in 0..2 {
-            follow(&list).expect("followed");
-            assert_eq!(
-                (state(&ground, "one"), state(&ground, "two")),
-                (at("second"), at("second"))
-            );
-            assert!(read(&list).expect("a list").iter().all(|one| one.moved && !one.wanted));
+            follow(&waiting.list).expect("followed");
+            assert_eq!((waiting.state("one"), waiting.state("two")), (at("second"), at("second")));
+            let all = read(&waiting.list).expect("a list");
+            assert!(all.iter().all(|one| one.moved && !one.wanted));
             // Killed before that was written down.
-            fs::write(&list, &before).expect("written");
+            fs::write(&waiting.list, &before).expect("written");
         }
     }
 
     #[test]
     fn none_follows_where_one_cannot() {
-        let ground = Ground::new();
-        let list = waiting(&ground, &["one", "two"]);
-        ground.git("two", &["commit", "-q", "--allow-empty", "-m", "theirs"]);
-        follow(&list).expect("looked");
-        assert_eq!(state(&ground, "one"), at("first"));
-        assert_eq!(state(&ground, "two").0, "theirs");
-        let all = read(&list).expect("a list");
+        let waiting = Waiting::new(&["one", "two"]);
+        waiting.ground.git("two", &["commit", "-q", "--allow-empty", "-m", "theirs"]);
+        follow(&waiting.list).expect("looked");
+        assert_eq!(waiting.state("one"), at("first"));
+        assert_eq!(waiting.state("two").0, "theirs");
+        let all = read(&waiting.list).expect("a list");
         assert!(all.iter().all(|one| !one.moved && !one.wanted));
         let why = all[0].why.as_deref().expect("a reason");
         assert!(why.contains("was moved meanwhile"), "{why}");
@@ -144,10 +156,9 @@ mod tests {
 
     #[test]
     fn nothing_follows_files_that_are_not_applied() {
-        let ground = Ground::new();
-        let list = waiting(&ground, &["one"]);
-        stay(&list).expect("noted");
-        follow(&list).expect("nothing to do");
-        assert_eq!(state(&ground, "one"), at("first"));
+        let waiting = Waiting::new(&["one"]);
+        stay(&waiting.list).expect("noted");
+        follow(&waiting.list).expect("nothing to do");
+        assert_eq!(waiting.state("one"), at("first"));
     }
 }

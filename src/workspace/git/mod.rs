@@ -32,6 +32,8 @@ mod give_tests;
 pub use bring::{Brought, bring};
 pub use copy::CopyError;
 pub use find::below_top;
+#[cfg(test)]
+pub(in crate::workspace) use follow::testing::Waiting;
 pub use follow::{follow, read as read_brought, stay, write as write_brought};
 pub use give::{GitMount, Given, give};
 pub use identity::{Identity, Person, identity};

@@ -98,6 +98,9 @@ async fn a_run_that_fills_deleted_files_is_stopped() {
         let run = product.run(&workspace, ["--json", "--mode", "isolated", "go"]).await;
         let report = run.assert_status("budget_exhausted");
         assert_eq!(report["error"]["kind"], "workspace_growth");
+        // It was seen as such, and not by chance by the watch over the folder.
+        let message = report["error"]["message"].as_str().expect("a message");
+        assert!(message.contains("deleted files"), "{message}");
         assert!(report["timing"]["total_ms"].as_u64() < Some(45_000), "{report:#}");
         product.check_nothing_left().await;
         no_layers(&product);

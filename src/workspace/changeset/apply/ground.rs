@@ -21,6 +21,8 @@ pub(super) struct Ground {
     pub partial: bool,
     /// How much of what is replaced is kept.
     pub bytes: u64,
+    /// The list of branches that follow.
+    pub commits: Option<PathBuf>,
 }
 
 impl Ground {
@@ -40,6 +42,7 @@ impl Ground {
             protected: Vec::new(),
             partial: false,
             bytes: 1 << 20,
+            commits: None,
         }
     }
 
@@ -144,7 +147,7 @@ impl Ground {
             partial: self.partial,
             hold_checked: false,
             dry_run,
-            commits: None,
+            commits: self.commits.clone(),
         };
         apply(&workspace, &lock, &request)
     }

@@ -6,6 +6,7 @@ use super::super::testing::{Dice, Item, changed, random};
 use super::fault::Fault;
 use super::ground::*;
 use super::*;
+use crate::workspace::git::Waiting;
 
 #[test]
 fn any_result_is_carried_over_exactly_and_twice_is_once() {
@@ -90,6 +91,41 @@ fn a_crash_at_any_step_leaves_all_or_nothing() {
         assert_eq!(ground.now(), ground.after, "step {at}");
     }
     assert!(undone > 30 && done > 3, "{undone} undone, {done} done");
+}
+
+#[test]
+fn branches_follow_the_files_whatever_crashes() {
+    let (mut undone, mut done) = (0, 0);
+    for at in 0.. {
+        let mut ground = Ground::new(&[("a", "1"), ("gone", "1")], &[("a", "2"), ("new/b", "2")]);
+        let repositories = Waiting::new(&["one", "two"]);
+        ground.commits = Some(repositories.list.clone());
+        let reached = crash(&ground, at);
+        let recovered = ground.recover();
+        assert!(recovered.pending.is_empty(), "step {at}: {recovered:?}");
+        let now = ground.now();
+        let subject = if now == ground.after { "second" } else { "first" };
+        assert!(now == ground.before || now == ground.after, "step {at}: {now:#?}");
+        for name in ["one", "two"] {
+            let subjects = (subject.to_owned(), subject.to_owned());
+            assert_eq!(repositories.state(name), subjects, "step {at}");
+        }
+        if !reached {
+            assert_eq!(now, ground.after);
+            break;
+        }
+        *(if subject == "first" { &mut undone } else { &mut done }) += 1;
+    }
+    assert!(undone > 5 && done > 2, "{undone} undone, {done} done");
+}
+
+#[test]
+fn a_part_of_the_files_moves_no_branch() {
+    let mut ground = Ground::new(&[("a", "1"), ("b", "1")], &[("a", "2"), ("b", "2")]);
+    let repositories = Waiting::new(&["one"]);
+    ground.commits = Some(repositories.list.clone());
+    ground.ask(&["a"], true, false).expect("a part");
+    assert_eq!(repositories.state("one").0, "first");
 }
 
 #[test]
