@@ -230,7 +230,7 @@ pub struct Limits {
     pub stall: u64,
     /// Seconds that `agent.verify` may take each time; never more than is left of the run.
     pub verify_timeout: u64,
-    /// How much a run may add to its workspace before it is stopped; no file inside can be larger
+    /// Most that a run may add to its workspace before it is stopped; no file inside can be larger
     /// than this and 16 MiB.
     pub disk: Size,
     /// How many files and folders it may add.

@@ -41,7 +41,7 @@ pub struct Seen {
     pub moved: bool,
     /// Of what is there.
     pub inode: Option<u64>,
-    /// Where the run's own change was carried over, which is there now; then `node` is what was there
+    /// The run's own change, if it was carried over and is there now; then `node` is what was there
     /// before.
     pub live: Option<Now>,
 }

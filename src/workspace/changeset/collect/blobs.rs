@@ -24,7 +24,7 @@ pub struct Blobs {
     may_link: bool,
 }
 
-/// Where a content is.
+/// The place of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Layer,

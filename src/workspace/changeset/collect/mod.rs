@@ -91,14 +91,14 @@ pub struct Collected {
     pub has_moved_folder: bool,
 }
 
-/// What is known of a view besides its layer.
+/// Knowledge of a view besides its layer.
 #[derive(Debug, Default)]
 pub struct Known<'a> {
     /// An overlay as it looks.
     pub merged: Option<&'a Merged>,
     /// Moments that tell what a check did.
     pub steps: Option<&'a Steps>,
-    /// What the workspace has already.
+    /// Changes that the workspace has already.
     pub live: Live,
     /// The container is gone, so that nobody writes to the layer.
     pub is_over: bool,
