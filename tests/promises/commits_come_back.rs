@@ -69,6 +69,37 @@ async fn a_direct_run_moves_the_branch_and_the_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_checked_out_itself_follows_as_in_a_submodule() {
+    let work = "cd sub && echo two >>a.txt && git commit -qam Below && cd .. && git add sub && \
+                git commit -qm Above && git status --short && git log -1 --format=%s";
+    let model = Model::start(Script::bash(work).then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let (library, workspace) = (repository(), repository());
+    let (here, below) = (workspace.path(), workspace.path().join("sub"));
+    let from = library.path().display().to_string();
+    let add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", &from, "sub"];
+    git(here, &add);
+    git(here, &["commit", "-qm", "With a submodule"]);
+    git(&below, &["checkout", "-q", "--detach"]);
+    git(here, &["checkout", "-q", "--detach"]);
+    let start = git(here, &["rev-parse", "HEAD"]);
+
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    assert_eq!(git(&below, &["log", "--format=%s"]), "Below\nFirst", "{report:#}");
+    assert_eq!(git(here, &["log", "-1", "--format=%s"]), "Above", "{report:#}");
+    assert_eq!(git(here, &["status", "--short"]), "");
+    assert_eq!(git(&below, &["rev-parse", "--abbrev-ref", "HEAD"]), "HEAD", "still no branch");
+    assert_eq!(git(&below, &["rev-parse", "main"]), git(library.path(), &["rev-parse", "main"]));
+    git(&below, &["fsck", "--strict"]);
+    git(here, &["fsck", "--strict"]);
+
+    product.call(["undo", "last"]).await.assert_code(0);
+    assert_eq!(git(here, &["rev-parse", "HEAD"]), start);
+    assert_eq!(git(here, &["status", "--short"]), "");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_linked_worktree_gets_its_commits_when_they_are_applied() {
     let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
     let product = Product::with_model(&model).await;

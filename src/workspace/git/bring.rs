@@ -23,6 +23,20 @@ const LOCKED: Duration = Duration::from_secs(5);
 pub(super) const COMMITS: usize = 1_000;
 const LISTED: usize = 20;
 
+/// The branch of a working tree where a commit itself is checked out, as in a submodule.
+const HEAD: &str = "HEAD";
+
+/// Files of a git directory by which git goes on with what was begun there.
+const BEGUN: &[&str] = &[
+    "MERGE_HEAD",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "BISECT_LOG",
+    "rebase-merge",
+    "rebase-apply",
+    "sequencer",
+];
+
 /// The user's own references, whose commits are not new.
 const NAMED: &[&str] = &["--not", "--branches", "--tags", "--remotes"];
 
@@ -38,8 +52,8 @@ pub struct Brought {
     place: PathBuf,
     /// References in the user's repository; none after they were removed.
     refs: Vec<String>,
-    /// The branch that is checked out, and its commit before and after the run. No branch where
-    /// nothing is to be moved.
+    /// The branch that is checked out, or `HEAD`, and its commit before and after the run. No
+    /// branch where nothing is to be moved.
     pub branch: Option<String>,
     from: Option<String>,
     to: Option<String>,
@@ -80,14 +94,17 @@ pub fn bring(
     }
     let refs = quarantine.take(run, repository, folder, &ids)?;
     // The branch of this working tree alone, and only where the run stayed on it.
-    let branch = news.branch.clone().filter(|_| news.branch == repository.branch);
+    let branch = match (&repository.branch, &news.branch) {
+        (None, None) => Some(HEAD).filter(|_| repository.commit.is_some() && news.commit.is_some()),
+        (before, after) => after.as_deref().filter(|_| before == after),
+    };
     let mut brought = Brought {
         top: top.clone(),
         prefix: repository.prefix.clone(),
         place: repository.place.clone(),
         git: repository.git.clone(),
         refs,
-        branch,
+        branch: branch.map(str::to_owned),
         from: repository.commit.clone(),
         to: news.commit.clone(),
         count: 0,
@@ -188,8 +205,13 @@ impl Brought {
         let short = one_line(branch.trim_start_matches("refs/heads/"), 100);
         let was_moved = format!("the branch `{short}` was moved meanwhile");
         self.users(|users| {
-            if users.run(&["symbolic-ref", "HEAD"])?.trim() != branch {
+            let out = users.run(&["symbolic-ref", "--quiet", HEAD]);
+            if out.as_deref().map_or(HEAD, str::trim) != branch {
                 return Err(format!("another branch than `{short}` is checked out by now"));
+            }
+            let mut begun = BEGUN.iter().filter(|name| from != to && self.git.join(name).exists());
+            if let Some(begun) = begun.next() {
+                return Err(format!("git is in the middle of something there ({begun})"));
             }
             let at = users.tree(&["rev-parse", "--verify", "--quiet", branch]);
             // The index goes first, so a process that was killed here has moved both.
@@ -216,14 +238,10 @@ impl Brought {
             let zero = "0".repeat(to.as_ref().or(from.as_ref()).map_or(40, String::len));
             let moved = match (to, from.as_ref().unwrap_or(&zero)) {
                 _ if from == to => return Ok(()),
-                (Some(to), from) => users.run(&[
-                    "update-ref",
-                    "-m",
-                    "sandbox-mcp: commits of a run",
-                    branch,
-                    to,
-                    from,
-                ]),
+                (Some(to), from) => {
+                    let why = "sandbox-mcp: commits of a run";
+                    users.run(&["update-ref", "--no-deref", "-m", why, branch, to, from])
+                }
                 (None, from) => users.run(&["update-ref", "-d", branch, from]),
             };
             if moved.is_err() {

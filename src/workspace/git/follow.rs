@@ -155,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn none_follows_while_git_is_in_the_middle_of_a_merge_there() {
+        let waiting = Waiting::new(&["one"]);
+        fs::write(waiting.ground.at("one/.git/MERGE_HEAD"), "x").expect("written");
+        follow(&waiting.list).expect("looked");
+        assert_eq!(waiting.state("one"), at("first"));
+        let why = read(&waiting.list).expect("a list")[0].why.clone().expect("a reason");
+        assert!(why.contains("MERGE_HEAD"), "{why}");
+    }
+
+    #[test]
     fn nothing_follows_files_that_are_not_applied() {
         let waiting = Waiting::new(&["one"]);
         stay(&waiting.list).expect("noted");
