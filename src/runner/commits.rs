@@ -34,7 +34,7 @@ tree=$(git write-tree 2>/dev/null) && echo "tree $tree"
   git -c core.compression=-1 -c pack.compression=-1 pack-objects --revs --thin -q --stdout >"$3""#;
 
 /// Packs and trees that git inside has made.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Packed {
     /// Trees of the indexes inside, by the places of their repositories.
     trees: HashMap<PathBuf, String>,
@@ -49,22 +49,29 @@ impl Packed {
     }
 }
 
-/// Has git inside pack what is new. Nothing else may live in the sandbox, in which the workspace is
-/// at `inside`.
-pub async fn pack(sandbox: &mut Sandbox, layer: &Layer, inside: &Path) -> Packed {
+/// Returns true where a layer has something for git inside to pack. Blocking.
+pub fn are_in(layer: &Layer) -> bool {
+    let (Ok(folder), Some(setup)) = (layer.git(), layer.setup()) else { return false };
+    let (made, _) = made(&layer.written(), layer.workspace(), &setup.inside);
+    !made.is_empty() || noted(&folder).repositories.iter().any(|one| one.news(&folder).is_some())
+}
+
+/// Has git inside pack what is new. Nothing else may live in the sandbox. Returns none where it
+/// breaks down, so that another sandbox has to.
+pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Option<Packed> {
     let mut packed = Packed::default();
+    let inside = layer.setup().map(|setup| setup.inside.clone()).unwrap_or_default();
     let packing = async {
-        let Ok(folder) = layer.git() else { return };
+        let Ok(folder) = layer.git() else { return true };
         let (written, workspace) = (layer.written(), layer.workspace().to_owned());
-        let place = inside.to_owned();
-        let looked = spawn_blocking(move || made(&written, &workspace, &place)).await;
+        let looked = spawn_blocking(move || made(&written, &workspace, &inside)).await;
         let (made, is_more) = looked.unwrap_or_default();
         if is_more {
             let told = "the run made more repositories than come back; their files do";
             packed.remarks.push(told.to_owned());
         }
         packed.made = made;
-        for repository in noted(&folder).into_iter().chain(packed.made.clone()) {
+        for repository in noted(&folder).repositories.into_iter().chain(packed.made.clone()) {
             let (found, place) = (repository.clone(), folder.clone());
             let Ok(Some(news)) = spawn_blocking(move || found.news(&place)).await else { continue };
             let paths = [&repository.worktree, &repository.inside, &repository.pack_inside()];
@@ -77,7 +84,7 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer, inside: &Path) -> Packed
             let wanted = news.wanted(&repository);
             let order = Order { argv: &argv, environment: &environment, task: wanted.as_bytes() };
             if sandbox.order(&order).await.is_err() {
-                return;
+                return false;
             }
             loop {
                 match sandbox.next_line().await {
@@ -88,15 +95,17 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer, inside: &Path) -> Packed
                     }
                     Some(Ok(Line::Ended(_))) => break,
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return,
+                    Some(Err(_)) | None => return false,
                 }
             }
         }
+        true
     };
-    if timeout(PACKING, packing).await.is_err() {
+    let is_done = timeout(PACKING, packing).await.unwrap_or_else(|_| {
         tracing::warn!("git in the sandbox did not pack in time what the run committed");
-    }
-    packed
+        true
+    });
+    is_done.then_some(packed)
 }
 
 /// Makes repositories of a run again, and adds them to what it changed. Blocking.
@@ -145,7 +154,7 @@ pub fn take(
 ) -> Result<(Option<Commits>, Vec<String>), std::io::Error> {
     let (mut all, mut remarks) = (Vec::new(), Vec::new());
     let Ok(folder) = layer.git() else { return Ok((None, remarks)) };
-    for repository in noted(&folder) {
+    for repository in noted(&folder).repositories {
         let Some(news) = repository.news(&folder) else { continue };
         let places = (&*folder, layer.workspace());
         match bring(entry.id(), &repository, places, &news, packed.tree(&repository)) {

@@ -235,7 +235,7 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
     found.timing.agent_ms = found.lap.next();
     if let (Some(sandbox), Some(layer)) = (&mut room.sandbox, &room.layer) {
         if survey::quiet(sandbox).await {
-            found.looked.packed = commits::pack(sandbox, layer, &prepared.inside).await;
+            found.looked.packed = commits::pack(sandbox, layer).await;
         }
         found.looked.merged = survey::last_look(sandbox, layer).await;
     }

@@ -93,7 +93,7 @@ pub fn recheck(given: &Given) -> Result<(), Error> {
 /// The mounts of a copy, as the policy has them.
 pub fn mounts(given: &Given) -> impl Iterator<Item = Mount> + '_ {
     given.mounts.iter().map(|mount| Mount {
-        what: mount.what.to_owned(),
+        what: mount.what.to_string(),
         source: mount.source.clone(),
         target: mount.target.clone(),
         read_only: mount.read_only,

@@ -19,7 +19,7 @@ use crate::ids::{Owner, RunId};
 use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Spec, User};
 use crate::text::one_line;
 use crate::workspace::changeset::RelPath;
-use crate::workspace::layer::{Layer, Mounted};
+use crate::workspace::layer::{Layer, Setup};
 use crate::workspace::{Bounds, Watch, WorkspacePath};
 
 /// An empty layer for a run. `masks` is what is hidden from the agent.
@@ -82,6 +82,15 @@ pub async fn start(
     story: &mut Story,
 ) -> Result<Started, Error> {
     let task = &job.task;
+    if let Some(layer) = layer {
+        layer.set_up(Setup {
+            image: spec.image.to_owned(),
+            inside: site.inside.to_owned(),
+            user: site.user.to_string(),
+            shared: site.user.shared(),
+            runtime: task.config.sandbox.runtime.clone(),
+        });
+    }
     // A copy is a snapshot, so a small folder is copied. A rootless engine mounts overlays in
     // which no folder can be renamed.
     let is_copied = match task.config.workspace.isolation {
@@ -143,13 +152,7 @@ async fn overlay(
             Err(Error::NoOverlay)
         };
     }
-    let mounted = Mounted {
-        image: spec.image.to_owned(),
-        user: site.user.to_string(),
-        shared: site.user.shared(),
-        runtime: task.config.sandbox.runtime.clone(),
-    };
-    let (upper, work) = made.overlay(&task.workspace, mounted)?;
+    let (upper, work) = made.overlay(&task.workspace)?;
     if let Some(earlier) = site.earlier {
         earlier.seed(layer, &task.workspace).await?;
     }

@@ -40,7 +40,8 @@ pub struct Closed {
 pub struct Looked {
     /// The last look of an overlay.
     pub merged: Option<Merged>,
-    pub packed: Packed,
+    /// None where git inside has not packed what is new.
+    pub packed: Option<Packed>,
     /// Moments between the agent and its checks.
     pub steps: Option<Steps>,
 }
@@ -65,10 +66,11 @@ pub async fn close(
             "the container may still run, so what it changed is not collected yet".to_owned(),
         );
     };
-    let merged = match merged {
-        Some(merged) => Some(merged),
-        None => match survey::look_again(engine, &layer).await {
-            Ok(merged) => merged,
+    let is_seen = packed.is_some() && (merged.is_some() || layer.mounted().is_none());
+    let (merged, packed) = match (is_seen, packed) {
+        (true, packed) => (merged, packed.unwrap_or_default()),
+        (false, known) => match survey::look_again(engine, &layer).await {
+            Ok((merged, packed)) => (merged, known.unwrap_or(packed)),
             Err(error) => {
                 tracing::error!("the view of run {id} was not looked at: {error}");
                 return unknown(format!(
@@ -239,8 +241,8 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
             remove(layer);
             continue;
         }
-        let merged = match survey::look_again(engine, &layer).await {
-            Ok(merged) => merged,
+        let (merged, packed) = match survey::look_again(engine, &layer).await {
+            Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!("the layer of run {id} remains: {error}");
                 continue;
@@ -248,8 +250,7 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
         };
         let began = layer.view().is_some();
         let (state, run) = (state.to_owned(), id.clone());
-        let settling =
-            move || settle(&state, &run, layer, (merged.as_ref(), None), &Packed::default());
+        let settling = move || settle(&state, &run, layer, (merged.as_ref(), None), &packed);
         match spawn_blocking(settling).await {
             Ok(Ok(closed)) if began => {
                 let changes = count(closed.changes.files.len(), "change");

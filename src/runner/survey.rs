@@ -6,12 +6,14 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{Error, deadlines};
+use super::commits::{self, Packed};
+use super::{Error, deadlines, git};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::Owner;
-use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec, User, WORKSPACE};
+use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec, User};
 use crate::workspace::changeset::{Merged, Survey};
+use crate::workspace::git::noted;
 use crate::workspace::layer::Layer;
 
 /// How long what goes on in a sandbox may take to end.
@@ -88,29 +90,53 @@ async fn look(sandbox: &mut Sandbox, layer: &Layer, is_over: bool) -> Result<Mer
     }
 }
 
-/// The same by a sandbox of its own, for a run whose sandbox is gone.
-pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<Option<Merged>, Error> {
-    let (Some((upper, work, mounted)), Some(run)) = (layer.mounted(), layer.run()) else {
-        return Ok(None);
+/// The same by a sandbox of its own, for a run whose sandbox is gone; git there packs what is new,
+/// too. No sandbox is made where there is nothing to be asked.
+pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged>, Packed), Error> {
+    let (Some(setup), Some(run)) = (layer.setup(), layer.run()) else {
+        return Ok(Default::default());
     };
-    let user = mounted.user.parse::<User>()?.with(mounted.shared);
+    let (folder, asked) = (layer.git()?, layer.clone());
+    let looking = spawn_blocking(move || (commits::are_in(&asked), noted(&folder)));
+    let (has_news, given) = looking.await.map_err(|_| Error::Looking)?;
+    let workspace = layer.workspace().to_owned();
+    let view = match layer.mounted() {
+        Some((upper, work)) => {
+            let overlay = Overlay { volume: format!("sandbox-mcp-{run}-look"), upper, work };
+            Policy::overlay_mount(workspace, setup.inside.clone(), overlay)
+        }
+        None if layer.view().is_some() && has_news => {
+            Policy::workspace_mount(layer.written(), setup.inside.clone(), false)
+        }
+        None => return Ok(Default::default()),
+    };
+    let user = setup.user.parse::<User>()?.with(setup.shared);
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
-    let overlay = Overlay { volume: format!("sandbox-mcp-{run}-look"), upper, work };
-    let view = Policy::overlay_mount(layer.workspace().to_owned(), WORKSPACE.into(), overlay);
     let mut config = Config::default();
-    config.sandbox.runtime.clone_from(&mounted.runtime);
-    // It leads nowhere, and runs nothing.
+    config.sandbox.runtime.clone_from(&setup.runtime);
+    let mut mounts = vec![view];
+    // Where the user's objects are elsewhere by now, only the files come back.
+    let has_git = has_news && given.is_as_it_was();
+    if has_git {
+        mounts.extend(git::mounts(&given));
+    }
+    // It leads nowhere, and runs nothing of the agent's.
     let policy =
-        Policy { doors: Vec::new(), ..Policy::new(&config, user, WORKSPACE.into(), vec![view]) };
+        Policy { doors: Vec::new(), ..Policy::new(&config, user, setup.inside.clone(), mounts) };
     let labels = deadlines::labels(&run, owner, LIFETIME);
     let mut sandbox =
-        Sandbox::start(engine, &policy, &Spec { image: &mounted.image, labels: &labels }).await?;
+        Sandbox::start(engine, &policy, &Spec { image: &setup.image, labels: &labels }).await?;
     let looked = async {
         sandbox.receipt(&policy).await?;
-        look(&mut sandbox, layer, true).await
+        let packed = if has_git { commits::pack(&mut sandbox, layer).await } else { None };
+        let merged = match layer.mounted() {
+            Some(_) => Some(look(&mut sandbox, layer, true).await?),
+            None => None,
+        };
+        Ok((merged, packed.unwrap_or_default()))
     };
     let looked = timeout(LIFETIME, looked).await.unwrap_or(Err(Error::Looking));
     sandbox.remove().await?;
-    looked.map(Some)
+    looked
 }

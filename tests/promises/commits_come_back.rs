@@ -1,7 +1,7 @@
 //! Commits that a run makes are in the user's repository afterwards, checked, and on the branch
 //! where nothing speaks against it.
 
-use crate::common::{Model, Product, Script, Workspace, person};
+use crate::common::{Answer, Gate, Model, Part, Product, Script, Workspace, person};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -235,6 +235,39 @@ async fn commits_come_back_from_a_run_that_may_write_little() {
     product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
     assert_eq!(git(workspace.path(), &["log", "--format=%s"]), "Second\nFirst");
     product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_of_a_killed_run_come_back_with_the_next() {
+    let work = "echo two >>a.txt; git commit -qam Second; git init -q own; cd own; echo x >x; \
+                git add x; git commit -qm Own";
+    for view in ["overlay", "copy"] {
+        let gate = Gate::default();
+        let held = Script::bash(work).then(Answer::new([Part::Text("Done.".into())]).behind(&gate));
+        let (model, next) = (Model::start(held).await, Model::start(Script::say("Next.")).await);
+        let config = format!("[workspace]\nisolation = \"{view}\"\n");
+        let product = Product::with_model(&model).await.config(&config);
+        let workspace = repository();
+        let here = workspace.path();
+        let run = product.start_run(&workspace, ["--json", "go"]);
+        model.step(2).await;
+        run.signal(rustix::process::Signal::KILL);
+        run.wait().await;
+        assert_eq!(git(here, &["log", "--format=%s"]), "First");
+
+        let args = ["--json", "--model-url", &next.url(), "go on"];
+        let report = product.run(&workspace, args).await.assert_status("completed");
+        let remarks = report["remarks"].to_string();
+        assert!(remarks.contains("was killed while it worked in a view"), "{remarks}");
+        assert!(remarks.contains("made the repository `own/.git`, with 1 commit"), "{remarks}");
+        let killed = remarks.split(' ').skip_while(|word| !word.ends_with("run")).nth(1);
+        product.call(["apply", killed.expect("its name")]).await.assert_code(0);
+        assert_eq!(git(here, &["log", "--format=%s"]), "Second\nFirst", "{view}");
+        assert_eq!(git(here, &["status", "--short"]), "?? own/");
+        assert_eq!(git(&here.join("own"), &["log", "--format=%s"]), "Own");
+        git(here, &["fsck", "--strict"]);
+        product.check_nothing_left().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

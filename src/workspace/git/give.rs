@@ -9,9 +9,12 @@
 //! | `modules/…` | the same of each submodule |
 //! | `worktrees/NAME` | the administration of this worktree, and of no other |
 
+use std::borrow::Cow;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::super::WorkspacePath;
 use super::super::refuse::Ours;
@@ -27,9 +30,9 @@ use super::start::{Repository, head, index, note, references};
 const TRIES: usize = 3;
 
 /// Something to be mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GitMount {
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     pub source: PathBuf,
     /// Inside.
     pub target: PathBuf,
@@ -37,7 +40,7 @@ pub struct GitMount {
 }
 
 /// What a sandbox gets of a repository.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
     pub mounts: Vec<GitMount>,
     /// Places of the workspace that these mounts cover.
@@ -134,7 +137,7 @@ pub(super) fn give_for(
         }
         // Something of another moment could be in it.
         if left == 0 || state(&found) == before {
-            note(into, &giving.given.repositories)?;
+            note(into, &giving.given)?;
             return Ok(giving.given);
         }
         for entry in fs::read_dir(into).into_iter().flatten().flatten() {
@@ -240,7 +243,7 @@ impl Giving<'_> {
             place: Some(PathBuf::new()),
         })?;
         self.given.mounts.push(GitMount {
-            what: "copy of the git directory",
+            what: "copy of the git directory".into(),
             source: to.clone(),
             target: common_inside.clone(),
             read_only: false,
@@ -312,7 +315,8 @@ impl Giving<'_> {
             let objects = inside.join(&place).join("objects");
             alternates.push_str(&objects.to_string_lossy());
             alternates.push('\n');
-            let mut mount = |what, source: PathBuf, target: PathBuf| {
+            let mut mount = |what: &'static str, source: PathBuf, target: PathBuf| {
+                let what = what.into();
                 self.given.mounts.push(GitMount { what, source, target, read_only: true });
             };
             mount("objects of the repository", store.clone(), objects.clone());
@@ -392,7 +396,7 @@ impl Giving<'_> {
         self.copier.write(&file, format!("gitdir: {}\n", to.display()).as_bytes())?;
         let place = place.join(".git");
         self.given.mounts.push(GitMount {
-            what: "way to the git directory",
+            what: "way to the git directory".into(),
             source: file,
             target: self.inside.join(&place),
             read_only: true,

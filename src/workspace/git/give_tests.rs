@@ -168,7 +168,7 @@ fn works(ground: &Ground, workspace: &str, given: &Given) {
     // As the host is going to see it, where the copy lay.
     let layer = ground.at("layer");
     let kept = &given.repositories[0];
-    assert_eq!(noted(&layer), given.repositories);
+    assert_eq!(noted(&layer).repositories, given.repositories);
     symlink_free_copy(ground, given, |folder| assert!(kept.news(folder).is_some()));
     ground.write(&format!("{workspace}/a"), "stashed\n");
     git(&["stash"]);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::walk::{open_folder, step};
 use super::copy::{CopyError, names};
+use super::give::Given;
 use super::read::{is_id, line, open_absolute, small};
 use crate::files::{Durability, write_json};
 
@@ -55,23 +56,22 @@ impl Repository {
     }
 }
 
-/// The file beside the copies that tells of [`Repository`]s.
-const NOTE: &str = "repositories.json";
+/// The file beside the copies that tells what a sandbox was given.
+const NOTE: &str = "given.json";
 
 /// Most references that are read of one repository, and how deep their names go.
 const MOST: usize = 200_000;
 const DEEPEST: usize = 32;
 const PACKED: u64 = 256 << 20;
 
-/// Writes down what was copied, for whoever takes back what becomes of it.
-pub(super) fn note(folder: &Path, repositories: &[Repository]) -> Result<(), CopyError> {
+/// Writes down what a sandbox is given, for whoever takes back what becomes of it.
+pub(super) fn note(folder: &Path, given: &Given) -> Result<(), CopyError> {
     let path = folder.join(NOTE);
-    write_json(&path, &repositories, Durability::Lazy)
-        .map_err(|source| CopyError::Io { path, source })
+    write_json(&path, given, Durability::Lazy).map_err(|source| CopyError::Io { path, source })
 }
 
-/// What was copied into a folder; nothing where that was not finished.
-pub fn noted(folder: &Path) -> Vec<Repository> {
+/// What a sandbox was given by way of a folder of copies; nothing where that was not finished.
+pub fn noted(folder: &Path) -> Given {
     let text = std::fs::read(folder.join(NOTE)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub(in crate::workspace) use copy::{Copied, Twin};
 pub(in crate::workspace) use note::Note;
 
-pub use note::{Mounted, mounts_below};
+pub use note::{Setup, mounts_below};
 
 pub use copy::copy_folder;
 
@@ -146,12 +146,18 @@ impl Layer {
         self.note.write(&self.folder)
     }
 
+    /// Notes how the sandbox is set up. Comes before the view is made.
+    pub fn set_up(&mut self, setup: Setup) {
+        self.note.setup = Some(setup);
+    }
+
+    /// How the sandbox was set up.
+    pub fn setup(&self) -> Option<&Setup> {
+        self.note.setup.as_ref()
+    }
+
     /// Makes the two folders of an overlay, and returns them: upper and work.
-    pub fn overlay(
-        &mut self,
-        workspace: &WorkspacePath,
-        mounted: Mounted,
-    ) -> Result<(PathBuf, PathBuf), LayerError> {
+    pub fn overlay(&mut self, workspace: &WorkspacePath) -> Result<(PathBuf, PathBuf), LayerError> {
         let upper = self.folder.join(UPPER);
         let work = self.folder.join(WORK);
         Self::owned(&upper, workspace)?;
@@ -167,7 +173,6 @@ impl Layer {
             made.map_err(|errno| LayerError::io("hide", &place)(errno.into()))?;
         }
         self.note.view = Some(View::Overlay);
-        self.note.mounted = Some(mounted);
         self.note.write(&self.folder)?;
         Ok((upper, work))
     }
@@ -221,10 +226,10 @@ impl Layer {
         fs::set_permissions(path, mode).map_err(failed())
     }
 
-    /// The two folders of an overlay, once they are made, and who mounted them.
-    pub fn mounted(&self) -> Option<(PathBuf, PathBuf, &Mounted)> {
-        let mounted = self.note.mounted.as_ref().filter(|_| self.view() == Some(View::Overlay))?;
-        Some((self.folder.join(UPPER), self.folder.join(WORK), mounted))
+    /// The two folders of an overlay, once they are made.
+    pub fn mounted(&self) -> Option<(PathBuf, PathBuf)> {
+        let is_overlay = self.view() == Some(View::Overlay);
+        is_overlay.then(|| (self.folder.join(UPPER), self.folder.join(WORK)))
     }
 
     /// The folder that grows with what the run writes.

@@ -35,16 +35,18 @@ pub struct Note {
     pub mounts: Vec<RelPath>,
     /// Links that would lead the agent to settings of its own: they are not in the view.
     pub hidden: Vec<RelPath>,
-    /// Of an overlay.
-    pub mounted: Option<Mounted>,
+    /// None before the sandbox is set up.
+    pub setup: Option<Setup>,
     /// The run whose changes the view began with.
     pub earlier: Option<RunId>,
 }
 
-/// Who mounted an overlay, so that another sandbox can after a crash.
+/// The sandbox of a layer, so that another one can be as it after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Mounted {
+pub struct Setup {
     pub image: String,
+    /// The path of the workspace inside.
+    pub inside: PathBuf,
     /// `uid:gid`.
     pub user: String,
     /// The group of a shared workspace.
@@ -81,7 +83,7 @@ impl Note {
             covered,
             mounts: mounts_below(workspace.path()),
             hidden: Vec::new(),
-            mounted: None,
+            setup: None,
             earlier: None,
         }
     }

@@ -23,10 +23,6 @@ fn me() -> String {
     Owner::current().expect("ours").to_string()
 }
 
-fn mounted() -> Mounted {
-    Mounted { image: "i".into(), user: "1:1".into(), shared: None, runtime: None }
-}
-
 const DEAD: &str = "1.1.00000000-0000-0000-0000-000000000000";
 
 #[test]
@@ -35,7 +31,7 @@ fn nobody_else_comes_into_a_layer_and_its_top_is_as_the_workspaces() {
     let odd = fs::Permissions::from_mode(0o750);
     fs::set_permissions(workspace.path(), odd).expect("chmod");
     let mut layer = make(keep.path(), &workspace, &me());
-    let (upper, work) = layer.overlay(&workspace, mounted()).expect("made");
+    let (upper, work) = layer.overlay(&workspace).expect("made");
     let mode = |path: &Path| fs::metadata(path).expect("there").mode() & 0o7777;
     for private in [upper.parent(), upper.parent().and_then(Path::parent)] {
         assert_eq!(mode(private.expect("a folder")), 0o700);
@@ -125,17 +121,17 @@ fn a_copy_has_its_bounds_and_can_be_stopped() {
 fn what_only_root_could_remove_waits_for_the_next_run() {
     let (keep, workspace) = ground();
     let mut layer = make(keep.path(), &workspace, &me());
-    let (_, work) = layer.overlay(&workspace, mounted()).expect("made");
+    let (_, work) = layer.overlay(&workspace).expect("made");
     fs::write(work.join("mark"), "").expect("written");
     let spare = work.parent().and_then(Path::parent).expect("layers").join(SPARE);
     fs::create_dir(&spare).expect("made");
     fs::rename(&work, spare.join("parked")).expect("parked");
     layer.remove().expect("removed");
     let mut next = make(keep.path(), &workspace, &me());
-    let (_, work) = next.overlay(&workspace, mounted()).expect("made");
+    let (_, work) = next.overlay(&workspace).expect("made");
     assert!(work.join("mark").exists() && !spare.join("parked").exists());
     let mut third = make(keep.path(), &workspace, &me());
-    let (_, work) = third.overlay(&workspace, mounted()).expect("made");
+    let (_, work) = third.overlay(&workspace).expect("made");
     assert!(!work.join("mark").exists(), "it was taken");
 }
 

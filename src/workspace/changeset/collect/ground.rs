@@ -10,7 +10,6 @@ use super::*;
 use crate::ids::{Owner, RunId};
 use crate::sandbox::{EntrySeen, FolderSeen, KindSeen};
 use crate::workspace::changeset::RelPath;
-use crate::workspace::layer::Mounted;
 use crate::workspace::{Bounds, WorkspacePath};
 
 pub(super) struct Ground {
@@ -53,9 +52,7 @@ impl Ground {
 
     pub fn bounded(&mut self, bounds: Bounds) -> PathBuf {
         let workspace = self.workspace.clone();
-        let mounted =
-            Mounted { image: "i".into(), user: "1:1".into(), shared: None, runtime: None };
-        self.layer(bounds, &["hidden.json"]).overlay(&workspace, mounted).expect("made").0
+        self.layer(bounds, &["hidden.json"]).overlay(&workspace).expect("made").0
     }
 
     /// The folder of the workspace that shows through a folder of the view.
