@@ -122,6 +122,11 @@ impl Entry {
         self.folder.join(COMMITS)
     }
 
+    /// Commits for a repository of the user's that no git took; the first one is 1.
+    pub fn bundle(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("commits-{number}.bundle"))
+    }
+
     /// When it began and when it was last written to, as far as the file system tells.
     pub fn times(&self) -> (SystemTime, SystemTime) {
         let of = |name: &str| self.folder.join(name).metadata().and_then(|found| found.modified());

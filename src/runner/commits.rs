@@ -16,7 +16,8 @@ use crate::workspace::changeset::{
     CollectError, Collected, RelPath, add_repository, protected_files,
 };
 use crate::workspace::git::{
-    self, Brought, PACK_BYTES, Repository, bring, made, noted, read_brought, rebuild, write_brought,
+    self, Brought, PACK_BYTES, Repository, bring, bundle, made, noted, read_brought, rebuild,
+    write_brought,
 };
 use crate::workspace::layer::Layer;
 use crate::workspace::{Commits, WorkspacePath};
@@ -154,8 +155,20 @@ pub fn take(
 ) -> Result<(Option<Commits>, Vec<String>), std::io::Error> {
     let (mut all, mut remarks) = (Vec::new(), Vec::new());
     let Ok(folder) = layer.git() else { return Ok((None, remarks)) };
-    for repository in noted(&folder).repositories {
+    let has_git = git::is_here(layer.workspace());
+    for (number, repository) in noted(&folder).repositories.into_iter().enumerate() {
         let Some(news) = repository.news(&folder) else { continue };
+        if !has_git {
+            let file = entry.bundle(number + 1);
+            if bundle(entry.id(), &repository, &folder, &news, &file)? {
+                remarks.push(format!(
+                    "there is no git on this machine, so the run's commits are in {}, unchecked: \
+                     `git fetch {0} 'refs/sandbox/*:refs/sandbox/*'` takes them where git is",
+                    file.display()
+                ));
+            }
+            continue;
+        }
         let places = (&*folder, layer.workspace());
         match bring(entry.id(), &repository, places, &news, packed.tree(&repository)) {
             Ok(brought) => all.extend(brought),

@@ -238,6 +238,32 @@ async fn commits_come_back_from_a_run_that_may_write_little() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_git_on_this_machine_the_record_has_the_commits() {
+    let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
+    let nothing = tempfile::tempdir().expect("temp");
+    let product = Product::with_model(&model).await;
+    let product = product.env("PATH", &nothing.path().display().to_string());
+    let workspace = repository();
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+    let remarks = report["remarks"].as_array().expect("remarks").iter();
+    let told = remarks.filter_map(|one| one.as_str()).find(|one| one.contains(".bundle"));
+    let told = told.unwrap_or_else(|| panic!("{report:#}"));
+    let fetch = told.split('`').nth(1).expect("a command").replace('\'', "");
+    let here = workspace.path();
+    // The folder of records is nobody else's, so a copy is fetched from.
+    let words: Vec<&str> = fetch.split(' ').collect();
+    let bundle = workspace.at("its.bundle").display().to_string();
+    std::fs::copy(words[2], &bundle).expect("a bundle");
+    workspace.hand_over();
+    git(here, &["bundle", "verify", "--quiet", &bundle]);
+    git(here, &["fetch", "--quiet", &bundle, words[3]]);
+    let name = format!("refs/sandbox/{}/1", report["run_id"].as_str().expect("an id"));
+    assert_eq!(git(here, &["log", "--format=%s", &name]), "Second\nFirst");
+    git(here, &["fsck", "--strict"]);
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commits_of_a_killed_run_come_back_with_the_next() {
     let work = "echo two >>a.txt; git commit -qam Second; git init -q own; cd own; echo x >x; \
                 git add x; git commit -qm Own";

@@ -5,6 +5,7 @@
 //! only for what it may be trusted with, by [`host::Ask`].
 
 mod bring;
+mod bundle;
 mod copy;
 mod find;
 mod follow;
@@ -30,6 +31,7 @@ mod give_hostile_tests;
 mod give_tests;
 
 pub use bring::{Brought, bring};
+pub use bundle::{bundle, is_here};
 pub use copy::CopyError;
 pub use find::below_top;
 #[cfg(test)]
