@@ -21,6 +21,7 @@ use crate::text::count;
 use crate::workspace::changeset::{
     self, Agreed, Alteration, Blobs, Fate, Live, Manifest, Request, read_manifest,
 };
+use crate::workspace::git::{Brought, read_brought};
 use crate::workspace::layer::Layer;
 use crate::workspace::{FolderLock, WorkspacePath};
 
@@ -36,6 +37,8 @@ pub struct Earlier {
     /// The number of those that cannot be had any more, and of those that an agent must not have.
     lost: usize,
     hidden: usize,
+    /// Commits that wait for these changes; none where the view lacks some of them.
+    commits: Vec<Brought>,
 }
 
 /// Returns what the last run of the session left waiting, if a run goes on with one.
@@ -101,16 +104,20 @@ pub async fn find(
             let (changes, lost): (Vec<_>, Vec<_>) =
                 others.into_iter().cloned().partition(|change| could.contains(&change.path));
             let (lost, hidden) = (lost.len(), hidden.len());
-            return Ok(Some(Earlier { run, changes, blobs, lost, hidden }));
+            let mut commits = read_brought(&entry.commits()).unwrap_or_default();
+            commits.retain(|one| lost + hidden == 0 && one.is_pending());
+            return Ok(Some(Earlier { run, changes, blobs, lost, hidden, commits }));
         }
         Ok(None)
     };
     let found: Result<_, OutcomeError> =
         spawn_blocking(finding).await.map_err(|_| Error::Looking)?;
     let found = found.map_err(|error| Error::Earlier(error.to_string()))?;
-    let waits = |found: &Earlier| !found.changes.is_empty() || found.lost + found.hidden > 0;
+    let waits = |found: &Earlier| {
+        !found.changes.is_empty() || !found.commits.is_empty() || found.lost + found.hidden > 0
+    };
     let Some(earlier) = found.filter(waits) else { return Ok(None) };
-    let Earlier { run, changes, lost, hidden, .. } = &earlier;
+    let Earlier { run, changes, lost, hidden, commits, .. } = &earlier;
     if !task.has_view() {
         story.remark(&format!(
             "changes of run {run} wait, and this run reads the folder without them; \
@@ -130,7 +137,7 @@ pub async fn find(
              run code at its start; `sandbox-mcp diff {run}` has them"
         ));
     }
-    if changes.is_empty() {
+    if changes.is_empty() && commits.is_empty() {
         return Ok(None);
     }
     story.remark(&format!(
@@ -147,6 +154,11 @@ fn began_with_others(entry: &Entry) -> Result<bool, OutcomeError> {
 }
 
 impl Earlier {
+    /// Commits that the copies of the git directories begin with.
+    pub fn commits(&self) -> &[Brought] {
+        &self.commits
+    }
+
     /// Makes the changes in the view of a run that is about to begin.
     pub async fn seed(
         self: &Arc<Self>,

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use tokio::task::spawn_blocking;
 
 use super::Error;
+use super::earlier::Earlier;
 use super::overseer::{Overseen, Overseer};
 use super::story::Story;
 use super::task::Checked;
 use crate::config::GitAccess;
+use crate::ids::RunId;
 use crate::sandbox::{Mount, User};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::git::{self, Given, Inside};
@@ -77,6 +79,38 @@ pub async fn give(
     }
     let covered = given.covered.iter().filter_map(|place| RelPath::new(place.clone()).ok());
     layer.cover(covered)?;
+    Ok(given)
+}
+
+/// Sets the copies to the commits that the last run of the session left waiting. Where that fails
+/// the run goes on without them, which is said.
+pub async fn go_on(
+    id: &RunId,
+    (task, user): (&Checked, User),
+    (earlier, layer): (&Earlier, &Layer),
+    given: Given,
+    story: &mut Story,
+) -> Result<Given, Error> {
+    if earlier.commits().is_empty() {
+        return Ok(given);
+    }
+    let (folder, workspace) = (layer.git()?, task.workspace.path().to_owned());
+    let id = id.clone();
+    let (commits, mut set) = (earlier.commits().to_vec(), given);
+    let owner = rustix::process::geteuid().is_root().then(|| {
+        let who = who(task, user);
+        (who.uid, who.gid)
+    });
+    let going = move || {
+        let done = git::go_on(&id, (&folder, &workspace), &mut set, &commits, owner);
+        (set, done)
+    };
+    let (given, done) = spawn_blocking(going).await.map_err(|_| Error::Looking)?;
+    if let Err(why) = done {
+        story.remark(&format!(
+            "commits that the session's last run left waiting are not on this run's branch: {why}"
+        ));
+    }
     Ok(given)
 }
 

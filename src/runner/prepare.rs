@@ -125,6 +125,9 @@ pub async fn prepare(
         room.session = Some(held);
     }
     let earlier = earlier::find(shared, task, room.session.as_ref(), story).await?;
+    if let (Some(earlier), Some(layer)) = (&earlier, &room.layer) {
+        repository = git::go_on(id, (task, user), (earlier, layer), repository, story).await?;
+    }
     let mut mounts = Vec::new();
     if !task.has_view() {
         let source = task.workspace.path().to_owned();

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::commits_come_back::git;
 use crate::common::{Model, Product, Script, Workspace};
 
 const FIRST: &str = "echo new >new.txt; echo two >>kept.txt; rm gone.txt; rm -r folder; \
@@ -139,4 +140,48 @@ async fn what_was_decided_is_not_gone_on_from_and_discarding_says_who_has_it_too
     assert!(!third["remarks"].to_string().contains("began with"), "{third:#}");
     assert_eq!(workspace.names(), [""; 0]);
     product.check_nothing_left().await;
+}
+
+/// Two runs of one session that commit; `between` comes after the first.
+async fn commits_of_both(config: &str, between: Option<&str>) {
+    let script = Script::bash("echo two >>a.txt; git commit -qam Second; echo c >c.txt; git add .")
+        .then_say("Done.")
+        .then_bash("git log --format=%s; git status --short; git commit -qm Third; git status")
+        .then_say("Done too.");
+    let model = Model::start(script).await;
+    let product = Product::with_model(&model).await.config(config);
+    let workspace = Workspace::new();
+    let here = workspace.path();
+    git(here, &["init", "-q", "-b", "main"]);
+    workspace.write("a.txt", "one\n");
+    git(here, &["add", "."]);
+    git(here, &["commit", "-q", "-m", "First"]);
+    let args = ["--session", "new", "--mode", "isolated", "first"];
+    let first = run(&product, &workspace, &args).await;
+    let session = first["session"]["id"].as_str().expect("an id").to_owned();
+    let args = ["--session", &session, "--mode", "isolated", "second"];
+    let second = run(&product, &workspace, &args).await;
+    let seen = model.tool_results();
+    assert!(seen.contains("Second\nFirst\nA  c.txt\n"), "{seen} {second:#}");
+    assert!(seen.contains("working tree clean"), "{seen}");
+    assert_eq!(second["changes"]["commits"]["count"], 2, "{second:#}");
+
+    let id = |report: &Value| report["run_id"].as_str().expect("an id").to_owned();
+    if let Some(command) = between {
+        product.call([command, &id(&first)]).await.assert_code(0);
+    }
+    product.call(["apply", &id(&second)]).await.assert_code(0);
+    assert_eq!(git(here, &["log", "--format=%s"]), "Third\nSecond\nFirst");
+    assert_eq!(git(here, &["status", "--short"]), "");
+    git(here, &["fsck", "--strict"]);
+    product.call(["undo", &id(&second)]).await.assert_code(0);
+    let left = if between == Some("apply") { "Second\nFirst" } else { "First" };
+    assert_eq!(git(here, &["log", "--format=%s"]), left);
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_wait_are_on_the_branch_of_the_next_run() {
+    commits_of_both("", None).await;
+    commits_of_both("[workspace]\nisolation = \"overlay\"\n", Some("apply")).await;
 }

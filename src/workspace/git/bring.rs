@@ -24,7 +24,7 @@ pub(super) const COMMITS: usize = 1_000;
 const LISTED: usize = 20;
 
 /// The branch of a working tree where a commit itself is checked out, as in a submodule.
-const HEAD: &str = "HEAD";
+pub(super) const HEAD: &str = "HEAD";
 
 /// Files of a git directory by which git goes on with what was begun there.
 const BEGUN: &[&str] = &[
@@ -56,13 +56,16 @@ pub struct Brought {
     /// branch where nothing is to be moved.
     pub branch: Option<String>,
     from: Option<String>,
-    to: Option<String>,
+    pub(super) to: Option<String>,
     /// The number of new commits, and the first of them with their subjects.
     pub count: usize,
     pub commits: Vec<String>,
     /// Trees of the index, before and after the run.
     old_index: Option<String>,
-    new_index: Option<String>,
+    pub(super) new_index: Option<String>,
+    /// Commit and index that the run began with, where an earlier one of its session left them.
+    #[serde(default)]
+    began: Option<(Option<String>, Option<String>)>,
     /// The branch and the index are as the run left them.
     pub moved: bool,
     /// They are to be moved when the files are applied.
@@ -111,6 +114,7 @@ pub fn bring(
         commits: Vec::new(),
         old_index,
         new_index,
+        began: repository.began.clone(),
         moved: false,
         wanted: false,
         why: None,
@@ -140,6 +144,16 @@ impl Brought {
     pub fn is_pending(&self) -> bool {
         let index = self.new_index.is_some() && self.new_index != self.old_index;
         !self.moved && self.branch.is_some() && (self.from != self.to || index)
+    }
+
+    /// Returns true where a run of the same session goes on from here: nothing of the user's has
+    /// moved.
+    pub(super) fn is_ahead_of(&self, repository: &Repository) -> bool {
+        let branch = repository.branch.as_deref().or(Some(HEAD));
+        self.is_pending()
+            && self.git == repository.git
+            && self.branch.as_deref() == branch
+            && self.from == repository.commit
     }
 
     /// New commits behind some, one in a line with its subject.
@@ -186,9 +200,23 @@ impl Brought {
     /// Moves the branch to where the run left it, and the index with it, if both are as at the
     /// start; or says why not. Blocking.
     pub fn advance(&mut self) -> Result<(), String> {
+        self.follow_earlier()?;
         let (old, new) = ((&self.from, &self.old_index), (&self.to, &self.new_index));
         self.switch(old, new)?;
         (self.moved, self.why) = (true, None);
+        Ok(())
+    }
+
+    /// Where the run began with an earlier one's commits and these were applied meanwhile, the
+    /// branch goes on from them.
+    fn follow_earlier(&mut self) -> Result<(), String> {
+        let (Some((Some(commit), index)), Some(branch)) = (&self.began, &self.branch) else {
+            return Ok(());
+        };
+        let wanted = ["rev-parse", "--verify", "--quiet", branch];
+        if self.users(|users| Ok(users.tree(&wanted)))?.as_ref() == Some(commit) {
+            (self.from, self.old_index) = (Some(commit.clone()), index.clone());
+        }
         Ok(())
     }
 

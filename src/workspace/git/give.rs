@@ -347,6 +347,7 @@ impl Giving<'_> {
         let config = fs::read_to_string(to.join("config")).unwrap_or_default();
         let sha256 = config.contains("objectformat = \"sha256\"");
         self.given.repositories.push(Repository {
+            began: None,
             prefix: self.prefix.to_owned(),
             worktree: self.inside.join(&place),
             place,

@@ -70,6 +70,7 @@ pub fn made(layer: &Path, workspace: &Path, inside: &Path) -> (Vec<Repository>, 
         });
         let place = git.parent()?.to_owned();
         Some(Repository {
+            began: None,
             git: workspace.join(&git),
             common: workspace.join(&git),
             stores: Vec::new(),

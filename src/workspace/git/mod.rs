@@ -4,6 +4,7 @@
 //! files are read without following a link, small and regular ones alone, and git itself is run
 //! only for what it may be trusted with, by [`host::Ask`].
 
+mod ahead;
 mod bring;
 mod bundle;
 mod copy;
@@ -30,6 +31,7 @@ mod give_hostile_tests;
 #[cfg(test)]
 mod give_tests;
 
+pub use ahead::go_on;
 pub use bring::{Brought, bring};
 pub use bundle::{bundle, is_here};
 pub use copy::CopyError;

@@ -48,20 +48,15 @@ impl News {
 impl Repository {
     /// Returns what differs from the start in the copy below `folder`; none where nothing does.
     pub fn news(&self, folder: &Path) -> Option<News> {
-        let copy = folder.join(&self.copy);
-        // The references of a linked worktree are in the part that all worktrees share.
-        let common = match self.git.strip_prefix(&self.common) {
-            Ok(own) => copy.ancestors().nth(own.components().count()).unwrap_or(&copy),
-            Err(_) => &copy,
-        };
-        let refs = references(common);
+        let (copy, common) = self.copies(folder);
+        let refs = references(&common);
         let (branch, commit) = head(&copy, &refs);
         let is_new = |name: &str, id: &String| self.refs.get(name) != Some(id);
         let mut news: BTreeMap<String, String> =
             refs.iter().filter(|(name, id)| is_new(name, id)).map(owned).collect();
         if news.contains_key("refs/stash") {
             let known = stashes(&self.common);
-            for (number, id) in stashes(common).into_iter().rev().enumerate().skip(1) {
+            for (number, id) in stashes(&common).into_iter().rev().enumerate().skip(1) {
                 if !known.contains(&id) {
                     news.insert(format!("stash@{{{number}}}"), id);
                 }

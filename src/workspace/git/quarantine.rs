@@ -38,16 +38,8 @@ impl<'a> Quarantine<'a> {
         let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(objects);
         let folder = folder.map_err(|error| error.to_string())?;
         let quarantine = Self { git: folder.path().join("git"), folder, users };
-        quarantine.own(quarantine.folder.path())?;
+        users.own(quarantine.folder.path())?;
         Ok(quarantine)
-    }
-
-    fn own(&self, path: &Path) -> Result<(), String> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(());
-        }
-        let (uid, gid) = self.users.owner;
-        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|error| error.to_string())
     }
 
     /// The tree of the user's index, where it is as at the start. Git writes into an index when it
@@ -59,7 +51,7 @@ impl<'a> Quarantine<'a> {
         if let Ok(mut theirs) = open_file(git.as_fd(), "index".as_ref()) {
             let mut ours = File::create_new(&copy).map_err(|error| error.to_string())?;
             io::copy(&mut theirs, &mut ours).map_err(|error| error.to_string())?;
-            self.own(&copy)?;
+            users.own(&copy)?;
         }
         let asked = users.ask()?.env("GIT_INDEX_FILE", &copy);
         let Ok(now) = said(asked, &["write-tree"]) else { return Ok(None) };
@@ -71,6 +63,22 @@ impl<'a> Quarantine<'a> {
         let Some(commit) = &repository.commit else { return Ok(None) };
         let last = users.tree(&["rev-parse", "--verify", &format!("{commit}^{{tree}}")]);
         Ok(last.filter(|last| *last == now))
+    }
+
+    /// An index of a tree. What git knows of each file in the index at `path` stays; before the
+    /// first file there is none.
+    pub fn index_of(&self, tree: &str, path: &Path) -> Result<Vec<u8>, String> {
+        let copy = self.folder.path().join("index");
+        match std::fs::copy(path, &copy) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => {
+                copied.map_err(|error| error.to_string())?;
+                self.users.own(&copy)?;
+            }
+        }
+        let asked = self.users.ask()?.env("GIT_INDEX_FILE", &copy);
+        said(asked, &["read-tree", "-i", "-m", tree])?;
+        std::fs::read(&copy).map_err(|error| error.to_string())
     }
 
     /// Checks the pack, and has the user's repository fetch what it has. Returns the references.

@@ -44,6 +44,9 @@ pub struct Repository {
     /// The end of the index, which is a sum of all of it, and that of the copy.
     pub index: Option<String>,
     pub index_inside: Option<String>,
+    /// Commit and tree of the index that an earlier run of the session left, if the copy has these.
+    #[serde(default)]
+    pub began: Option<(Option<String>, Option<String>)>,
 }
 
 impl Repository {
@@ -53,6 +56,17 @@ impl Repository {
         let top = above.unwrap_or(workspace).join(&self.place);
         // Without a slash at its end.
         top.components().collect()
+    }
+
+    /// Its copy below `folder`, and that of what its working trees share.
+    pub(super) fn copies(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let copy = folder.join(&self.copy);
+        // The references of a linked worktree are in the part that all worktrees share.
+        let common = match self.git.strip_prefix(&self.common) {
+            Ok(own) => copy.ancestors().nth(own.components().count()).unwrap_or(&copy).to_owned(),
+            Err(_) => copy.clone(),
+        };
+        (copy, common)
     }
 }
 

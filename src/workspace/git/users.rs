@@ -40,6 +40,15 @@ impl<'a> Users<'a> {
         Self { git, top, owner }
     }
 
+    /// Gives the owner something that we made, where we are root.
+    pub fn own(self, path: &Path) -> Result<(), String> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let (uid, gid) = self.owner;
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|error| error.to_string())
+    }
+
     /// Git as the owner, in another repository of the owner's.
     pub fn at(self, git: &Path) -> Result<Ask, String> {
         self.of_owner(Ask::at(self.top), git)
