@@ -9,6 +9,11 @@ use crate::gateway::fuzzing as gateway;
 use crate::text;
 use crate::workspace::fuzzing as workspace;
 
+/// What a sandbox's first process says.
+pub fn pipe(bytes: &[u8]) {
+    crate::sandbox::fuzzing::pipe(bytes);
+}
+
 /// A line of the agent's output.
 pub fn agent_line(bytes: &[u8]) {
     let line = String::from_utf8_lossy(bytes);

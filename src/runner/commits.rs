@@ -84,7 +84,7 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Option<Packed> {
             environment.push(("HOME".to_owned(), "/nonexistent".to_owned()));
             let wanted = news.wanted(&repository);
             let order = Order { argv: &argv, environment: &environment, task: wanted.as_bytes() };
-            if sandbox.order(&order).await.is_err() {
+            if sandbox.order(&order).is_err() {
                 return false;
             }
             loop {

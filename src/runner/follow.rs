@@ -79,13 +79,8 @@ pub struct Workplace<'a> {
 
 impl Workplace<'_> {
     /// Gives an order.
-    pub async fn order(&mut self, order: &Order<'_>) -> Result<(), End> {
-        tokio::select! {
-            biased;
-            reason = self.bounds.canceller.cancelled() => Err(End::Cancelled(reason)),
-            () = tokio::time::sleep_until(self.bounds.deadline) => Err(End::TimedOut),
-            sent = self.sandbox.order(order) => sent.map_err(|error| End::Broken(error.into())),
-        }
+    pub fn order(&mut self, order: &Order<'_>) -> Result<(), End> {
+        self.sandbox.order(order).map_err(|error| End::Broken(error.into()))
     }
 
     /// The next thing that happens, or the end of everything. Nothing is lost between two calls.
@@ -154,7 +149,7 @@ impl Workplace<'_> {
 
     /// Ends what goes on inside and waits until the sandbox is empty.
     pub async fn settle(&mut self) -> Result<(), End> {
-        self.sandbox.stop().await.map_err(|error| End::Broken(error.into()))?;
+        self.sandbox.stop().map_err(|error| End::Broken(error.into()))?;
         loop {
             match self.next(None).await? {
                 Seen::Line(Line::Ended(_)) => break,

@@ -61,7 +61,7 @@ async fn ask(
 async fn listen(sandbox: &mut Sandbox, policy: &Policy) -> Result<String, crate::sandbox::Error> {
     sandbox.receipt(policy).await?;
     let argv = opencode::PROBE.map(str::to_owned);
-    sandbox.order(&Order { argv: &argv, environment: &[], task: &[] }).await?;
+    sandbox.order(&Order { argv: &argv, environment: &[], task: &[] })?;
     let mut output = String::new();
     while let Some(line) = sandbox.next_line().await {
         match line? {

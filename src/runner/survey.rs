@@ -51,7 +51,7 @@ pub async fn quiet(sandbox: &mut Sandbox) -> bool {
 }
 
 async fn stop(sandbox: &mut Sandbox) {
-    if sandbox.is_idle() || sandbox.stop().await.is_err() {
+    if sandbox.is_idle() || sandbox.stop().is_err() {
         return;
     }
     while let Some(line) = sandbox.next_line().await {

@@ -70,7 +70,7 @@ pub async fn check(
     let began = Instant::now();
     // One stream, in the order in which it was written; the command itself stays as it is.
     let argv = ["/bin/sh", "-c", "exec /bin/sh -c \"$0\" 2>&1", command].map(str::to_owned);
-    place.order(&Order { argv: &argv, environment, task: &[] }).await?;
+    place.order(&Order { argv: &argv, environment, task: &[] })?;
     let mut output = Tail::default();
     let mut timed_out = false;
     loop {
@@ -78,7 +78,7 @@ pub async fn check(
         match place.next(bound).await? {
             Seen::Passed => {
                 timed_out = true;
-                place.sandbox.stop().await.map_err(|error| End::Broken(error.into()))?;
+                place.sandbox.stop().map_err(|error| End::Broken(error.into()))?;
             }
             // A fault of the model is nothing to the check, whatever it asked of it.
             Seen::Traffic(traffic) => place.story.traffic(&traffic),

@@ -208,7 +208,7 @@ impl Desk<'_> {
     async fn part(&mut self, argv: &[String], words: &str, asks: Option<&mut Asks>) -> End {
         let before = self.place.gateway.record();
         let order = Order { argv, environment: &self.environment, task: words.as_bytes() };
-        let end = match self.place.order(&order).await {
+        let end = match self.place.order(&order) {
             Ok(()) => {
                 let pulse = Pulse::new(&self.job.task.config);
                 let (job, layer, steps) = (self.job, self.layer, self.steps.as_ref());

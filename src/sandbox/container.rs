@@ -2,13 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::io::AsyncWrite;
-
-use super::guest::{self, Lines, Order, Watch};
+use super::guest::{self, Nonce, Order, Word, Words};
 use super::listing::{self, FolderSeen};
+use super::pipe::{Kind, Pipe, VERSION};
 use super::{AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt, SOCKETS};
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
@@ -43,22 +41,13 @@ pub struct Sandbox {
     id: String,
     /// Made for it, and to be removed with it.
     volumes: Vec<String>,
-    pub(super) lines: Lines,
-    pub(super) input: Input,
+    pub(super) words: Words,
     /// For the end of the order that goes on.
-    watch: Option<Watch>,
+    nonce: Option<Nonce>,
     /// Lines of an order that were read while it was paused.
     pub(super) held: VecDeque<Line>,
     /// The pause that goes on.
-    pub(super) pause: Option<Watch>,
-}
-
-pub(super) struct Input(pub Pin<Box<dyn AsyncWrite + Send>>);
-
-impl std::fmt::Debug for Input {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Input")
-    }
+    pub(super) pause: Option<Nonce>,
 }
 
 impl Sandbox {
@@ -92,9 +81,8 @@ impl Sandbox {
                 engine: engine.clone(),
                 id,
                 volumes: volumes(policy).map(str::to_owned).collect(),
-                lines: Lines::new(attached.output, GUEST_LINE_LIMIT),
-                input: Input(attached.input),
-                watch: None,
+                words: Words::new(Pipe::new(attached), GUEST_LINE_LIMIT),
+                nonce: None,
                 held: VecDeque::new(),
                 pause: None,
             }),
@@ -114,7 +102,7 @@ impl Sandbox {
     pub async fn receipt(&mut self, policy: &Policy) -> Result<Receipt, Error> {
         let mut said = Vec::new();
         let receipt = loop {
-            let line = match tokio::time::timeout(RECEIPT_TIMEOUT, self.lines.next()).await {
+            let word = match tokio::time::timeout(RECEIPT_TIMEOUT, self.words.next()).await {
                 Err(_) => {
                     let seconds = RECEIPT_TIMEOUT.as_secs();
                     return Err(Error::Silent { seconds, said: quote(&said) });
@@ -123,15 +111,12 @@ impl Sandbox {
                     let code = self.exit().await?.code;
                     return Err(Error::Stillborn { code, said: quote(&said) });
                 }
-                Ok(Some(line)) => line?,
+                Ok(Some(word)) => word?,
             };
-            match line {
-                Line::Stdout(text) => match guest::receipt(&text) {
-                    Some(receipt) => break receipt,
-                    None => said.push(text),
-                },
-                Line::Stderr(text) => said.push(text),
-                Line::TooLong { .. } | Line::Ended(_) => {}
+            match word {
+                Word::Receipt(receipt) if receipt.pipe == VERSION => break *receipt,
+                Word::Line(Line::Stderr(text)) => said.push(text),
+                _ => return Err(Error::NoSense),
             }
         };
         let mut wrong = receipt.mismatches(policy);
@@ -140,54 +125,45 @@ impl Sandbox {
     }
 
     /// Has the guest run something. One order at a time: the next when [`Line::Ended`] was read.
-    pub async fn order(&mut self, order: &Order<'_>) -> Result<(), Error> {
-        let watch = self.watch.insert(Watch::new()?);
-        guest::order(&mut self.input.0, order, watch)
-            .await
-            .map_err(|source| Error::Io { what: "hand the task to the sandbox".into(), source })
+    pub fn order(&mut self, order: &Order<'_>) -> Result<(), Error> {
+        guest::order(&self.words.pipe, order, self.nonce.insert(Nonce::new()?))
     }
 
     /// Has the guest end the order that goes on; its [`Line::Ended`] follows.
-    pub async fn stop(&mut self) -> Result<(), Error> {
+    pub fn stop(&mut self) -> Result<(), Error> {
         self.pause = None;
-        guest::stop(&mut self.input.0)
-            .await
-            .map_err(|source| Error::Io { what: "stop the agent".into(), source })
+        self.words.pipe.send(Kind::Stop, b"")
     }
 
     /// Returns true while no order goes on.
     pub fn is_idle(&self) -> bool {
-        self.watch.is_none()
+        self.nonce.is_none()
     }
 
     /// Has PID 1 tell folders of the workspace, while nothing else lives in the sandbox, or all of it
     /// is paused.
     pub async fn list(&mut self, folders: &[PathBuf]) -> Result<Vec<FolderSeen>, Error> {
-        if self.pause.is_some() {
-            return self.list_paused(folders).await;
-        }
         let mut seen = Vec::new();
         for order in listing::orders(folders) {
-            let watch = self.watch.insert(Watch::new()?);
-            listing::send(&mut self.input.0, &order, watch)
-                .await
-                .map_err(|source| Error::Io { what: "ask the sandbox".into(), source })?;
+            let nonce = Nonce::new()?;
+            listing::send(&self.words.pipe, &order, &nonce)?;
+            let listed = format!("listed {}", nonce.as_str());
             loop {
-                let line = self.next_line().await.transpose()?;
-                match line {
-                    Some(Line::Ended(_)) => break,
-                    // The line's end before PID 1's last word.
-                    Some(Line::Stdout(line) | Line::Stderr(line)) if line.is_empty() => {}
-                    Some(Line::Stdout(line)) if listing::read(&line, &mut seen) => {}
-                    Some(other) => {
-                        let why = match other {
-                            Line::Stdout(line) | Line::Stderr(line) => one_line(&line, 200),
-                            _ => "a line without end".to_owned(),
-                        };
-                        return Err(Error::NoListing { why });
+                let why = match self.words.next().await.transpose()? {
+                    Some(Word::Said(word)) if word == listed => break,
+                    Some(Word::Listed(line)) if listing::read(&line, &mut seen) => continue,
+                    // What was on its way when all was paused.
+                    Some(Word::Line(line)) if self.pause.is_some() => {
+                        self.held.push_back(line);
+                        continue;
                     }
-                    None => return Err(Error::NoListing { why: "it has ended".into() }),
-                }
+                    Some(
+                        Word::Listed(line) | Word::Said(line) | Word::Line(Line::Stderr(line)),
+                    ) => one_line(&line, 200),
+                    Some(_) => "something else".to_owned(),
+                    None => "it has ended".to_owned(),
+                };
+                return Err(Error::NoListing { why });
             }
         }
         Ok(seen)
@@ -198,24 +174,29 @@ impl Sandbox {
         if let Some(line) = self.held.pop_front() {
             return Some(Ok(line));
         }
-        self.new_line().await
-    }
-
-    pub(super) async fn new_line(&mut self) -> Option<Result<Line, Error>> {
         loop {
-            let line = match self.lines.next().await? {
-                Ok(line) => line,
-                Err(error) => return Some(Err(error.into())),
-            };
-            let Some(watch) = &mut self.watch else { return Some(Ok(line)) };
-            if !watch.takes(&line) {
-                return Some(Ok(line));
-            }
-            if let Some(ended) = watch.ended() {
-                self.watch = None;
-                return Some(Ok(Line::Ended(ended)));
+            match self.next_word().await? {
+                Ok(Word::Line(line)) => return Some(Ok(line)),
+                // Of a pause that was given up.
+                Ok(Word::Said(_) | Word::Listed(_)) => {}
+                Ok(Word::Receipt(_) | Word::Ended(..)) => return Some(Err(Error::NoSense)),
+                Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    /// The next word; the end of the order that goes on is a line.
+    pub(super) async fn next_word(&mut self) -> Option<Result<Word, Error>> {
+        let word = self.words.next().await?;
+        Some(match word {
+            Ok(Word::Ended(nonce, ended))
+                if self.nonce.as_ref().is_some_and(|own| own.as_str() == nonce) =>
+            {
+                self.nonce = None;
+                Ok(Word::Line(Line::Ended(ended)))
+            }
+            other => other,
+        })
     }
 
     /// How the container ended, once its output has.
@@ -235,9 +216,7 @@ impl Sandbox {
 
     /// Kills and removes; returns when the engine has confirmed it.
     pub async fn remove(self) -> Result<(), Error> {
-        // Hung up first: an engine waits, and with it whoever asks it about the container, until
-        // somebody reads what the container still had to say.
-        drop((self.lines, self.input));
+        self.words.pipe.hang_up().await;
         self.engine.remove(&self.id).await?;
         for volume in &self.volumes {
             self.engine.remove_volume(volume).await?;

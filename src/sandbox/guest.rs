@@ -1,18 +1,16 @@
 //! Our side of the conversation with `image/init`, PID 1 of the sandbox.
 //!
-//! It first sends its receipt as one line; then it takes orders: the frames `argv N`, `env N` and
-//! `task N`, each with N bytes, and `go NONCE`, which starts the command. When that has ended, and
-//! nothing else lives in the sandbox, it says so with the nonce on both streams; `stop` ends it
-//! before. `pause NONCE` and `resume` stop its processes for a while. Our end of its standard input is the dead-man's switch: when it closes, the sandbox ends.
+//! It first sends its receipt; then it takes orders: a command with its variables and its input, and
+//! a nonce that starts it. When that has ended, and nothing else lives in the sandbox, it says so
+//! with the nonce; `stop` ends it before. `pause` and `resume` stop its processes for a while. Our
+//! end of its standard input is the dead-man's switch: when it closes, the sandbox ends.
 
-use std::pin::Pin;
+use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::Receipt;
-use crate::engine::{Error, Output};
+use super::pipe::{Frame, Heard, Kind, Pipe, STDERR, STDOUT};
+use super::{Error, Receipt};
 
 /// Exit codes by which the guest says why it ended.
 pub const OWNER_GONE: i64 = 251;
@@ -46,66 +44,28 @@ impl Ended {
     }
 }
 
-/// Tells the guest's word on an order's end from everything else that is printed: by a nonce that
-/// no process inside has ever seen but the guest.
-#[derive(Debug)]
-pub struct Watch {
-    nonce: String,
-    ended: Option<Ended>,
-    /// The other stream has nothing more of this order.
-    mark: bool,
-}
+/// A word that PID 1 repeats, so that an answer is known from one to another question.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Nonce(String);
 
-impl Watch {
-    pub fn new() -> Result<Self, super::Error> {
+impl Nonce {
+    pub fn new() -> Result<Self, Error> {
         let mut bytes = [0_u8; 16];
         let flags = rustix::rand::GetRandomFlags::empty();
         // Sixteen bytes are never handed out in part.
-        rustix::rand::getrandom(&mut bytes, flags).map_err(|errno| super::Error::Io {
+        rustix::rand::getrandom(&mut bytes, flags).map_err(|errno| Error::Io {
             what: "get a random number".into(),
             source: errno.into(),
         })?;
-        Ok(Self { nonce: crate::text::hex(&bytes), ended: None, mark: false })
+        Ok(Self(crate::text::hex(&bytes)))
     }
 
-    pub(super) fn nonce(&self) -> &str {
-        &self.nonce
-    }
-
-    /// Whether this line was the guest's.
-    pub fn takes(&mut self, line: &Line) -> bool {
-        match line {
-            Line::Stdout(text) if self.ended.is_none() => {
-                self.ended = ended(text, &self.nonce);
-                self.ended.is_some()
-            }
-            Line::Stderr(text) if text.strip_prefix("sandbox.ended ") == Some(&self.nonce) => {
-                self.mark = true;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// How the order ended, once both streams have said so.
-    pub fn ended(&self) -> Option<Ended> {
-        self.ended.filter(|_| self.mark)
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
-fn ended(line: &str, nonce: &str) -> Option<Ended> {
-    // The cheap look first: lines of the agent can be megabytes.
-    if !line.starts_with(r#"{"type":"sandbox.ended","#) {
-        return None;
-    }
-    let value: serde_json::Value = serde_json::from_str(line).ok()?;
-    if value["nonce"] != nonce {
-        return None;
-    }
-    serde_json::from_value(value).ok()
-}
-
-/// One line of the guest's output.
+/// One line of an order's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     Stdout(String),
@@ -114,58 +74,106 @@ pub enum Line {
     TooLong {
         bytes: usize,
     },
-    /// The order has ended; no more lines of it follow.
+    /// The order has ended; no more lines of it follow. PID 1 alone can say so.
     Ended(Ended),
 }
 
-/// Cuts the engine's pieces into lines, with bounded memory whatever comes.
-pub struct Lines {
-    pieces: Pin<Box<dyn Stream<Item = Result<Output, Error>> + Send>>,
+/// What PID 1 says, read.
+#[derive(Debug)]
+pub enum Word {
+    Line(Line),
+    /// One line of a list of folders.
+    Listed(String),
+    Receipt(Box<Receipt>),
+    /// An order's end, with its nonce.
+    Ended(String, Ended),
+    /// Another word, with a nonce.
+    Said(String),
+}
+
+/// Reads a word that is one frame; none where it is no sense.
+pub(super) fn hear(frame: &Frame) -> Option<Word> {
+    #[derive(serde::Deserialize)]
+    struct End {
+        nonce: String,
+        #[serde(flatten)]
+        ended: Ended,
+    }
+    match frame {
+        Frame::Receipt(bytes) => serde_json::from_slice(bytes).ok().map(Word::Receipt),
+        Frame::Ended(bytes) => {
+            let End { nonce, ended } = serde_json::from_slice(bytes).ok()?;
+            Some(Word::Ended(nonce, ended))
+        }
+        Frame::Said(bytes) => String::from_utf8(bytes.to_vec()).ok().map(Word::Said),
+        Frame::Data(..) => None,
+    }
+}
+
+/// Cuts what comes through the pipe into lines and words, with bounded memory whatever comes.
+#[derive(Debug)]
+pub struct Words {
+    pub pipe: Pipe,
     stdout: Buffer,
     stderr: Buffer,
-    ended: bool,
+    listed: Buffer,
+    complaints: Buffer,
+    /// A word that comes after the lines before it.
+    next: VecDeque<Option<Word>>,
 }
 
-impl std::fmt::Debug for Lines {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lines").field("ended", &self.ended).finish_non_exhaustive()
-    }
-}
-
-impl Lines {
-    pub fn new(
-        pieces: Pin<Box<dyn Stream<Item = Result<Output, Error>> + Send>>,
-        limit: usize,
-    ) -> Self {
-        Self { pieces, stdout: Buffer::new(limit), stderr: Buffer::new(limit), ended: false }
+impl Words {
+    pub fn new(pipe: Pipe, limit: usize) -> Self {
+        let [stdout, stderr, listed, complaints] = [(); 4].map(|()| Buffer::new(limit));
+        Self { pipe, stdout, stderr, listed, complaints, next: VecDeque::new() }
     }
 
-    /// The next line; none when the container's output has ended. Safe to drop and call again.
-    pub async fn next(&mut self) -> Option<Result<Line, Error>> {
+    /// The next line or word; none when the container's output has ended. Safe to drop and call
+    /// again.
+    pub async fn next(&mut self) -> Option<Result<Word, Error>> {
         loop {
-            if let Some(line) = self.stdout.line(self.ended) {
-                return Some(Ok(line.map_or_else(|bytes| Line::TooLong { bytes }, Line::Stdout)));
+            let is_over = !self.next.is_empty();
+            let too_long = |bytes| Word::Line(Line::TooLong { bytes });
+            let line = |line: Result<String, usize>, make: fn(String) -> Word| {
+                Some(Ok(line.map_or_else(too_long, make)))
+            };
+            if let Some(text) = self.stdout.line(is_over) {
+                return line(text, |text| Word::Line(Line::Stdout(text)));
             }
-            if let Some(line) = self.stderr.line(self.ended) {
-                return Some(Ok(line.map_or_else(|bytes| Line::TooLong { bytes }, Line::Stderr)));
+            if let Some(text) = self.stderr.line(is_over) {
+                return line(text, |text| Word::Line(Line::Stderr(text)));
             }
-            if self.ended {
-                return None;
+            if let Some(text) = self.listed.line(is_over) {
+                return line(text, Word::Listed);
             }
-            match self.pieces.next().await {
-                Some(Ok(Output::Stdout(piece))) => self.stdout.add(&piece),
-                Some(Ok(Output::Stderr(piece))) => self.stderr.add(&piece),
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-                None => self.ended = true,
+            if let Some(text) = self.complaints.line(is_over) {
+                return line(text, |text| Word::Line(Line::Stderr(text)));
+            }
+            if let Some(word) = self.next.pop_front() {
+                return word.map(Ok);
+            }
+            match self.pipe.next().await {
+                Some(Ok(Heard::Frame(Frame::Data(channel, bytes)))) => match channel {
+                    STDOUT => self.stdout.add(&bytes),
+                    STDERR => self.stderr.add(&bytes),
+                    _ => self.listed.add(&bytes),
+                },
+                Some(Ok(Heard::Complaint(bytes))) => self.complaints.add(&bytes),
+                Some(Ok(Heard::Frame(frame))) => match hear(&frame) {
+                    // Half a line of an agent that goes on stays half.
+                    Some(word @ Word::Said(_)) => return Some(Ok(word)),
+                    Some(word) => self.next.push_back(Some(word)),
+                    None => return Some(Err(Error::NoSense)),
+                },
+                Some(Err(error)) => return Some(Err(error)),
+                None => self.next.push_back(None),
             }
         }
     }
 }
 
 /// Bytes of one stream that are not yet a line.
+#[derive(Debug)]
 struct Buffer {
     bytes: BytesMut,
     /// How far it has been searched for a line's end.
@@ -221,21 +229,8 @@ impl Buffer {
     }
 }
 
-/// Reads the receipt; anything else as the first line is not our guest.
-pub fn receipt(line: &str) -> Option<Receipt> {
-    let value: serde_json::Value = serde_json::from_str(line).ok()?;
-    if value["type"] != "sandbox.receipt" {
-        return None;
-    }
-    serde_json::from_value(value).ok()
-}
-
-/// Sends an order, whose end will be told with the nonce of `watch`.
-pub async fn order(
-    input: &mut Pin<Box<dyn AsyncWrite + Send>>,
-    order: &Order<'_>,
-    watch: &Watch,
-) -> std::io::Result<()> {
+/// Sends an order, whose end will be told with the nonce.
+pub fn order(pipe: &Pipe, order: &Order<'_>, nonce: &Nonce) -> Result<(), Error> {
     let argv: Vec<u8> =
         order.argv.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
     let environment: Vec<u8> = order
@@ -243,103 +238,158 @@ pub async fn order(
         .iter()
         .flat_map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat())
         .collect();
-    for (name, bytes) in [("argv", &*argv), ("env", &*environment), ("task", order.task)] {
-        input.write_all(format!("{name} {}\n", bytes.len()).as_bytes()).await?;
-        input.write_all(bytes).await?;
-    }
-    input.write_all(format!("go {}\n", watch.nonce).as_bytes()).await?;
-    input.flush().await
-}
-
-/// Has the guest end the order that goes on. Does nothing where it has ended already.
-pub async fn stop(input: &mut Pin<Box<dyn AsyncWrite + Send>>) -> std::io::Result<()> {
-    input.write_all(b"stop\n").await?;
-    input.flush().await
+    pipe.send(Kind::Argv, &argv)?;
+    pipe.send(Kind::Env, &environment)?;
+    pipe.send(Kind::Task, order.task)?;
+    pipe.send(Kind::Go, nonce.as_str().as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
-    async fn lines(pieces: Vec<Output>, limit: usize) -> Vec<Line> {
-        let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok));
-        let mut lines = Lines::new(Box::pin(pieces), limit);
+    use super::*;
+    use crate::engine::{Attached, Output};
+    use crate::sandbox::pipe::Wrong;
+
+    type Pieces = Vec<Output>;
+
+    /// What comes of some pieces of output, and what was sent meanwhile.
+    async fn heard(pieces: Pieces, limit: usize) -> (Vec<Result<Word, Error>>, Vec<u8>) {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let output = Box::pin(futures_util::stream::iter(pieces.into_iter().map(Ok)));
+        let mut words = Words::new(Pipe::new(Attached { output, input: Box::pin(ours) }), limit);
         let mut all = Vec::new();
-        while let Some(line) = lines.next().await {
-            all.push(line.expect("no engine error"));
+        while let Some(word) = words.next().await {
+            all.push(word);
         }
-        all
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        words.pipe.hang_up().await;
+        let mut sent = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut sent).await.expect("read");
+        (all, sent)
     }
 
-    fn out(text: &'static str) -> Output {
-        Output::Stdout(Bytes::from_static(text.as_bytes()))
+    fn frame(kind: u8, channel: u8, bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).expect("small").to_be_bytes();
+        [&[kind, 0, 0, channel], &length[..], bytes].concat()
+    }
+
+    fn out(bytes: impl Into<Bytes>) -> Output {
+        Output::Stdout(bytes.into())
+    }
+
+    async fn shown(pieces: Pieces, limit: usize) -> Vec<String> {
+        let (all, _) = heard(pieces, limit).await;
+        all.iter()
+            .map(|word| match word {
+                Ok(Word::Line(line)) => format!("{line:?}"),
+                Ok(Word::Ended(nonce, ended)) => format!("{nonce} {ended:?}"),
+                Ok(word) => format!("{word:?}"),
+                Err(error) => error.to_string(),
+            })
+            .collect()
     }
 
     #[tokio::test]
-    async fn lines_are_whole_however_the_engine_cuts() {
-        let seen = lines(vec![out("a\nb"), out("c\n\nd"), out("")], 100).await;
-        let expected = ["a", "bc", "", "d"].map(|text| Line::Stdout(text.into()));
-        assert_eq!(seen, expected);
+    async fn lines_are_whole_however_they_are_cut_and_streams_do_not_mix() {
+        let all = [
+            frame(33, 1, b"a\nb"),
+            frame(33, 2, b"e"),
+            frame(18, 0, b"paused 1"),
+            frame(33, 1, b"c\n\nd"),
+            frame(17, 0, br#"{"nonce":"n","code":137,"signal":9,"oom_kills":1}"#),
+        ];
+        let all = all.concat();
+        let expected = [
+            r#"Stdout("a")"#,
+            r#"Said("paused 1")"#,
+            r#"Stdout("bc")"#,
+            r#"Stdout("")"#,
+            r#"Stdout("d")"#,
+            r#"Stderr("e")"#,
+            "n Ended { code: 137, signal: Some(9), oom_kills: Some(1) }",
+        ];
+        for cut in [1, 7, 100] {
+            let pieces = all.chunks(cut).map(|piece| out(piece.to_vec())).collect();
+            assert_eq!(shown(pieces, 100).await, expected);
+        }
     }
 
     #[tokio::test]
     async fn a_line_over_the_limit_is_counted_and_the_next_one_kept() {
-        let seen = lines(vec![out("123456"), out("789"), out("0\nok\n")], 5).await;
-        assert_eq!(seen, [Line::TooLong { bytes: 10 }, Line::Stdout("ok".into())]);
+        let pieces = ["123456", "789", "0\nok\n"].map(|text| out(frame(33, 1, text.as_bytes())));
+        let seen = shown(pieces.into(), 5).await;
+        assert_eq!(seen, ["TooLong { bytes: 10 }", r#"Stdout("ok")"#]);
     }
 
     #[tokio::test]
-    async fn the_two_streams_do_not_mix() {
-        let seen =
-            lines(vec![out("a"), Output::Stderr(Bytes::from_static(b"e\n")), out("b\n")], 100)
-                .await;
-        assert_eq!(seen, [Line::Stderr("e".into()), Line::Stdout("ab".into())]);
+    async fn windows_are_told_as_they_are_taken_and_held() {
+        let piece = || out(frame(33, 1, &[b'\n'; 1 << 14]));
+        let (all, sent) = heard((0..4).map(|_| piece()).collect(), 10).await;
+        assert_eq!(all.len(), 4 << 14);
+        assert_eq!(sent, frame(36, 1, &(1_u32 << 14).to_be_bytes()).repeat(4));
+        // A hostile one that does not wait for them.
+        let more = shown((0..5).map(|_| piece()).collect(), 10).await;
+        assert!(
+            more.iter().any(|word| word.contains(&Wrong::Window(1).to_string())),
+            "{}",
+            more.len()
+        );
     }
 
     #[tokio::test]
-    async fn frames_are_counted_in_bytes() {
-        let (ours, mut theirs) = tokio::io::duplex(1024);
-        let mut input: Pin<Box<dyn AsyncWrite + Send>> = Box::pin(ours);
-        let watch = Watch::new().expect("a nonce");
+    async fn nonsense_ends_it_with_the_reason() {
+        for (pieces, why) in [
+            (vec![out("agent's own words")], "a frame of kind 97"),
+            (vec![out(frame(33, 1, b"x")[..5].to_vec())], "the middle of a frame"),
+            (vec![out(frame(33, 1, b""))], "a frame of 0 bytes"),
+            (vec![out(frame(17, 0, b"{}"))], "makes no sense"),
+            (vec![out(frame(18, 0, b"x").repeat(100))], "too many words"),
+        ] {
+            let seen = shown(pieces, 100).await;
+            assert!(seen.last().is_some_and(|last| last.contains(why)), "{why}: {seen:?}");
+        }
+    }
+
+    /// Never has anything to read.
+    struct Silent;
+
+    impl futures_util::Stream for Silent {
+        type Item = Result<Output, crate::engine::Error>;
+
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_is_four_parts() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let pipe = Pipe::new(Attached { output: Box::pin(Silent), input: Box::pin(ours) });
+        let nonce = Nonce::new().expect("a nonce");
+        assert_eq!(nonce.as_str().len(), 32);
+        assert_ne!(nonce, Nonce::new().expect("another"));
+        let task = vec![b'x'; 70_000];
         let what = Order {
             argv: &["/bin/echo".into(), "a b".into()],
             environment: &[("A".into(), "ü".into())],
-            task: "ß\n".as_bytes(),
+            task: &task,
         };
-        order(&mut input, &what, &watch).await.expect("sent");
-        stop(&mut input).await.expect("sent");
-        drop(input);
-        let mut sent = String::new();
-        tokio::io::AsyncReadExt::read_to_string(&mut theirs, &mut sent).await.expect("read");
-        let go = format!("go {}\n", watch.nonce);
-        let expected = format!("argv 14\n/bin/echo\0a b\0env 5\nA=ü\0task 3\nß\n{go}stop\n");
-        assert_eq!(sent, expected);
-    }
-
-    fn told(nonce: &str) -> Line {
-        let end = r#""code":137,"signal":9,"oom_kills":1}"#;
-        Line::Stdout(format!(r#"{{"type":"sandbox.ended","nonce":"{nonce}",{end}"#))
-    }
-
-    #[test]
-    fn only_the_nonce_makes_an_end() {
-        let mut watch = Watch::new().expect("a nonce");
-        let nonce = watch.nonce.clone();
-        assert_eq!(nonce.len(), 32);
-        let other = Watch::new().expect("a nonce").nonce;
-        assert_ne!(nonce, other);
-        for forged in ["", &other, &nonce[..31], &nonce.to_uppercase()] {
-            let same = forged == nonce;
-            assert!(same || !watch.takes(&told(forged)), "{forged}");
-        }
-        assert!(!watch.takes(&Line::Stdout(r#"{"type":"sandbox.ended","code":0}"#.into())));
-        assert!(!watch.takes(&Line::Stderr(format!("sandbox.ended {other}"))));
-        assert_eq!(watch.ended(), None);
-        assert!(watch.takes(&told(&nonce)));
-        assert_eq!(watch.ended(), None, "the other stream may still have lines");
-        assert!(watch.takes(&Line::Stderr(format!("sandbox.ended {nonce}"))));
-        let expected = Ended { code: 137, signal: Some(9), oom_kills: Some(1) };
-        assert_eq!(watch.ended(), Some(expected));
-        assert!(expected.out_of_memory());
+        order(&pipe, &what, &nonce).expect("sent");
+        let expected = [
+            frame(1, 0, b"/bin/echo\0a b\0"),
+            frame(2, 0, "A=ü\0".as_bytes()),
+            frame(3, 0, &task[..1 << 16]),
+            frame(3, 0, &task[1 << 16..]),
+            frame(5, 0, nonce.as_str().as_bytes()),
+        ];
+        let mut sent = vec![0; expected.iter().map(Vec::len).sum()];
+        tokio::io::AsyncReadExt::read_exact(&mut theirs, &mut sent).await.expect("read");
+        assert_eq!(sent, expected.concat());
+        pipe.hang_up().await;
+        let rest = tokio::io::AsyncReadExt::read_u8(&mut theirs).await;
+        assert!(rest.is_err(), "the switch");
     }
 }

@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-
-use super::guest::Watch;
+use super::Error;
+use super::guest::Nonce;
+use super::pipe::{Kind, Pipe};
 
 /// Most bytes of names in one order.
 const LARGEST: usize = 1 << 19;
@@ -55,15 +54,9 @@ pub(super) fn orders(folders: &[PathBuf]) -> Vec<Vec<u8>> {
     orders
 }
 
-pub(super) async fn send(
-    input: &mut Pin<Box<dyn AsyncWrite + Send>>,
-    order: &[u8],
-    watch: &Watch,
-) -> std::io::Result<()> {
-    input.write_all(format!("list {}\n", order.len()).as_bytes()).await?;
-    input.write_all(order).await?;
-    input.write_all(format!("go {}\n", watch.nonce()).as_bytes()).await?;
-    input.flush().await
+pub(super) fn send(pipe: &Pipe, order: &[u8], nonce: &Nonce) -> Result<(), Error> {
+    pipe.send(Kind::List, order)?;
+    pipe.send(Kind::Go, nonce.as_str().as_bytes())
 }
 
 /// Reads one line; false where it is none of PID 1's.

@@ -10,6 +10,7 @@ mod labels;
 mod listing;
 mod mounted;
 mod pause;
+mod pipe;
 mod place;
 mod policy;
 mod reaper;
@@ -24,6 +25,13 @@ pub use place::place;
 pub use policy::{Door, Mount, Overlay, Policy, Tmpfs, User};
 pub use reaper::{RunFolder, has_abandoned, reap, reap_folders, reap_volumes};
 pub use receipt::Receipt;
+
+/// The reader of PID 1's words, for fuzzing. Not an interface.
+pub mod fuzzing {
+    pub fn pipe(bytes: &[u8]) {
+        super::pipe::fuzz(bytes);
+    }
+}
 
 /// The path of a workspace inside that cannot have its own.
 pub const WORKSPACE: &str = "/workspace";
@@ -59,6 +67,12 @@ pub enum Error {
     RootOwned { path: String },
     #[error("the sandbox did not report within {seconds} seconds{said}")]
     Silent { seconds: u64, said: String },
+    #[error("the sandbox was hung up")]
+    Hung,
+    #[error("what the sandbox's first process says is {0}, so the run was ended")]
+    Wrong(#[from] pipe::Wrong),
+    #[error("a word of the sandbox's first process makes no sense, so the run was ended")]
+    NoSense,
     #[error("the sandbox ended before it was ready (exit code {code}){said}")]
     Stillborn { code: i64, said: String },
     #[error("the sandbox is not what the policy says, so nothing was started in it: {}", .0.join("; "))]

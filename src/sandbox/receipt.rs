@@ -9,6 +9,10 @@ use super::mounted::MountSeen;
 /// The isolation as observed from inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
+    /// The version of the frames in which it came.
+    #[serde(default, skip_serializing)]
+    #[schemars(skip)]
+    pub pipe: u32,
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
@@ -183,6 +187,7 @@ pub(super) mod tests {
     pub fn good(policy: &Policy) -> Receipt {
         let none = || "0000000000000000".to_owned();
         Receipt {
+            pipe: 1,
             uid: 1000,
             gid: 1000,
             groups: vec![],

@@ -18,6 +18,7 @@ mod isolated_view;
 mod kernel_files;
 mod neighbours;
 mod orders;
+mod pipe;
 mod privileges;
 mod protected_places;
 mod resources;
