@@ -141,7 +141,7 @@ impl Gateway {
         Ok(Self { servers, folder, authority, stop, ledger, traffic })
     }
 
-    /// The folder to show to the sandbox (at `/run/sandbox`); it holds `model.sock`,
+    /// The folder of the sockets that the sandbox's ports lead to; it holds `model.sock`,
     /// `egress.sock` and a `port-<number>.sock` for each host port.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -270,7 +270,8 @@ async fn start(
     .await?;
     let gateway = room.gateway.insert(gateway);
     let mut mounts = prepared.mounts.clone();
-    mounts.push(Policy::sockets_mount(gateway.folder().to_owned()));
+    mounts.extend(gateway.authority().map(|file| Policy::authority_mount(file.to_owned())));
+    let sockets = gateway.folder().to_owned();
     mounts.extend(
         identity_mounts(gateway.folder(), prepared.user)
             .map_err(io("write the sandbox's passwd and group"))?,
@@ -282,7 +283,7 @@ async fn start(
         );
     }
     let labels = labels(id, prepared.owner.clone(), task.timeout);
-    let spec = Spec { image: &prepared.image, labels: &labels };
+    let spec = Spec { image: &prepared.image, labels: &labels, sockets: Some(&sockets) };
     if task.has_view() {
         let is_rootless = prepared.facts.rootless;
         let site = isolated::Site {

@@ -52,7 +52,8 @@ async fn ask(
     policy: &Policy,
     labels: &Labels,
 ) -> Result<String, crate::sandbox::Error> {
-    let mut sandbox = Sandbox::start(engine, policy, &Spec { image, labels }).await?;
+    let mut sandbox =
+        Sandbox::start(engine, policy, &Spec { image, labels, sockets: None }).await?;
     let answer = listen(&mut sandbox, policy).await;
     sandbox.remove().await?;
     answer

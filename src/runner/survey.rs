@@ -125,8 +125,12 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
     let policy =
         Policy { doors: Vec::new(), ..Policy::new(&config, user, setup.inside.clone(), mounts) };
     let labels = deadlines::labels(&run, owner, LIFETIME);
-    let mut sandbox =
-        Sandbox::start(engine, &policy, &Spec { image: &setup.image, labels: &labels }).await?;
+    let mut sandbox = Sandbox::start(
+        engine,
+        &policy,
+        &Spec { image: &setup.image, labels: &labels, sockets: None },
+    )
+    .await?;
     let looked = async {
         sandbox.receipt(&policy).await?;
         let packed = if has_git { commits::pack(&mut sandbox, layer).await } else { None };

@@ -1,13 +1,13 @@
 //! The life of one container: made, checked, given its work, followed, removed.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::guest::{self, Nonce, Order, Word, Words};
 use super::listing::{self, FolderSeen};
-use super::pipe::{Kind, Pipe, VERSION};
-use super::{AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt, SOCKETS};
+use super::pipe::{Doors, Kind, Pipe, VERSION};
+use super::{AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt};
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     Mount as EngineMount, MountBindOptions, MountType, MountVolumeOptions, ResourcesUlimits,
@@ -31,6 +31,9 @@ const OVERLAY_OPTIONS: &str = "redirect_dir=on,metacopy=off,index=off,nfs_export
 pub struct Spec<'a> {
     pub image: &'a str,
     pub labels: &'a Labels,
+    /// The folder of the sockets that the policy's doors lead to; none for a sandbox that leads
+    /// nowhere.
+    pub sockets: Option<&'a Path>,
 }
 
 /// A running container. [`Sandbox::remove`] it; dropping it unremoved closes its standard input,
@@ -81,7 +84,7 @@ impl Sandbox {
                 engine: engine.clone(),
                 id,
                 volumes: volumes(policy).map(str::to_owned).collect(),
-                words: Words::new(Pipe::new(attached), GUEST_LINE_LIMIT),
+                words: Words::new(Pipe::new(attached, doors(policy, spec)), GUEST_LINE_LIMIT),
                 nonce: None,
                 held: VecDeque::new(),
                 pause: None,
@@ -230,15 +233,21 @@ fn quote(said: &[String]) -> String {
     if said.is_empty() { String::new() } else { format!(": {}", one_line(&said.join(" "), 600)) }
 }
 
-/// The guest's command line: its forwarders and its time. What it is to run comes later.
+/// Where the ports inside lead.
+fn doors(policy: &Policy, spec: &Spec<'_>) -> Doors {
+    let doors = policy.doors.iter();
+    let all = doors.filter_map(|door| Some((door.port, spec.sockets?.join(&door.socket))));
+    all.collect()
+}
+
+/// The guest's command line: its ports and its time. What it is to run comes later.
 fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
     let mut command = Vec::new();
     for door in &policy.doors {
-        command.push("--forward".into());
-        command.push(format!("127.0.0.1:{}={SOCKETS}/{}", door.port, door.socket));
+        command.extend(["--port".into(), door.port.to_string()]);
     }
     if let Some(authority) = policy.authority {
-        command.extend(["--authority".into(), format!("{SOCKETS}/{authority}={AUTHORITIES}")]);
+        command.extend(["--authority".into(), format!("{authority}={AUTHORITIES}")]);
     }
     command.extend([
         "--lifetime".into(),

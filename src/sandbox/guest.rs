@@ -106,7 +106,9 @@ pub(super) fn hear(frame: &Frame) -> Option<Word> {
             Some(Word::Ended(nonce, ended))
         }
         Frame::Said(bytes) => String::from_utf8(bytes.to_vec()).ok().map(Word::Said),
-        Frame::Data(..) => None,
+        Frame::Data(..) | Frame::Open(..) | Frame::End(_) | Frame::Reset(_) | Frame::Window(..) => {
+            None
+        }
     }
 }
 
@@ -251,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Attached, Output};
-    use crate::sandbox::pipe::Wrong;
+    use crate::sandbox::pipe::{Doors, Wrong};
 
     type Pieces = Vec<Output>;
 
@@ -259,7 +261,8 @@ mod tests {
     async fn heard(pieces: Pieces, limit: usize) -> (Vec<Result<Word, Error>>, Vec<u8>) {
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
         let output = Box::pin(futures_util::stream::iter(pieces.into_iter().map(Ok)));
-        let mut words = Words::new(Pipe::new(Attached { output, input: Box::pin(ours) }), limit);
+        let mut words =
+            Words::new(Pipe::new(Attached { output, input: Box::pin(ours) }, Doors::new()), limit);
         let mut all = Vec::new();
         while let Some(word) = words.next().await {
             all.push(word);
@@ -367,7 +370,8 @@ mod tests {
     #[tokio::test]
     async fn an_order_is_four_parts() {
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
-        let pipe = Pipe::new(Attached { output: Box::pin(Silent), input: Box::pin(ours) });
+        let pipe =
+            Pipe::new(Attached { output: Box::pin(Silent), input: Box::pin(ours) }, Doors::new());
         let nonce = Nonce::new().expect("a nonce");
         assert_eq!(nonce.as_str().len(), 32);
         assert_ne!(nonce, Nonce::new().expect("another"));

@@ -35,8 +35,8 @@ pub mod fuzzing {
 
 /// The path of a workspace inside that cannot have its own.
 pub const WORKSPACE: &str = "/workspace";
-/// Where the gateway's sockets appear inside.
-pub const SOCKETS: &str = "/run/sandbox";
+/// The certificate of a run's authority inside, where it has one.
+pub const AUTHORITY: &str = "/run/sandbox/authority.pem";
 /// Where an agent that goes on with a conversation keeps it.
 pub const SESSION: &str = "/run/session";
 /// The port on the sandbox's own loopback behind which the model is.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::{EGRESS_PORT, Error, MODEL_PORT, SESSION, SOCKETS};
+use super::{AUTHORITY, EGRESS_PORT, Error, MODEL_PORT, SESSION};
 use crate::config::{Config, Size};
 
 /// The profile that we ship; see `config/seccomp.json` for what it denies and why.
@@ -132,9 +132,9 @@ pub struct Policy {
     pub umask: String,
     /// Always `none`: no interface but loopback, no route, no resolver.
     pub network: &'static str,
-    /// Unix sockets under /run/sandbox, the only ways out.
+    /// Ports on the sandbox's loopback that lead to us through the pipe: the only ways out.
     pub doors: Vec<Door>,
-    /// A certificate authority of ours, among the sockets, that programs inside are to trust.
+    /// The certificate of an authority of ours that programs inside are to trust.
     pub authority: Option<&'static str>,
     /// Always empty: nothing is added back.
     pub capabilities: Vec<String>,
@@ -230,7 +230,7 @@ impl Policy {
             umask: config.sandbox.umask.clone(),
             network: "none",
             doors: doors(config),
-            authority: (!config.credential.is_empty()).then_some("authority.pem"),
+            authority: (!config.credential.is_empty()).then_some(AUTHORITY),
             capabilities: Vec::new(),
             no_new_privileges: true,
             read_only_root: true,
@@ -274,13 +274,13 @@ impl Policy {
         Mount { what: "workspace, copied on write".into(), overlay: Some(overlay), ..mount }
     }
 
-    /// The mount of the gateway's sockets. Read-only, which does not hinder connecting.
-    pub fn sockets_mount(source: PathBuf) -> Mount {
+    /// The mount of the certificate of the run's authority.
+    pub fn authority_mount(source: PathBuf) -> Mount {
         Mount {
             overlay: None,
-            what: "gateway sockets".into(),
+            what: "certificate of the run's authority".into(),
             source,
-            target: SOCKETS.into(),
+            target: AUTHORITY.into(),
             read_only: true,
         }
     }
@@ -310,7 +310,6 @@ impl Policy {
                 what: "a view of the workspace".into(),
                 ..Self::workspace_mount(PathBuf::new(), workspace, false)
             },
-            Self::sockets_mount("the run's socket folder".into()),
             generated("passwd"),
             generated("group"),
             generated("resolv.conf"),

@@ -183,7 +183,7 @@ async fn the_host_is_not_there() {
             .find(|line| line.starts_with(start))
             .unwrap_or_else(|| panic!("{start} was not tried: {}", seen.told))
     };
-    for control in ["own tcp", "own udp", "own abstract", "the model relay"] {
+    for control in ["own tcp", "own udp", "own abstract", "own named"] {
         assert!(line(&format!("control {control}:")).contains("REACHED"), "{}", seen.told);
     }
     let mut tries = 0;

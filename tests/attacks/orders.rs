@@ -34,9 +34,9 @@ async fn an_end_is_told_by_pid_1_alone() {
     assert_eq!(home.read("later.txt"), "later\n");
     let after = &report["verify"]["after"];
     assert_eq!((&after["exit_code"], &after["timed_out"]), (&json!(5), &json!(false)), "{after:#}");
-    // PID 1, two forwarders, the shell and what it counts with: nothing else, and no words but its.
+    // PID 1, the shell and what it counts with: nothing else, and no words but its.
     let count: u32 = after["output"].as_str().and_then(|text| text.parse().ok()).expect("a number");
-    assert!((3..=6).contains(&count), "{count} processes");
+    assert!((2..=4).contains(&count), "{count} processes");
     assert_eq!(report["verify"]["passed"], false);
     run.assert_code(1);
     product.check_nothing_left().await;

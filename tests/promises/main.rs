@@ -59,6 +59,7 @@ mod stdio_protocol;
 mod streams_events_before_the_end;
 mod survives_kill_nine;
 mod takes_a_one_mebibyte_task;
+mod through_the_pipe;
 mod times_out;
 mod two_at_once;
 mod verifies;

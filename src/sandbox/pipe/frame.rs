@@ -22,6 +22,9 @@ pub const STDOUT: u16 = 1;
 pub const STDERR: u16 = 2;
 pub const LISTING: u16 = 3;
 
+/// The first channel of a connection.
+pub const FIRST: u16 = 16;
+
 /// What we send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -33,6 +36,9 @@ pub enum Kind {
     Stop = 6,
     Pause = 7,
     Resume = 8,
+    Data = 33,
+    End = 34,
+    Reset = 35,
     Window = 36,
 }
 
@@ -43,6 +49,13 @@ pub enum Frame {
     Ended(Bytes),
     Said(Bytes),
     Data(u16, Bytes),
+    /// A program inside connects to this port.
+    Open(u16, u16),
+    /// Nothing more comes from inside.
+    End(u16),
+    Reset(u16),
+    /// So many more bytes may go inside.
+    Window(u16, u32),
 }
 
 /// Why what came is no frame, or none that may come now.
@@ -96,11 +109,15 @@ impl Decoder {
         let (channel, length) = (header.get_u16(), header.get_u32() as usize);
         let most = match (kind, channel) {
             (16, 0) => RECEIPT,
-            (17 | 18, 0) | (33, STDOUT..=LISTING) => PIECE,
-            (16..=18 | 33, _) => return Err(Wrong::Channel(kind, channel)),
+            (17 | 18, 0) | (33, STDOUT..=LISTING | FIRST..) => PIECE,
+            (32, FIRST..) => 2,
+            (34 | 35, FIRST..) => 0,
+            (36, FIRST..) => 4,
+            (16..=18 | 32..=36, _) => return Err(Wrong::Channel(kind, channel)),
             _ => return Err(Wrong::Kind(kind)),
         };
-        if length > most {
+        let is_exact = most <= 4;
+        if length > most || is_exact && length != most {
             return Err(Wrong::Length(length));
         }
         if spare != 0 {
@@ -110,11 +127,15 @@ impl Decoder {
             return Ok(None);
         }
         self.0.advance(HEADER);
-        let bytes = self.0.split_to(length).freeze();
+        let mut bytes = self.0.split_to(length).freeze();
         Ok(Some(match kind {
             16 => Frame::Receipt(bytes),
             17 => Frame::Ended(bytes),
             18 => Frame::Said(bytes),
+            32 => Frame::Open(channel, bytes.get_u16()),
+            34 => Frame::End(channel),
+            35 => Frame::Reset(channel),
+            36 => Frame::Window(channel, bytes.get_u32()),
             _ => Frame::Data(channel, bytes),
         }))
     }
@@ -158,6 +179,9 @@ mod tests {
             (b"\x11\0\0\x01\0\0\0\0", Wrong::Channel(17, 1)),
             (b"\x21\0\0\x04\0\0\0\0", Wrong::Channel(33, 4)),
             (b"\x21\0\0\x01\0\x01\0\x01", Wrong::Length(PIECE + 1)),
+            (b"\x20\0\0\x01\0\0\0\x02", Wrong::Channel(32, 1)),
+            (b"\x20\0\0\x10\0\0\0\x01", Wrong::Length(1)),
+            (b"\x22\0\0\x10\0\0\0\x01", Wrong::Length(1)),
             (b"\x10\0\0\0\0\x10\0\x01", Wrong::Length(RECEIPT + 1)),
         ] {
             let mut decoder = Decoder::default();

@@ -3,9 +3,11 @@
 //! A task of its own reads all that comes, so that no channel waits for another one. What nobody
 //! takes is bounded: by a window for each channel, and by a number for words.
 
+mod connection;
 mod frame;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +16,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-use frame::{Decoder, PIECE, WINDOW, frame};
+use connection::Connection;
+use frame::{Decoder, FIRST, PIECE, WINDOW, frame};
 pub use frame::{Frame, Kind, STDERR, STDOUT, VERSION, Wrong};
 
 use super::Error;
@@ -24,6 +27,12 @@ use crate::engine::{Attached, Output};
 
 /// Most words of PID 1 that wait to be taken.
 const WORDS: usize = 64;
+
+/// Most connections at once. PID 1 lets 64 in, and knows of an end before we do.
+const CONNECTIONS: usize = 128;
+
+/// Sockets of the gateway's by the ports inside that lead to them.
+pub type Doors = HashMap<u16, PathBuf>;
 
 /// Most bytes of what PID 1 says beside its frames, which is why it ends.
 const LAST_WORDS: usize = 1 << 14;
@@ -60,17 +69,26 @@ impl Windows {
 }
 
 impl Pipe {
-    pub fn new(attached: Attached) -> Self {
+    pub fn new(attached: Attached, doors: Doors) -> Self {
         let (heard_by, heard) = unbounded_channel();
         let (sends, sent) = unbounded_channel();
         let (words, windows) = (Arc::<AtomicUsize>::default(), Arc::<Windows>::default());
-        let reading = read(attached.output, heard_by, words.clone(), windows.clone());
+        let reader = Reader {
+            decoder: Decoder::default(),
+            heard: heard_by,
+            words: words.clone(),
+            windows: windows.clone(),
+            sends: sends.clone(),
+            doors,
+            connections: HashMap::new(),
+            tasks: JoinSet::new(),
+        };
         Self {
             heard,
             words,
             windows,
             sends,
-            reader: tokio::spawn(reading),
+            reader: tokio::spawn(reader.read(attached.output)),
             writer: tokio::spawn(write(attached.input, sent)),
             taken: BTreeMap::new(),
         }
@@ -146,90 +164,163 @@ async fn write(mut input: Pin<Box<dyn AsyncWrite + Send>>, mut sent: UnboundedRe
     }
 }
 
-async fn read(
-    mut pieces: Pin<
-        Box<dyn futures_util::Stream<Item = Result<Output, crate::engine::Error>> + Send>,
-    >,
+/// Whoever reads all that comes.
+struct Reader {
+    decoder: Decoder,
     heard: UnboundedSender<Result<Heard, Error>>,
     words: Arc<AtomicUsize>,
     windows: Arc<Windows>,
-) {
-    let (mut decoder, mut complained) = (Decoder::default(), 0);
-    let ended = loop {
-        match pieces.next().await {
-            Some(Ok(Output::Stdout(piece))) => {
-                decoder.add(&piece);
-                if let Err(wrong) = pass(&mut decoder, &heard, &words, &windows) {
-                    break Some(wrong.into());
-                }
-            }
-            Some(Ok(Output::Stderr(piece))) => {
-                complained += piece.len();
-                if complained <= LAST_WORDS && heard.send(Ok(Heard::Complaint(piece))).is_err() {
-                    return;
-                }
-            }
-            Some(Err(error)) => break Some(error.into()),
-            None if !decoder.is_empty() => break Some(Wrong::Cut.into()),
-            None => break None,
-        }
-    };
-    if let Some(error) = ended {
-        // Nobody is left to hear it where this fails.
-        let _ = heard.send(Err(error));
-    }
+    sends: UnboundedSender<Bytes>,
+    doors: Doors,
+    connections: HashMap<u16, Connection>,
+    /// Of the connections; they end with the reader.
+    tasks: JoinSet<u16>,
 }
 
-/// Passes on what has come whole.
-fn pass(
-    decoder: &mut Decoder,
-    heard: &UnboundedSender<Result<Heard, Error>>,
-    words: &AtomicUsize,
-    windows: &Windows,
-) -> Result<(), Wrong> {
-    while let Some(frame) = decoder.next()? {
-        match &frame {
-            Frame::Data(channel, bytes) => {
-                let window = windows.of(*channel).ok_or(Wrong::Channel(33, *channel))?;
-                let before = window.fetch_add(bytes.len(), Ordering::Relaxed);
-                if before + bytes.len() > WINDOW as usize {
-                    return Err(Wrong::Window(*channel));
+impl Reader {
+    async fn read(
+        mut self,
+        mut pieces: Pin<
+            Box<dyn futures_util::Stream<Item = Result<Output, crate::engine::Error>> + Send>,
+        >,
+    ) {
+        let mut complained = 0;
+        let ended = loop {
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
+                Some(ended) = self.tasks.join_next() => {
+                    if let Ok(channel) = ended {
+                        self.connections.remove(&channel);
+                    }
+                    continue;
                 }
-                // Else nothing would bound their number.
-                if bytes.is_empty() {
-                    return Err(Wrong::Length(0));
+            };
+            match piece {
+                Some(Ok(Output::Stdout(piece))) => {
+                    self.decoder.add(&piece);
+                    if let Err(wrong) = self.pass() {
+                        break Some(wrong.into());
+                    }
                 }
+                Some(Ok(Output::Stderr(piece))) => {
+                    complained += piece.len();
+                    let is_much = complained > LAST_WORDS;
+                    if !is_much && self.heard.send(Ok(Heard::Complaint(piece))).is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) => break Some(error.into()),
+                None if !self.decoder.is_empty() => break Some(Wrong::Cut.into()),
+                None => break None,
             }
-            _ if words.fetch_add(1, Ordering::Relaxed) >= WORDS => return Err(Wrong::Flood),
-            _ => {}
-        }
-        // Nobody hears it where the sandbox is being removed.
-        if heard.send(Ok(Heard::Frame(frame))).is_err() {
-            break;
+        };
+        if let Some(error) = ended {
+            // Nobody is left to hear it where this fails.
+            let _ = self.heard.send(Err(error));
         }
     }
-    Ok(())
+
+    /// Passes on what has come whole.
+    fn pass(&mut self) -> Result<(), Wrong> {
+        while let Some(frame) = self.decoder.next()? {
+            match frame {
+                // Else nothing would bound their number.
+                Frame::Data(_, bytes) if bytes.is_empty() => return Err(Wrong::Length(0)),
+                Frame::Data(channel, bytes) if channel >= FIRST => {
+                    // It may have been reset while this was on its way.
+                    if let Some(one) = self.connections.get(&channel) {
+                        one.take(channel, bytes)?;
+                    }
+                    continue;
+                }
+                Frame::Open(channel, port) => {
+                    self.open(channel, port)?;
+                    continue;
+                }
+                Frame::End(channel) => {
+                    self.connections.get_mut(&channel).map(Connection::end);
+                    continue;
+                }
+                Frame::Reset(channel) => {
+                    if let Some(one) = self.connections.remove(&channel) {
+                        one.reset();
+                    }
+                    continue;
+                }
+                Frame::Window(channel, more) => {
+                    if let Some(one) = self.connections.get(&channel) {
+                        one.widen(channel, more)?;
+                    }
+                    continue;
+                }
+                Frame::Data(channel, ref bytes) => {
+                    let window = self.windows.of(channel).ok_or(Wrong::Channel(33, channel))?;
+                    let before = window.fetch_add(bytes.len(), Ordering::Relaxed);
+                    if before + bytes.len() > WINDOW as usize {
+                        return Err(Wrong::Window(channel));
+                    }
+                }
+                Frame::Receipt(_) | Frame::Ended(_) | Frame::Said(_) => {
+                    if self.words.fetch_add(1, Ordering::Relaxed) >= WORDS {
+                        return Err(Wrong::Flood);
+                    }
+                }
+            }
+            // Nobody hears it where the sandbox is being removed.
+            if self.heard.send(Ok(Heard::Frame(frame))).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, channel: u16, port: u16) -> Result<(), Wrong> {
+        if self.connections.contains_key(&channel) {
+            return Err(Wrong::Channel(32, channel));
+        }
+        if self.connections.len() >= CONNECTIONS {
+            return Err(Wrong::Flood);
+        }
+        let Some(socket) = self.doors.get(&port) else {
+            // The sandbox is being removed where nobody takes it.
+            let _ = self.sends.send(frame(Kind::Reset, channel, b""));
+            return Ok(());
+        };
+        let one = Connection::open(&mut self.tasks, channel, socket.clone(), self.sends.clone());
+        self.connections.insert(channel, one);
+        Ok(())
+    }
 }
 
 /// Reads what a hostile PID 1 might say, for fuzzing.
 pub(super) fn fuzz(bytes: &[u8]) {
     let (heard_by, mut heard) = unbounded_channel();
-    let (words, windows) = (AtomicUsize::new(0), Windows::default());
-    let mut decoder = Decoder::default();
+    let (sends, _sent) = unbounded_channel();
+    let mut reader = Reader {
+        decoder: Decoder::default(),
+        heard: heard_by,
+        words: Arc::default(),
+        windows: Arc::default(),
+        sends,
+        doors: Doors::new(),
+        connections: HashMap::new(),
+        tasks: JoinSet::new(),
+    };
     for piece in bytes.chunks(bytes.first().map_or(1, |size| usize::from(*size).max(1))) {
-        decoder.add(piece);
-        if pass(&mut decoder, &heard_by, &words, &windows).is_err() {
+        reader.decoder.add(piece);
+        if reader.pass().is_err() {
             break;
         }
     }
-    drop(heard_by);
     let mut kept = 0;
     while let Ok(Ok(Heard::Frame(frame))) = heard.try_recv() {
-        let (Frame::Receipt(bytes)
+        if let Frame::Receipt(bytes)
         | Frame::Ended(bytes)
         | Frame::Said(bytes)
-        | Frame::Data(_, bytes)) = &frame;
-        kept += bytes.len();
+        | Frame::Data(_, bytes) = &frame
+        {
+            kept += bytes.len();
+        }
         super::guest::hear(&frame);
     }
     assert!(kept <= 3 * WINDOW as usize + WORDS * (1 << 20), "{kept} bytes wait");

@@ -66,7 +66,7 @@ def hunt():
                     found.add(f"memory of {name}")
         except OSError:
             pass
-    return sorted(found), sorted(name for name in looked if name in ("socat", "planted"))
+    return sorted(found), sorted(name for name in looked if name == "planted")
 
 
 streams = [os.open(f"/proc/{agent()}/fd/{n}", os.O_WRONLY) for n in (1, 2)]

@@ -59,7 +59,10 @@ own = socket.socket(socket.AF_UNIX)
 own.bind("\0own")
 own.listen()
 attempt("control own abstract", lambda: abstract("own"))
-attempt("control the model relay", lambda: named("/run/sandbox/model.sock"))
+heard = socket.socket(socket.AF_UNIX)
+heard.bind("/tmp/own.sock")
+heard.listen()
+attempt("control own named", lambda: named("/tmp/own.sock"))
 
 for address in targets["addresses"]:
     for port in targets["tcp"]:
