@@ -78,9 +78,9 @@ def main():
         shutil.rmtree(work, ignore_errors=True)
 
 
-def kept(page):
+def kept(page, heading=HEADING):
     """Our own section of a page that somebody else writes."""
-    start = page.find(HEADING)
+    start = page.find(heading)
     if start < 0:
         return ""
     end = page.find("\n## ", start + 1)
