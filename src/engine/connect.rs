@@ -13,6 +13,9 @@ use super::{Error, api};
 /// How long an engine may take to say that it is there.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The name that Podman gives itself among its components.
+const PODMAN: &str = "Podman Engine";
+
 /// Seconds for one API call; long enough for a busy engine to remove a container.
 const CALL_TIMEOUT: u64 = 60;
 
@@ -22,6 +25,14 @@ pub struct Engine {
     pub(super) docker: Docker,
     host: String,
     because: String,
+    kind: Kind,
+}
+
+/// Whose engine speaks Docker's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Docker,
+    Podman,
 }
 
 /// An engine that could be used, and why we think so.
@@ -96,11 +107,14 @@ impl Engine {
         let mut docker =
             Docker::connect_with_host(host).map_err(|error| unsupported(&error.to_string()))?;
         docker.set_timeout(Duration::from_secs(CALL_TIMEOUT));
-        match tokio::time::timeout(PING_TIMEOUT, docker.ping()).await {
-            Ok(Ok(_)) => {
+        match tokio::time::timeout(PING_TIMEOUT, docker.version()).await {
+            Ok(Ok(version)) => {
+                let mut components = version.components.iter().flatten();
+                let is_podman = components.any(|component| component.name == PODMAN);
+                let kind = if is_podman { Kind::Podman } else { Kind::Docker };
                 let how = if candidate.chosen { "named by" } else { "the usual socket of" };
                 let because = format!("{how} {}", candidate.because);
-                Ok(Self { docker, host: host.clone(), because })
+                Ok(Self { docker, host: host.clone(), because, kind })
             }
             Ok(Err(error)) if denied(host) => {
                 Err(Error::Denied { host: host.into(), why: error.to_string() })
@@ -108,6 +122,10 @@ impl Engine {
             Ok(Err(error)) => Err(unsupported(&format!("it does not answer: {error}"))),
             Err(_) => Err(Error::TimedOut { verb: "answer", seconds: PING_TIMEOUT.as_secs() }),
         }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     pub fn host(&self) -> &str {
@@ -132,7 +150,11 @@ impl Engine {
         runtimes.sort();
         Ok(Facts {
             host: self.host.clone(),
-            name: if component("Podman Engine").is_some() { "podman" } else { "docker" }.into(),
+            name: match self.kind {
+                Kind::Docker => "docker",
+                Kind::Podman => "podman",
+            }
+            .into(),
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
             runc_version: component("runc"),

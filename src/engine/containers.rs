@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 
 use super::{Engine, Error, api, through_a_restart};
 
-/// The standard streams of a container. Dropping `input` closes its standard input.
+/// The standard streams of a container. Dropping both closes its standard input.
 pub struct Attached {
     pub output: Pin<Box<dyn Stream<Item = Result<Output, Error>> + Send>>,
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
@@ -67,6 +67,8 @@ impl Engine {
             .stdin(true)
             .stdout(true)
             .stderr(true)
+            // Present and empty, because Podman otherwise ends at two bytes that may be content.
+            .detach_keys("")
             .build();
         let attached = self
             .docker
@@ -127,10 +129,28 @@ impl Engine {
         };
         match through_a_restart(ask).await {
             Err(error) if error.is_missing() => Ok(()),
+            // Podman, of a container that is just ending.
+            Err(error) if error.is_improper() => self.remove_later(ask).await,
             // Somebody else is removing it: it is gone when it can no longer be found.
             Err(error) if error.is_conflict() => self.wait_until_gone(id).await,
             other => other,
         }
+    }
+
+    /// Asks again until the container has ended.
+    async fn remove_later<F>(&self, ask: impl Fn() -> F) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>>,
+    {
+        for _ in 0..50 {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            match ask().await {
+                Err(error) if error.is_missing() => return Ok(()),
+                Err(error) if error.is_improper() => {}
+                other => return other,
+            }
+        }
+        ask().await
     }
 
     async fn wait_until_gone(&self, id: &str) -> Result<(), Error> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use bollard::models;
-pub use connect::{Candidate, Engine, Facts};
+pub use connect::{Candidate, Engine, Facts, Kind};
 pub use containers::{Attached, Exit, Found, Output};
 pub use images::{BuildRequest, ImageFacts};
 pub use volumes::FoundVolume;
@@ -71,6 +71,20 @@ impl Error {
             Self::VolumeTaken { .. } => true,
             _ => false,
         }
+    }
+
+    /// Returns true where the engine cannot do it in the state that the container is in just now.
+    pub fn is_improper(&self) -> bool {
+        matches!(
+            self,
+            Self::Api {
+                source: bollard::errors::Error::DockerResponseServerError {
+                    status_code: 500,
+                    message,
+                },
+                ..
+            } if message.contains("state improper")
+        )
     }
 
     /// Whether the engine is already doing, or has done, what was asked.

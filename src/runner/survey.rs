@@ -23,7 +23,7 @@ const STOP: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(60);
 
 /// How long a sandbox of its own may live for it.
-const LIFETIME: Duration = Duration::from_secs(120);
+const LIFETIME: Duration = Duration::from_secs(180);
 
 /// Ends what goes on in a run's sandbox, and has it tell how its overlay looks. Nothing where there
 /// is none, or where it does not answer: then another sandbox has to.
@@ -134,6 +134,10 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
     let looked = async {
         sandbox.receipt(&policy).await?;
         let packed = if has_git { commits::pack(&mut sandbox, layer).await } else { None };
+        // Git may still be at work.
+        if !quiet(&mut sandbox).await {
+            return Err(Error::Looking);
+        }
         let merged = match layer.mounted() {
             Some(_) => Some(look(&mut sandbox, layer, true).await?),
             None => None,

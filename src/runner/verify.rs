@@ -82,8 +82,6 @@ pub async fn check(
             }
             // A fault of the model is nothing to the check, whatever it asked of it.
             Seen::Traffic(traffic) => place.story.traffic(&traffic),
-            // PID 1 ends its own word on the error stream with an empty line, which may come first.
-            Seen::Line(Line::Stderr(line)) if line.is_empty() => {}
             Seen::Line(Line::Stdout(line) | Line::Stderr(line)) => output.add(&line),
             Seen::Line(Line::TooLong { bytes }) => {
                 output.add(&format!("[a line of {bytes} bytes]"));

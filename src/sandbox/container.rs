@@ -1,17 +1,17 @@
 //! The life of one container: made, checked, given its work, followed, removed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::guest::{self, Nonce, Order, Word, Words};
-use super::listing::{self, FolderSeen};
+use super::listing::{self, EntrySeen, FolderSeen};
+use super::pause::HELD;
 use super::pipe::{Doors, Kind, Pipe, VERSION};
-use super::{AUTHORITIES, Error, Labels, Line, Mount, Overlay, Policy, Receipt};
-use crate::engine::models::{
-    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
-    Mount as EngineMount, MountBindOptions, MountType, MountVolumeOptions, ResourcesUlimits,
-};
+use super::translate::{Profile, body, volume_options};
+use super::{Error, Labels, Line, Policy, Receipt};
 use crate::engine::{Engine, Exit};
 use crate::text::one_line;
 
@@ -21,10 +21,14 @@ pub const GUEST_LINE_LIMIT: usize = 4 << 20;
 /// How long the guest may take from its start to its receipt.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Most bytes of a list of folders: some million names.
+const LISTED: usize = 512 << 20;
+
+/// Most lines that PID 1 says before its receipt.
+const SAID: usize = 100;
+
 /// How long the engine may take to tell the end of a container whose output has ended.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
-
-const OVERLAY_OPTIONS: &str = "redirect_dir=on,metacopy=off,index=off,nfs_export=off,xino=on";
 
 /// What one container is made from.
 #[derive(Debug)]
@@ -63,7 +67,9 @@ impl Sandbox {
                 engine.create_volume(&overlay.volume, options, spec.labels.render()).await?;
             }
         }
-        let id = match engine.create(body(policy, spec)).await {
+        // Kept until the container is made, because Podman reads it from there.
+        let profile = Profile::of(engine.kind())?;
+        let id = match engine.create(body(policy, spec, &profile)).await {
             Err(error) if error.is_missing() => {
                 remove_volumes(engine, policy).await?;
                 return Err(Error::NoImage { image: spec.image.to_owned() });
@@ -104,8 +110,9 @@ impl Sandbox {
     /// Waits for the guest's receipt and holds it against the policy.
     pub async fn receipt(&mut self, policy: &Policy) -> Result<Receipt, Error> {
         let mut said = Vec::new();
+        let until = Instant::now() + RECEIPT_TIMEOUT;
         let receipt = loop {
-            let word = match tokio::time::timeout(RECEIPT_TIMEOUT, self.words.next()).await {
+            let word = match timeout_at(until, self.words.next()).await {
                 Err(_) => {
                     let seconds = RECEIPT_TIMEOUT.as_secs();
                     return Err(Error::Silent { seconds, said: quote(&said) });
@@ -118,7 +125,7 @@ impl Sandbox {
             };
             match word {
                 Word::Receipt(receipt) if receipt.pipe == VERSION => break *receipt,
-                Word::Line(Line::Stderr(text)) => said.push(text),
+                Word::Line(Line::Stderr(text)) if said.len() < SAID => said.push(text),
                 _ => return Err(Error::NoSense),
             }
         };
@@ -146,7 +153,7 @@ impl Sandbox {
     /// Has PID 1 tell folders of the workspace, while nothing else lives in the sandbox, or all of it
     /// is paused.
     pub async fn list(&mut self, folders: &[PathBuf]) -> Result<Vec<FolderSeen>, Error> {
-        let mut seen = Vec::new();
+        let (mut seen, mut listed_bytes, mut held) = (Vec::new(), 0, 0);
         for order in listing::orders(folders) {
             let nonce = Nonce::new()?;
             listing::send(&self.words.pipe, &order, &nonce)?;
@@ -154,11 +161,21 @@ impl Sandbox {
             loop {
                 let why = match self.words.next().await.transpose()? {
                     Some(Word::Said(word)) if word == listed => break,
-                    Some(Word::Listed(line)) if listing::read(&line, &mut seen) => continue,
+                    Some(Word::Listed(line)) if listing::read(&line, &mut seen) => {
+                        listed_bytes += line.len() + size_of::<EntrySeen>();
+                        if listed_bytes <= LISTED {
+                            continue;
+                        }
+                        "more than can be kept".to_owned()
+                    }
                     // What was on its way when all was paused.
                     Some(Word::Line(line)) if self.pause.is_some() => {
+                        held += line.size();
                         self.held.push_back(line);
-                        continue;
+                        if held <= HELD {
+                            continue;
+                        }
+                        "more than can be kept".to_owned()
                     }
                     Some(
                         Word::Listed(line) | Word::Said(line) | Word::Line(Line::Stderr(line)),
@@ -240,146 +257,6 @@ fn doors(policy: &Policy, spec: &Spec<'_>) -> Doors {
     all.collect()
 }
 
-/// The guest's command line: its ports and its time. What it is to run comes later.
-fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
-    let mut command = Vec::new();
-    for door in &policy.doors {
-        command.extend(["--port".into(), door.port.to_string()]);
-    }
-    if let Some(authority) = policy.authority {
-        command.extend(["--authority".into(), format!("{authority}={AUTHORITIES}")]);
-    }
-    command.extend([
-        "--lifetime".into(),
-        spec.labels.lifetime.as_secs().to_string(),
-        "--umask".into(),
-        policy.umask.clone(),
-        "--workspace".into(),
-        policy.workspace.to_string_lossy().into_owned(),
-        "--disk".into(),
-        policy.deleted_bytes.to_string(),
-    ]);
-    command
-}
-
-/// Translates the policy into the engine's words, and adds nothing to it.
-fn body(policy: &Policy, spec: &Spec<'_>) -> ContainerCreateBody {
-    ContainerCreateBody {
-        image: Some(spec.image.to_owned()),
-        hostname: Some(policy.hostname.to_owned()),
-        user: Some(policy.user.to_string()),
-        working_dir: Some(policy.workspace.to_string_lossy().into_owned()),
-        entrypoint: Some(vec!["/opt/sandbox/init".into()]),
-        cmd: Some(command(policy, spec)),
-        labels: Some(spec.labels.render()),
-        attach_stdin: Some(true),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        open_stdin: Some(true),
-        // Our end of standard input is the dead-man's switch, so it must close when we go.
-        stdin_once: Some(true),
-        // A terminal would merge the streams and lose bytes.
-        tty: Some(false),
-        host_config: Some(host_config(policy)),
-        ..Default::default()
-    }
-}
-
-fn host_config(policy: &Policy) -> HostConfig {
-    let amount = |bytes: u64| Some(i64::try_from(bytes).unwrap_or(i64::MAX));
-    let ulimit = |name: &str, value: i64| ResourcesUlimits {
-        name: Some(name.into()),
-        soft: Some(value),
-        hard: Some(value),
-    };
-    let core = i64::try_from(policy.core_dump_bytes).unwrap_or(0);
-    HostConfig {
-        network_mode: Some(policy.network.into()),
-        group_add: Some(policy.groups.iter().map(u32::to_string).collect()),
-        cap_drop: Some(vec!["ALL".into()]),
-        cap_add: Some(policy.capabilities.clone()),
-        privileged: Some(false),
-        security_opt: Some(vec![
-            format!("no-new-privileges:{}", policy.no_new_privileges),
-            format!("seccomp={}", super::policy::SECCOMP),
-        ]),
-        readonly_rootfs: Some(policy.read_only_root),
-        masked_paths: Some(strings(policy.masked_paths)),
-        readonly_paths: Some(strings(policy.read_only_paths)),
-        runtime: policy.runtime.clone(),
-        memory: amount(policy.memory),
-        memory_swap: amount(policy.memory_and_swap),
-        nano_cpus: Some(nano(policy.cpus)),
-        pids_limit: Some(policy.pids.into()),
-        ulimits: Some(vec![
-            ulimit("core", core),
-            ulimit("nofile", policy.open_files),
-            ulimit("fsize", i64::try_from(policy.file_bytes).unwrap_or(i64::MAX)),
-        ]),
-        shm_size: amount(policy.shared_memory),
-        tmpfs: Some(
-            policy
-                .tmpfs
-                .iter()
-                .map(|tmpfs| (tmpfs.path.to_owned(), tmpfs.options.clone()))
-                .collect::<HashMap<_, _>>(),
-        ),
-        mounts: Some(policy.mounts.iter().map(engine_mount).collect()),
-        log_config: Some(HostConfigLogConfig { typ: Some(policy.log_driver.into()), config: None }),
-        ipc_mode: Some("private".into()),
-        // Engines on cgroup v1 give the host's unless they are asked.
-        cgroupns_mode: policy.cgroup_namespace.parse::<HostConfigCgroupnsModeEnum>().ok(),
-        // PID 1 is our own guest, which reaps and ends by itself; a second init would only stand
-        // between it and its signals.
-        init: Some(false),
-        // When the machine itself runs out of memory, the sandbox goes first.
-        oom_score_adj: Some(500),
-        ..Default::default()
-    }
-}
-
-fn engine_mount(mount: &Mount) -> EngineMount {
-    let target = Some(mount.target.to_string_lossy().into_owned());
-    let read_only = Some(mount.read_only);
-    match &mount.overlay {
-        None => EngineMount {
-            typ: Some(MountType::BIND),
-            source: Some(mount.source.to_string_lossy().into_owned()),
-            target,
-            read_only,
-            // What is mounted below would stay writable on most kernels.
-            bind_options: mount
-                .read_only
-                .then(|| MountBindOptions { non_recursive: Some(true), ..Default::default() }),
-            ..Default::default()
-        },
-        Some(overlay) => EngineMount {
-            typ: Some(MountType::VOLUME),
-            source: Some(overlay.volume.clone()),
-            target,
-            read_only,
-            // Else the engine fills an empty volume, and its root's owner, from the image.
-            volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
-            ..Default::default()
-        },
-    }
-}
-
-/// What makes a volume an overlay, complete, so that no default of the system counts: without
-/// `redirect_dir` no folder that was there can be renamed, and with `metacopy` the layer has files
-/// of zeros.
-fn volume_options(mount: &Mount, overlay: &Overlay) -> HashMap<String, String> {
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={},{OVERLAY_OPTIONS}",
-        mount.source.display(),
-        overlay.upper.display(),
-        overlay.work.display()
-    );
-    [("type", "overlay"), ("device", "overlay"), ("o", &options)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
-}
-
 fn volumes(policy: &Policy) -> impl Iterator<Item = &str> {
     policy.mounts.iter().filter_map(|mount| Some(mount.overlay.as_ref()?.volume.as_str()))
 }
@@ -390,24 +267,4 @@ async fn remove_volumes(engine: &Engine, policy: &Policy) -> Result<(), Error> {
         engine.remove_volume(volume).await?;
     }
     Ok(())
-}
-
-fn strings(paths: &[&str]) -> Vec<String> {
-    paths.iter().map(|&path| path.to_owned()).collect()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "processor counts are small")]
-fn nano(cpus: f64) -> i64 {
-    (cpus * 1e9) as i64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_is_mounted_below_comes_with_a_read_only_mount() {
-        let mount = engine_mount(&Policy::workspace_mount("/w".into(), "/w".into(), true));
-        assert_eq!(mount.bind_options.and_then(|options| options.non_recursive), Some(true));
-    }
 }

@@ -15,6 +15,7 @@ mod place;
 mod policy;
 mod reaper;
 mod receipt;
+mod translate;
 
 pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
 pub use generated::{identity_mounts, mask_mount};

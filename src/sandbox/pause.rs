@@ -13,7 +13,7 @@ use super::{Error, Line};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Most bytes of the agent's output that are kept until it goes on.
-const HELD: usize = 32 << 20;
+pub(super) const HELD: usize = 32 << 20;
 
 impl Sandbox {
     /// Stops every process of the order that goes on. Fails where one does not stop in some seconds,
@@ -46,9 +46,7 @@ impl Sandbox {
                     return Err(Error::NotPaused { why: "its work has just ended" });
                 }
                 Some(Word::Line(line)) => {
-                    if let Line::Stdout(text) | Line::Stderr(text) = &line {
-                        held += text.len() + 1;
-                    }
+                    held += line.size();
                     self.held.push_back(line);
                     if held > HELD {
                         return Err(Error::NotPaused { why: "it prints too much" });
@@ -72,6 +70,7 @@ impl Sandbox {
     }
 
     async fn resumed(&mut self, nonce: &Nonce) -> Result<(), Error> {
+        let mut held = 0;
         loop {
             match self.next_word().await.transpose()? {
                 Some(Word::Said(said)) if is(&said, "resumed", nonce) => return Ok(()),
@@ -80,7 +79,13 @@ impl Sandbox {
                 }
                 // Of a list that was given up.
                 Some(Word::Said(_) | Word::Listed(_)) => {}
-                Some(Word::Line(line)) => self.held.push_back(line),
+                Some(Word::Line(line)) => {
+                    held += line.size();
+                    self.held.push_back(line);
+                    if held > HELD {
+                        return Err(Error::NotPaused { why: "it prints too much" });
+                    }
+                }
                 Some(_) => return Err(Error::NoSense),
                 None => return Err(Error::NotPaused { why: "it has ended" }),
             }

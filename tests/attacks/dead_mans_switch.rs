@@ -90,3 +90,21 @@ async fn ends_the_sandbox_at_its_deadline_without_the_owner() {
     run.assert_status("timed_out");
     product.check_nothing_left().await;
 }
+
+/// What PID 1 has seen in a pipe is gone when it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_the_sandbox_though_its_pipes_are_read_by_others() {
+    let model = Model::start(script("python switch.py steal")).await;
+    let product = Product::alone(&model).await;
+    let home = Workspace::new();
+    let (run, process) = besieged(&product, &home, Duration::from_secs(300)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    run.signal(Signal::KILL);
+    run.wait().await;
+    eventually("the container to end by itself", SECONDS, || (!runs(&process)).then_some(())).await;
+    let other = Model::start(Script::say("Fine.")).await;
+    let next =
+        product.run(&Workspace::new(), ["--json", "--model-url", &other.url(), "next"]).await;
+    next.assert_status("completed");
+    product.check_nothing_left().await;
+}

@@ -3,27 +3,53 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinSet};
 
-use super::frame::{Kind, PIECE, WINDOW, Wrong, frame};
+use super::Sends;
+use super::frame::{Kind, PIECE, WINDOW, Wrong};
 
 /// One connection, as the reader of the pipe knows it.
 #[derive(Debug)]
 pub struct Connection {
-    /// What came from inside; none after its end.
-    for_us: Option<UnboundedSender<Bytes>>,
-    waiting: Arc<AtomicUsize>,
+    inbox: Arc<Inbox>,
     credit: Arc<Credit>,
     task: AbortHandle,
+}
+
+/// What came from inside. In one piece, because a window can be filled byte by byte.
+#[derive(Debug, Default)]
+struct Inbox {
+    bytes: Mutex<(BytesMut, bool)>,
+    /// Bytes that came and were not told to be taken.
+    window: AtomicUsize,
+    more: Notify,
+}
+
+impl Inbox {
+    /// Takes all that is there; none after the end.
+    async fn take(&self) -> Option<BytesMut> {
+        loop {
+            let more = self.more.notified();
+            {
+                let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                if !bytes.0.is_empty() {
+                    return Some(bytes.0.split());
+                }
+                if bytes.1 {
+                    return None;
+                }
+            }
+            more.await;
+        }
+    }
 }
 
 /// Bytes that PID 1 takes now.
@@ -47,48 +73,50 @@ impl Credit {
 
 impl Connection {
     /// Connects to `socket` for `channel`; the task's end returns the channel.
-    pub fn open(
-        tasks: &mut JoinSet<u16>,
-        channel: u16,
-        socket: PathBuf,
-        sends: UnboundedSender<Bytes>,
-    ) -> Self {
-        let (for_us, from_inside) = unbounded_channel();
-        let waiting = Arc::<AtomicUsize>::default();
+    pub fn open(tasks: &mut JoinSet<u16>, channel: u16, socket: PathBuf, sends: Sends) -> Self {
+        let inbox = Arc::<Inbox>::default();
         let bytes = AtomicUsize::new(WINDOW as usize);
         let credit = Arc::new(Credit { bytes, more: Notify::new() });
-        let (theirs, taken) = (credit.clone(), waiting.clone());
+        let (theirs, ours) = (credit.clone(), inbox.clone());
         let task = tasks.spawn(async move {
             let carried = async {
                 let (from_us, to_us) = UnixStream::connect(socket).await?.into_split();
-                let in_order = hear(from_inside, to_us, &taken, channel, &sends);
-                tokio::try_join!(in_order, tell(from_us, &theirs, channel, &sends)).map(drop)
+                let heard = hear(&ours, to_us, channel, &sends);
+                tokio::try_join!(heard, tell(from_us, &theirs, channel, &sends)).map(drop)
             };
             if let Err(error) = carried.await {
                 tracing::debug!("a connection from inside ends: {error}");
                 // Nobody is there to be told where this fails.
-                let _ = sends.send(frame(Kind::Reset, channel, b""));
+                let _ = sends.send(Kind::Reset, channel, b"");
             }
             channel
         });
-        Self { for_us: Some(for_us), waiting, credit, task }
+        Self { inbox, credit, task }
+    }
+
+    pub fn id(&self) -> Id {
+        self.task.id()
     }
 
     /// Takes what came from inside.
-    pub fn take(&self, channel: u16, bytes: Bytes) -> Result<(), Wrong> {
-        let before = self.waiting.fetch_add(bytes.len(), Ordering::AcqRel);
+    pub fn take(&self, channel: u16, bytes: &Bytes) -> Result<(), Wrong> {
+        let before = self.inbox.window.fetch_add(bytes.len(), Ordering::AcqRel);
         if before + bytes.len() > WINDOW as usize {
             return Err(Wrong::Window(channel));
         }
-        let Some(for_us) = &self.for_us else { return Err(Wrong::Channel(33, channel)) };
-        // It may have ended by itself.
-        let _ = for_us.send(bytes);
+        let mut kept = self.inbox.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.1 {
+            return Err(Wrong::Channel(33, channel));
+        }
+        kept.0.extend_from_slice(bytes);
+        self.inbox.more.notify_one();
         Ok(())
     }
 
     /// Takes the end of what comes from inside.
-    pub fn end(&mut self) {
-        self.for_us = None;
+    pub fn end(&self) {
+        self.inbox.bytes.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.inbox.more.notify_one();
     }
 
     /// Lets more bytes go inside.
@@ -106,25 +134,27 @@ impl Connection {
     }
 }
 
-/// Carries what comes from inside to a socket of ours.
+/// Carries what comes from inside to a socket of ours. Where that takes no more, its answer may
+/// still be on the way: the rest is thrown away.
 async fn hear(
-    mut from_inside: UnboundedReceiver<Bytes>,
+    inbox: &Inbox,
     mut to_us: OwnedWriteHalf,
-    waiting: &AtomicUsize,
     channel: u16,
-    sends: &UnboundedSender<Bytes>,
+    sends: &Sends,
 ) -> io::Result<()> {
-    let mut taken = 0;
-    while let Some(bytes) = from_inside.recv().await {
-        to_us.write_all(&bytes).await?;
+    let (mut taken, mut is_open) = (0, true);
+    while let Some(bytes) = inbox.take().await {
+        is_open = is_open && to_us.write_all(&bytes).await.is_ok();
         taken += bytes.len();
         if taken >= WINDOW as usize / 4 {
-            waiting.fetch_sub(taken, Ordering::AcqRel);
+            inbox.window.fetch_sub(taken, Ordering::AcqRel);
             let more = u32::try_from(std::mem::take(&mut taken)).unwrap_or(WINDOW);
-            send(sends, Kind::Window, channel, &more.to_be_bytes())?;
+            sends.send(Kind::Window, channel, &more.to_be_bytes())?;
         }
     }
-    to_us.shutdown().await
+    // It may be closed by now, too.
+    let _ = to_us.shutdown().await;
+    Ok(())
 }
 
 /// Carries what a socket of ours says inside.
@@ -132,20 +162,17 @@ async fn tell(
     mut from_us: OwnedReadHalf,
     credit: &Credit,
     channel: u16,
-    sends: &UnboundedSender<Bytes>,
+    sends: &Sends,
 ) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
     loop {
         let room = credit.some().await;
+        sends.are_few().await;
         let read = from_us.read(&mut buffer[..room]).await?;
         if read == 0 {
-            return send(sends, Kind::End, channel, b"");
+            return sends.send(Kind::End, channel, b"");
         }
         credit.bytes.fetch_sub(read, Ordering::AcqRel);
-        send(sends, Kind::Data, channel, &buffer[..read])?;
+        sends.send(Kind::Data, channel, &buffer[..read])?;
     }
-}
-
-fn send(sends: &UnboundedSender<Bytes>, kind: Kind, channel: u16, bytes: &[u8]) -> io::Result<()> {
-    sends.send(frame(kind, channel, bytes)).map_err(|_| io::ErrorKind::BrokenPipe.into())
 }

@@ -11,6 +11,9 @@ const HEADER: usize = 8;
 /// Most bytes of a frame's content.
 pub const PIECE: usize = 1 << 16;
 
+/// Content of less bytes is copied.
+const SMALL: usize = 1 << 13;
+
 /// Most bytes of the receipt, which is one frame.
 const RECEIPT: usize = 1 << 20;
 
@@ -71,8 +74,6 @@ pub enum Wrong {
     Window(u16),
     #[error("too many words")]
     Flood,
-    #[error("its end in the middle of a frame")]
-    Cut,
 }
 
 /// Writes one frame; `bytes` are at most [`PIECE`].
@@ -95,11 +96,6 @@ pub struct Decoder(BytesMut);
 impl Decoder {
     pub fn add(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
-    }
-
-    /// Returns true where nothing is half read.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// Takes the next frame; none until it has come whole.
@@ -127,7 +123,11 @@ impl Decoder {
             return Ok(None);
         }
         self.0.advance(HEADER);
-        let mut bytes = self.0.split_to(length).freeze();
+        let mut bytes = match length {
+            // A part would keep all of what it came with.
+            ..SMALL => Bytes::copy_from_slice(&self.0.split_to(length)),
+            _ => self.0.split_to(length).freeze(),
+        };
         Ok(Some(match kind {
             16 => Frame::Receipt(bytes),
             17 => Frame::Ended(bytes),
@@ -153,7 +153,7 @@ mod tests {
                 frames.push(frame);
             }
         }
-        assert!(decoder.is_empty());
+        assert!(decoder.0.is_empty());
         Ok(frames)
     }
 

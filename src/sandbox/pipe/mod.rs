@@ -7,16 +7,18 @@ mod connection;
 mod frame;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
 use connection::Connection;
 use frame::{Decoder, FIRST, PIECE, WINDOW, frame};
@@ -28,8 +30,11 @@ use crate::engine::{Attached, Output};
 /// Most words of PID 1 that wait to be taken.
 const WORDS: usize = 64;
 
-/// Most connections at once. PID 1 lets 64 in, and knows of an end before we do.
-const CONNECTIONS: usize = 128;
+/// Most connections at once. PID 1 lets 96 in, and knows of an end before we do.
+const CONNECTIONS: usize = 192;
+
+/// Most frames that wait for a PID 1 that does not read. A task has up to 1,024.
+const FRAMES: usize = 8_192;
 
 /// Sockets of the gateway's by the ports inside that lead to them.
 pub type Doors = HashMap<u16, PathBuf>;
@@ -51,7 +56,7 @@ pub struct Pipe {
     heard: UnboundedReceiver<Result<Heard, Error>>,
     words: Arc<AtomicUsize>,
     windows: Arc<Windows>,
-    sends: UnboundedSender<Bytes>,
+    sends: Sends,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
     /// What was taken of each channel, and not told yet.
@@ -71,7 +76,7 @@ impl Windows {
 impl Pipe {
     pub fn new(attached: Attached, doors: Doors) -> Self {
         let (heard_by, heard) = unbounded_channel();
-        let (sends, sent) = unbounded_channel();
+        let (sends, sent) = Sends::new();
         let (words, windows) = (Arc::<AtomicUsize>::default(), Arc::<Windows>::default());
         let reader = Reader {
             decoder: Decoder::default(),
@@ -87,9 +92,9 @@ impl Pipe {
             heard,
             words,
             windows,
-            sends,
             reader: tokio::spawn(reader.read(attached.output)),
-            writer: tokio::spawn(write(attached.input, sent)),
+            writer: tokio::spawn(write(attached.input, sent, sends.waiting.clone())),
+            sends,
             taken: BTreeMap::new(),
         }
     }
@@ -99,7 +104,7 @@ impl Pipe {
         let none = bytes.is_empty().then_some(bytes);
         for piece in bytes.chunks(PIECE).chain(none) {
             let gone = |_| Error::Hung;
-            self.sends.send(frame(kind, 0, piece)).map_err(gone)?;
+            self.sends.send(kind, 0, piece).map_err(gone)?;
         }
         Ok(())
     }
@@ -129,7 +134,7 @@ impl Pipe {
             window.fetch_sub(more as usize, Ordering::Relaxed);
         }
         // Where nobody writes any more, nothing comes either.
-        let _ = self.sends.send(frame(Kind::Window, channel, &more.to_be_bytes()));
+        let _ = self.sends.send(Kind::Window, channel, &more.to_be_bytes());
     }
 
     /// Closes both directions. An engine waits, and with it whoever asks it about the container,
@@ -150,8 +155,41 @@ impl Drop for Pipe {
     }
 }
 
-async fn write(mut input: Pin<Box<dyn AsyncWrite + Send>>, mut sent: UnboundedReceiver<Bytes>) {
+/// Frames on their way to PID 1.
+#[derive(Clone, Debug)]
+struct Sends {
+    frames: UnboundedSender<Bytes>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Sends {
+    fn new() -> (Self, UnboundedReceiver<Bytes>) {
+        let (frames, sent) = unbounded_channel();
+        (Self { frames, waiting: Arc::default() }, sent)
+    }
+
+    /// Fails where nobody writes them any more.
+    fn send(&self, kind: Kind, channel: u16, bytes: &[u8]) -> io::Result<()> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let sent = self.frames.send(frame(kind, channel, bytes));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Returns when few frames wait: what comes from outside is not to fill the memory.
+    async fn are_few(&self) {
+        while self.waiting.load(Ordering::Relaxed) > FRAMES / 8 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+async fn write(
+    mut input: Pin<Box<dyn AsyncWrite + Send>>,
+    mut sent: UnboundedReceiver<Bytes>,
+    waiting: Arc<AtomicUsize>,
+) {
     while let Some(mut frame) = sent.recv().await {
+        waiting.fetch_sub(1, Ordering::Relaxed);
         let written = async {
             input.write_all_buf(&mut frame).await?;
             if sent.is_empty() { input.flush().await } else { Ok(()) }
@@ -170,7 +208,7 @@ struct Reader {
     heard: UnboundedSender<Result<Heard, Error>>,
     words: Arc<AtomicUsize>,
     windows: Arc<Windows>,
-    sends: UnboundedSender<Bytes>,
+    sends: Sends,
     doors: Doors,
     connections: HashMap<u16, Connection>,
     /// Of the connections; they end with the reader.
@@ -188,13 +226,17 @@ impl Reader {
         let ended = loop {
             let piece = tokio::select! {
                 piece = pieces.next() => piece,
-                Some(ended) = self.tasks.join_next() => {
-                    if let Ok(channel) = ended {
-                        self.connections.remove(&channel);
-                    }
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    self.ended(&ended);
                     continue;
                 }
             };
+            // Also those that were reset: else nothing would bound their number.
+            while self.tasks.len() > CONNECTIONS
+                && let Some(ended) = self.tasks.join_next_with_id().await
+            {
+                self.ended(&ended);
+            }
             match piece {
                 Some(Ok(Output::Stdout(piece))) => {
                     self.decoder.add(&piece);
@@ -210,7 +252,7 @@ impl Reader {
                     }
                 }
                 Some(Err(error)) => break Some(error.into()),
-                None if !self.decoder.is_empty() => break Some(Wrong::Cut.into()),
+                // Also within a frame: how the container ended tells why.
                 None => break None,
             }
         };
@@ -220,16 +262,28 @@ impl Reader {
         }
     }
 
+    fn ended(&mut self, ended: &Result<(Id, u16), JoinError>) {
+        // Those that were reset are forgotten already.
+        if let Ok((id, channel)) = ended
+            && self.connections.get(channel).is_some_and(|one| one.id() == *id)
+        {
+            self.connections.remove(channel);
+        }
+    }
+
     /// Passes on what has come whole.
     fn pass(&mut self) -> Result<(), Wrong> {
         while let Some(frame) = self.decoder.next()? {
+            if self.sends.waiting.load(Ordering::Relaxed) > FRAMES {
+                return Err(Wrong::Flood);
+            }
             match frame {
                 // Else nothing would bound their number.
                 Frame::Data(_, bytes) if bytes.is_empty() => return Err(Wrong::Length(0)),
                 Frame::Data(channel, bytes) if channel >= FIRST => {
                     // It may have been reset while this was on its way.
                     if let Some(one) = self.connections.get(&channel) {
-                        one.take(channel, bytes)?;
+                        one.take(channel, &bytes)?;
                     }
                     continue;
                 }
@@ -238,7 +292,7 @@ impl Reader {
                     continue;
                 }
                 Frame::End(channel) => {
-                    self.connections.get_mut(&channel).map(Connection::end);
+                    self.connections.get(&channel).map(Connection::end);
                     continue;
                 }
                 Frame::Reset(channel) => {
@@ -278,12 +332,10 @@ impl Reader {
         if self.connections.contains_key(&channel) {
             return Err(Wrong::Channel(32, channel));
         }
-        if self.connections.len() >= CONNECTIONS {
-            return Err(Wrong::Flood);
-        }
-        let Some(socket) = self.doors.get(&port) else {
+        let is_full = self.connections.len() >= CONNECTIONS;
+        let Some(socket) = self.doors.get(&port).filter(|_| !is_full) else {
             // The sandbox is being removed where nobody takes it.
-            let _ = self.sends.send(frame(Kind::Reset, channel, b""));
+            let _ = self.sends.send(Kind::Reset, channel, b"");
             return Ok(());
         };
         let one = Connection::open(&mut self.tasks, channel, socket.clone(), self.sends.clone());
@@ -295,7 +347,7 @@ impl Reader {
 /// Reads what a hostile PID 1 might say, for fuzzing.
 pub(super) fn fuzz(bytes: &[u8]) {
     let (heard_by, mut heard) = unbounded_channel();
-    let (sends, _sent) = unbounded_channel();
+    let (sends, _sent) = Sends::new();
     let mut reader = Reader {
         decoder: Decoder::default(),
         heard: heard_by,

@@ -1,6 +1,8 @@
 """Attempts on PID 1, which ends the sandbox. `probe` prints one line for each; `besiege` stays, deaf to
 signals, with the processors, the pipes and the tables full."""
-import ctypes, errno, os, signal, subprocess, sys, time
+import ctypes, errno, os, platform, signal, struct, subprocess, sys, time
+
+RT_SIGQUEUEINFO = {"x86_64": 129, "aarch64": 138}[platform.machine()]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -59,6 +61,10 @@ def probe():
     for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM):
         libc.sigqueue(1, number, 0)
         libc.tgkill(1, 1, number)
+        # As if from outside: with a negative code the kernel takes the sender that is written there.
+        for code in (-1, -2, -60, 0, 128):
+            forged = struct.pack("iii4xii104x", number, 0, code, 0, 0)
+            libc.syscall(RT_SIGQUEUEINFO, 1, number, forged)
     time.sleep(0.5)
     after = state()
     print(f"after all signals: stopped {after[0] in 'TtZX'}, nice changed {before[1] != after[1]}")
@@ -120,4 +126,21 @@ def besiege():
         time.sleep(1)
 
 
-{"probe": probe, "besiege": besiege}[sys.argv[1]]()
+def steal():
+    """Writes to the agent's streams and reads it back before PID 1 does, which saw that something is there."""
+    for n in (1, 2):
+        ends = [os.open(f"/proc/{agent()}/fd/{n}", flags) for flags in (os.O_WRONLY, os.O_RDONLY | os.O_NONBLOCK)]
+        for _ in range(2):
+            if os.fork() == 0:
+                os.setsid()
+                while True:
+                    try:
+                        os.write(ends[0], b"x")
+                        os.read(ends[1], 1 << 16)
+                    except BlockingIOError:
+                        pass
+    open("besieged", "w").close()
+    time.sleep(1000)
+
+
+{"probe": probe, "besiege": besiege, "steal": steal}[sys.argv[1]]()
