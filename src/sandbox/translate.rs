@@ -15,6 +15,9 @@ use crate::engine::models::{
     Mount as EngineMount, MountBindOptions, MountType, MountVolumeOptions, ResourcesUlimits,
 };
 
+/// Most processes of one user on the machine that a Podman service lets a container have.
+const PROCESSES: u64 = 32_768;
+
 const OVERLAY_OPTIONS: &str = "redirect_dir=on,metacopy=off,index=off,nfs_export=off,xino=on";
 
 /// The seccomp profile as an engine takes it.
@@ -118,9 +121,10 @@ fn host_config(policy: &Policy, profile: &Profile) -> HostConfig {
         for place in ["/run", "/var/tmp"] {
             tmpfs.insert(place.to_owned(), "ro,nosuid,nodev,noexec,size=4096,mode=0755".to_owned());
         }
-        // It would set a number of its own, once any other limit is given.
-        let processes = getrlimit(Resource::Nproc).maximum.and_then(|most| most.try_into().ok());
-        ulimits.push(ulimit("nproc", processes.unwrap_or(-1)));
+        // It would set a number of its own, once any other limit is given: more than its service may,
+        // which has this one.
+        let ours = getrlimit(Resource::Nproc).maximum.unwrap_or(PROCESSES);
+        ulimits.push(ulimit("nproc", i64::try_from(ours.min(PROCESSES)).unwrap_or(0)));
     }
     HostConfig {
         network_mode: Some(policy.network.into()),
