@@ -202,7 +202,7 @@ async fn write(
     }
 }
 
-/// Whoever reads all that comes.
+/// The task that reads all that comes.
 struct Reader {
     decoder: Decoder,
     heard: UnboundedSender<Result<Heard, Error>>,
