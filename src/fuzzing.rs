@@ -9,7 +9,7 @@ use crate::gateway::fuzzing as gateway;
 use crate::text;
 use crate::workspace::fuzzing as workspace;
 
-/// What a sandbox's first process says.
+/// Bytes that a sandbox's first process says.
 pub fn pipe(bytes: &[u8]) {
     crate::sandbox::fuzzing::pipe(bytes);
 }

@@ -28,7 +28,7 @@ pub struct Engine {
     kind: Kind,
 }
 
-/// Whose engine speaks Docker's API.
+/// Engines that speak Docker's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Docker,

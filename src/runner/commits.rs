@@ -158,23 +158,22 @@ pub fn take(
     let has_git = git::is_here(layer.workspace());
     for (number, repository) in noted(&folder).repositories.into_iter().enumerate() {
         let Some(news) = repository.news(&folder) else { continue };
-        if !has_git {
-            let file = entry.bundle(number + 1);
-            if bundle(entry.id(), &repository, &folder, &news, &file)? {
-                remarks.push(format!(
-                    "there is no git on this machine, so the run's commits are in {}, unchecked: \
-                     `git fetch {0} 'refs/sandbox/*:refs/sandbox/*'` takes them where git is",
-                    file.display()
-                ));
-            }
-            continue;
-        }
         let places = (&*folder, layer.workspace());
-        match bring(entry.id(), &repository, places, &news, packed.tree(&repository)) {
-            Ok(brought) => all.extend(brought),
-            Err(why) => remarks.push(format!(
-                "commits and branches that the run made did not come back: {why}; its files are kept"
-            )),
+        let file = entry.bundle(number + 1);
+        if !has_git && bundle(entry.id(), &repository, &folder, &news, &file)? {
+            remarks.push(format!(
+                "there is no git on this machine, so the run's commits are in {}, unchecked: \
+                 `git fetch {0} 'refs/sandbox/*:refs/sandbox/*'` takes them where git is",
+                file.display()
+            ));
+        } else if has_git {
+            match bring(entry.id(), &repository, places, &news, packed.tree(&repository)) {
+                Ok(brought) => all.extend(brought),
+                Err(why) => remarks.push(format!(
+                    "commits and branches that the run made did not come back: {why}; its files \
+                     are kept"
+                )),
+            }
         }
         if news.truncated {
             remarks.push("the run made more than 1,000 references; the others are lost".to_owned());
@@ -207,7 +206,8 @@ pub fn commits_of(entry: &Entry) -> Result<Option<Commits>, OutcomeError> {
     Ok(told(entry, &read(entry)?))
 }
 
-fn read(entry: &Entry) -> Result<Vec<Brought>, OutcomeError> {
+/// Reads what came back of a run's commits. Blocking.
+pub fn read(entry: &Entry) -> Result<Vec<Brought>, OutcomeError> {
     let path = entry.commits();
     read_brought(&path).map_err(OutcomeError::io(&path))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::Error;
+use super::commits;
 use super::outcome::{OutcomeError, changes_of, hold, wait};
 use super::shared::Shared;
 use super::story::Story;
@@ -21,7 +22,7 @@ use crate::text::count;
 use crate::workspace::changeset::{
     self, Agreed, Alteration, Blobs, Fate, Live, Manifest, Request, read_manifest,
 };
-use crate::workspace::git::{Brought, read_brought};
+use crate::workspace::git::Brought;
 use crate::workspace::layer::Layer;
 use crate::workspace::{FolderLock, WorkspacePath};
 
@@ -104,7 +105,7 @@ pub async fn find(
             let (changes, lost): (Vec<_>, Vec<_>) =
                 others.into_iter().cloned().partition(|change| could.contains(&change.path));
             let (lost, hidden) = (lost.len(), hidden.len());
-            let mut commits = read_brought(&entry.commits()).unwrap_or_default();
+            let mut commits = commits::read(&entry)?;
             commits.retain(|one| lost + hidden == 0 && one.is_pending());
             return Ok(Some(Earlier { run, changes, blobs, lost, hidden, commits }));
         }

@@ -8,7 +8,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::guest::{self, Nonce, Order, Word, Words};
 use super::listing::{self, EntrySeen, FolderSeen};
-use super::pause::HELD;
 use super::pipe::{Doors, Kind, Pipe, VERSION};
 use super::translate::{Profile, body, volume_options};
 use super::{Error, Labels, Line, Policy, Receipt};
@@ -53,6 +52,7 @@ pub struct Sandbox {
     nonce: Option<Nonce>,
     /// Lines of an order that were read while it was paused.
     pub(super) held: VecDeque<Line>,
+    pub(super) held_bytes: usize,
     /// The pause that goes on.
     pub(super) pause: Option<Nonce>,
 }
@@ -93,6 +93,7 @@ impl Sandbox {
                 words: Words::new(Pipe::new(attached, doors(policy, spec)), GUEST_LINE_LIMIT),
                 nonce: None,
                 held: VecDeque::new(),
+                held_bytes: 0,
                 pause: None,
             }),
             Err(error) => {
@@ -121,6 +122,7 @@ impl Sandbox {
                     let code = self.exit().await?.code;
                     return Err(Error::Stillborn { code, said: quote(&said) });
                 }
+                Ok(Some(Err(Error::Wrong(wrong)))) => return Err(Error::OtherVersion(wrong)),
                 Ok(Some(word)) => word?,
             };
             match word {
@@ -153,7 +155,7 @@ impl Sandbox {
     /// Has PID 1 tell folders of the workspace, while nothing else lives in the sandbox, or all of it
     /// is paused.
     pub async fn list(&mut self, folders: &[PathBuf]) -> Result<Vec<FolderSeen>, Error> {
-        let (mut seen, mut listed_bytes, mut held) = (Vec::new(), 0, 0);
+        let (mut seen, mut listed_bytes) = (Vec::new(), 0);
         for order in listing::orders(folders) {
             let nonce = Nonce::new()?;
             listing::send(&self.words.pipe, &order, &nonce)?;
@@ -170,9 +172,7 @@ impl Sandbox {
                     }
                     // What was on its way when all was paused.
                     Some(Word::Line(line)) if self.pause.is_some() => {
-                        held += line.size();
-                        self.held.push_back(line);
-                        if held <= HELD {
+                        if self.hold(line) {
                             continue;
                         }
                         "more than can be kept".to_owned()
@@ -192,6 +192,7 @@ impl Sandbox {
     /// The next line of output; none at the end of the container. Safe to drop and call again.
     pub async fn next_line(&mut self) -> Option<Result<Line, Error>> {
         if let Some(line) = self.held.pop_front() {
+            self.held_bytes = self.held_bytes.saturating_sub(line.size());
             return Some(Ok(line));
         }
         loop {
@@ -250,7 +251,7 @@ fn quote(said: &[String]) -> String {
     if said.is_empty() { String::new() } else { format!(": {}", one_line(&said.join(" "), 600)) }
 }
 
-/// Where the ports inside lead.
+/// Sockets that the ports inside lead to.
 fn doors(policy: &Policy, spec: &Spec<'_>) -> Doors {
     let doors = policy.doors.iter();
     let all = doors.filter_map(|door| Some((door.port, spec.sockets?.join(&door.socket))));

@@ -5,8 +5,6 @@
 //! with the nonce; `stop` ends it before. `pause` and `resume` stop its processes for a while. Our
 //! end of its standard input is the dead-man's switch: when it closes, the sandbox ends.
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::pipe::{Frame, Heard, Kind, Pipe, STDERR, STDOUT};
@@ -89,7 +87,7 @@ impl Line {
     }
 }
 
-/// What PID 1 says, read.
+/// A line or a word of PID 1.
 #[derive(Debug)]
 pub enum Word {
     Line(Line),
@@ -132,20 +130,22 @@ pub struct Words {
     listed: Buffer,
     complaints: Buffer,
     /// A word that comes after the lines before it.
-    next: VecDeque<Option<Word>>,
+    next: Option<Word>,
+    /// Nothing more comes.
+    is_over: bool,
 }
 
 impl Words {
     pub fn new(pipe: Pipe, limit: usize) -> Self {
         let [stdout, stderr, listed, complaints] = [(); 4].map(|()| Buffer::new(limit));
-        Self { pipe, stdout, stderr, listed, complaints, next: VecDeque::new() }
+        Self { pipe, stdout, stderr, listed, complaints, next: None, is_over: false }
     }
 
     /// The next line or word; none when the container's output has ended. Safe to drop and call
     /// again.
     pub async fn next(&mut self) -> Option<Result<Word, Error>> {
         loop {
-            let is_over = !self.next.is_empty();
+            let is_over = self.is_over || self.next.is_some();
             let too_long = |bytes| Word::Line(Line::TooLong { bytes });
             let line = |line: Result<String, usize>, make: fn(String) -> Word| {
                 Some(Ok(line.map_or_else(too_long, make)))
@@ -162,8 +162,11 @@ impl Words {
             if let Some(text) = self.complaints.line(is_over) {
                 return line(text, |text| Word::Line(Line::Stderr(text)));
             }
-            if let Some(word) = self.next.pop_front() {
-                return word.map(Ok);
+            if let Some(word) = self.next.take() {
+                return Some(Ok(word));
+            }
+            if self.is_over {
+                return None;
             }
             match self.pipe.next().await {
                 Some(Ok(Heard::Frame(Frame::Data(channel, bytes)))) => match channel {
@@ -179,11 +182,11 @@ impl Words {
                         self.listed.clear();
                         return Some(Ok(word));
                     }
-                    Some(word) => self.next.push_back(Some(word)),
+                    Some(word) => self.next = Some(word),
                     None => return Some(Err(Error::NoSense)),
                 },
                 Some(Err(error)) => return Some(Err(error)),
-                None => self.next.push_back(None),
+                None => self.is_over = true,
             }
         }
     }
@@ -277,7 +280,7 @@ mod tests {
 
     type Pieces = Vec<Output>;
 
-    /// What comes of some pieces of output, and what was sent meanwhile.
+    /// Words that some pieces of output are read as, and bytes that were sent meanwhile.
     async fn heard(pieces: Pieces, limit: usize) -> (Vec<Result<Word, Error>>, Vec<u8>) {
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
         let output = Box::pin(futures_util::stream::iter(pieces.into_iter().map(Ok)));

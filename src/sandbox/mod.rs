@@ -72,6 +72,11 @@ pub enum Error {
     Hung,
     #[error("what the sandbox's first process says is {0}, so the run was ended")]
     Wrong(#[from] pipe::Wrong),
+    #[error(
+        "what the sandbox's first process says is {0}; if the image is of another version of \
+         sandbox-mcp, make it again with `sandbox-mcp build`"
+    )]
+    OtherVersion(pipe::Wrong),
     #[error("a word of the sandbox's first process makes no sense, so the run was ended")]
     NoSense,
     #[error("the sandbox ended before it was ready (exit code {code}){said}")]

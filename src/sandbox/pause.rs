@@ -13,7 +13,7 @@ use super::{Error, Line};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Most bytes of the agent's output that are kept until it goes on.
-pub(super) const HELD: usize = 32 << 20;
+const HELD: usize = 32 << 20;
 
 impl Sandbox {
     /// Stops every process of the order that goes on. Fails where one does not stop in some seconds,
@@ -31,7 +31,6 @@ impl Sandbox {
     }
 
     async fn try_to_pause(&mut self, nonce: &Nonce) -> Result<(), Error> {
-        let mut held = 0;
         self.words.pipe.send(Kind::Pause, nonce.as_str().as_bytes())?;
         loop {
             match self.next_word().await.transpose()? {
@@ -46,9 +45,7 @@ impl Sandbox {
                     return Err(Error::NotPaused { why: "its work has just ended" });
                 }
                 Some(Word::Line(line)) => {
-                    held += line.size();
-                    self.held.push_back(line);
-                    if held > HELD {
+                    if !self.hold(line) {
                         return Err(Error::NotPaused { why: "it prints too much" });
                     }
                 }
@@ -56,6 +53,13 @@ impl Sandbox {
                 None => return Err(Error::NotPaused { why: "it has ended" }),
             }
         }
+    }
+
+    /// Keeps a line until the order goes on. Returns false where too much is kept.
+    pub(super) fn hold(&mut self, line: Line) -> bool {
+        self.held_bytes += line.size();
+        self.held.push_back(line);
+        self.held_bytes <= HELD
     }
 
     /// Lets the processes go on. Fails where one of them has run meanwhile, so that what was seen may
@@ -70,7 +74,6 @@ impl Sandbox {
     }
 
     async fn resumed(&mut self, nonce: &Nonce) -> Result<(), Error> {
-        let mut held = 0;
         loop {
             match self.next_word().await.transpose()? {
                 Some(Word::Said(said)) if is(&said, "resumed", nonce) => return Ok(()),
@@ -80,9 +83,7 @@ impl Sandbox {
                 // Of a list that was given up.
                 Some(Word::Said(_) | Word::Listed(_)) => {}
                 Some(Word::Line(line)) => {
-                    held += line.size();
-                    self.held.push_back(line);
-                    if held > HELD {
+                    if !self.hold(line) {
                         return Err(Error::NotPaused { why: "it prints too much" });
                     }
                 }

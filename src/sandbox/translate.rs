@@ -221,4 +221,21 @@ mod tests {
         let mount = engine_mount(&Policy::workspace_mount("/w".into(), "/w".into(), true));
         assert_eq!(mount.bind_options.and_then(|options| options.non_recursive), Some(true));
     }
+
+    #[test]
+    fn podman_gets_a_file_its_own_user_and_no_writable_folders_of_its_own() {
+        let policy = crate::sandbox::receipt::tests::policy();
+        let profile = Profile::of(Kind::Podman).expect("a file");
+        let host = host_config(&policy, &profile);
+        let options = host.security_opt.expect("options");
+        let file = options.iter().find_map(|one| one.strip_prefix("seccomp=")).expect("a profile");
+        assert_eq!(std::fs::read_to_string(file).expect("a file"), SECCOMP);
+        let tmpfs = host.tmpfs.expect("tmpfs");
+        assert!(tmpfs["/tmp"].ends_with(",U") && !tmpfs["/tmp"].contains("id="), "{tmpfs:?}");
+        assert!(["/run", "/var/tmp"].iter().all(|place| tmpfs[*place].starts_with("ro,")));
+        let docker = host_config(&policy, &Profile::of(Kind::Docker).expect("inline"));
+        assert!(docker.tmpfs.expect("tmpfs")["/tmp"].contains("uid=1000"));
+        drop(profile);
+        assert!(!std::path::Path::new(file).exists());
+    }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{Model, Product, Script, Workspace, engine, eventually};
+use crate::common::{Model, Product, Running, Script, Workspace, engine, eventually};
 use crate::inside::{assert_lines, attack, script};
 
 /// "Within seconds", with room for a busy machine.
@@ -23,11 +23,7 @@ async fn cannot_be_stopped_or_read() {
     assert_lines(&seen.told, include_str!("expected/switch.txt"));
 }
 
-async fn besieged(
-    product: &Product,
-    home: &Workspace,
-    timeout: Duration,
-) -> (crate::common::Running, String) {
+async fn besieged(product: &Product, home: &Workspace, timeout: Duration) -> (Running, String) {
     home.write("switch.py", include_str!("inside/switch.py"));
     let seconds = timeout.as_secs().to_string();
     let run = product.start_run(home, ["--events", "--timeout", &seconds, "besiege"]);
@@ -51,15 +47,11 @@ fn runs(process: &str) -> bool {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ends_the_sandbox_when_the_owner_is_killed() {
-    let model = Model::start(script("python switch.py besiege")).await;
-    let product = Product::alone(&model).await;
-    let home = Workspace::new();
-    let (run, process) = besieged(&product, &home, Duration::from_secs(300)).await;
+/// Kills the owner, and asserts that the container ends by itself and leaves nothing.
+async fn ends_with_its_owner(product: &Product, run: Running, process: &str) {
     run.signal(Signal::KILL);
     assert_eq!(run.wait().await.signal, Some(9));
-    eventually("the container to end by itself", SECONDS, || (!runs(&process)).then_some(())).await;
+    eventually("the container to end by itself", SECONDS, || (!runs(process)).then_some(())).await;
 
     // The next start, wherever, takes away what lies there.
     let other = Model::start(Script::say("Fine.")).await;
@@ -67,6 +59,15 @@ async fn ends_the_sandbox_when_the_owner_is_killed() {
         product.run(&Workspace::new(), ["--json", "--model-url", &other.url(), "next"]).await;
     next.assert_status("completed");
     product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_the_sandbox_when_the_owner_is_killed() {
+    let model = Model::start(script("python switch.py besiege")).await;
+    let product = Product::alone(&model).await;
+    let home = Workspace::new();
+    let (run, process) = besieged(&product, &home, Duration::from_secs(300)).await;
+    ends_with_its_owner(&product, run, &process).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,12 +100,5 @@ async fn ends_the_sandbox_though_its_pipes_are_read_by_others() {
     let home = Workspace::new();
     let (run, process) = besieged(&product, &home, Duration::from_secs(300)).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    run.signal(Signal::KILL);
-    run.wait().await;
-    eventually("the container to end by itself", SECONDS, || (!runs(&process)).then_some(())).await;
-    let other = Model::start(Script::say("Fine.")).await;
-    let next =
-        product.run(&Workspace::new(), ["--json", "--model-url", &other.url(), "next"]).await;
-    next.assert_status("completed");
-    product.check_nothing_left().await;
+    ends_with_its_owner(&product, run, &process).await;
 }

@@ -67,6 +67,20 @@ back = read(stalled)
 talk.join()
 print("whole:", back == data + b"END", len(back))
 
+# Many at once in both directions: none is cut where the queue is full.
+def much(n):
+    mine, client = os.urandom(4 << 20), connect(ports[n % 3])
+    def say():
+        client.sendall(mine)
+        client.shutdown(socket.SHUT_WR)
+    threading.Thread(target=say).start()
+    whole.append(read(client) == mine + b"END")
+whole = []
+at_once = [threading.Thread(target=much, args=(n,)) for n in range(12)]
+for one in at_once: one.start()
+for one in at_once: one.join()
+print("at once:", whole.count(True))
+
 # Reset in the middle, again and again.
 for n in range(200):
     gone = connect(ports[n % 2])
@@ -113,6 +127,7 @@ async fn as_if_there_were_no_sandbox_between() {
         "another one: heard",
         "its end: b'END'",
         &format!("whole: True {size}"),
+        "at once: 12",
         "waiting: True",
         "all: 40 True",
     ] {

@@ -24,7 +24,7 @@ pub struct Connection {
     task: AbortHandle,
 }
 
-/// What came from inside. In one piece, because a window can be filled byte by byte.
+/// Bytes that came from inside. In one piece, because a window can be filled byte by byte.
 #[derive(Debug, Default)]
 struct Inbox {
     bytes: Mutex<(BytesMut, bool)>,

@@ -28,7 +28,7 @@ pub const LISTING: u16 = 3;
 /// The first channel of a connection.
 pub const FIRST: u16 = 16;
 
-/// What we send.
+/// Kinds of frames that we send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Argv = 1,
@@ -45,7 +45,7 @@ pub enum Kind {
     Window = 36,
 }
 
-/// What PID 1 sends.
+/// A frame that PID 1 sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     Receipt(Bytes),

@@ -6,7 +6,7 @@
 mod connection;
 mod frame;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -26,6 +26,9 @@ pub use frame::{Frame, Kind, STDERR, STDOUT, VERSION, Wrong};
 
 use super::Error;
 use crate::engine::{Attached, Output};
+
+/// Channels that are no connection: two streams of an order, and lists.
+const STREAMS: usize = 3;
 
 /// Most words of PID 1 that wait to be taken.
 const WORDS: usize = 64;
@@ -60,17 +63,17 @@ pub struct Pipe {
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
     /// What was taken of each channel, and not told yet.
-    taken: BTreeMap<u16, usize>,
+    taken: [usize; STREAMS],
 }
 
 /// Bytes of each channel that came and were not told to be taken.
 #[derive(Debug, Default)]
-struct Windows([AtomicUsize; 3]);
+struct Windows([AtomicUsize; STREAMS]);
 
-impl Windows {
-    fn of(&self, channel: u16) -> Option<&AtomicUsize> {
-        self.0.get(usize::from(channel.checked_sub(STDOUT)?))
-    }
+/// The place of a stream's channel among the streams.
+fn place(channel: u16) -> Option<usize> {
+    let at = usize::from(channel.checked_sub(STDOUT)?);
+    (at < STREAMS).then_some(at)
 }
 
 impl Pipe {
@@ -95,7 +98,7 @@ impl Pipe {
             reader: tokio::spawn(reader.read(attached.output)),
             writer: tokio::spawn(write(attached.input, sent, sends.waiting.clone())),
             sends,
-            taken: BTreeMap::new(),
+            taken: [0; STREAMS],
         }
     }
 
@@ -123,16 +126,15 @@ impl Pipe {
 
     /// Lets PID 1 send more of a channel; not for each byte.
     fn take(&mut self, channel: u16, bytes: usize) {
-        let taken = self.taken.entry(channel).or_default();
+        let Some(at) = place(channel) else { return };
+        let taken = &mut self.taken[at];
         *taken += bytes;
         if *taken < WINDOW as usize / 4 {
             return;
         }
         let more = u32::try_from(std::mem::take(taken)).unwrap_or(WINDOW);
-        if let Some(window) = self.windows.of(channel) {
-            // Before it is sent: the answer may come at once.
-            window.fetch_sub(more as usize, Ordering::Relaxed);
-        }
+        // Before it is sent: the answer may come at once.
+        self.windows.0[at].fetch_sub(more as usize, Ordering::Relaxed);
         // Where nobody writes any more, nothing comes either.
         let _ = self.sends.send(Kind::Window, channel, &more.to_be_bytes());
     }
@@ -308,8 +310,8 @@ impl Reader {
                     continue;
                 }
                 Frame::Data(channel, ref bytes) => {
-                    let window = self.windows.of(channel).ok_or(Wrong::Channel(33, channel))?;
-                    let before = window.fetch_add(bytes.len(), Ordering::Relaxed);
+                    let at = place(channel).ok_or(Wrong::Channel(33, channel))?;
+                    let before = self.windows.0[at].fetch_add(bytes.len(), Ordering::Relaxed);
                     if before + bytes.len() > WINDOW as usize {
                         return Err(Wrong::Window(channel));
                     }
