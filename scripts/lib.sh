@@ -45,3 +45,14 @@ with_engine() {
         sudo -u "$(id -un)" -g docker --preserve-env env "PATH=$PATH" "HOME=$HOME" "$@"
     fi
 }
+
+# engine_paths NAME: where an engine that scripts/engine-up starts has its things.
+# shellcheck disable=SC2034 # for who sources this
+engine_paths() {
+    run=/run/sandbox-mcp-engines/$1       # sockets, state, pid and log
+    data=/var/lib/sandbox-mcp-engines/$1  # images and containers
+    host=unix://$run/engine.sock
+    # Whose engine a rootless one is.
+    user=${SANDBOX_MCP_ENGINE_USER:-$(id -u)}
+    [ "$user" -ne 0 ] || user=${SUDO_UID:-1000}
+}

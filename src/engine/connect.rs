@@ -17,7 +17,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const PODMAN: &str = "Podman Engine";
 
 /// Seconds for one API call; long enough for a busy engine to remove a container.
-const CALL_TIMEOUT: u64 = 60;
+pub(super) const CALL_TIMEOUT: u64 = 60;
 
 /// A connection to one engine. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -31,6 +31,14 @@ pub enum Output {
     Stderr(Bytes),
 }
 
+/// A container as an engine takes it.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Docker(Box<ContainerCreateBody>),
+    /// In the words of Podman's own API.
+    Podman(serde_json::Value),
+}
+
 /// How a container ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
@@ -49,12 +57,18 @@ pub struct Found {
 
 impl Engine {
     /// Creates a container without a name, because names collide. Returns its id.
-    pub async fn create(&self, body: ContainerCreateBody) -> Result<String, Error> {
-        let created = self
-            .docker
-            .create_container(None::<query::CreateContainerOptions>, body)
-            .await
-            .map_err(api("create the container"))?;
+    pub async fn create(&self, body: &Body) -> Result<String, Error> {
+        let created = match body {
+            Body::Docker(body) => self
+                .docker
+                .create_container(None::<query::CreateContainerOptions>, (**body).clone())
+                .await
+                .map_err(api("create the container"))?,
+            Body::Podman(spec) => {
+                let verb = "create the container";
+                self.podman(verb, "POST", "containers/create", Some(spec)).await?
+            }
+        };
         for warning in created.warnings {
             tracing::warn!("engine: {warning}");
         }

@@ -6,6 +6,7 @@
 mod connect;
 mod containers;
 mod images;
+mod podman;
 mod volumes;
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 pub use bollard::models;
 pub use connect::{Candidate, Engine, Facts, Kind};
-pub use containers::{Attached, Exit, Found, Output};
+pub use containers::{Attached, Body, Exit, Found, Output};
 pub use images::{BuildRequest, ImageFacts};
 pub use volumes::FoundVolume;
 

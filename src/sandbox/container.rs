@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::guest::{self, Nonce, Order, Word, Words};
 use super::listing::{self, EntrySeen, FolderSeen};
 use super::pipe::{Doors, Kind, Pipe, VERSION};
-use super::translate::{Profile, body, volume_options};
+use super::translate::{translate, volume_options};
 use super::{Error, Labels, Line, Policy, Receipt};
 use crate::engine::{Engine, Exit};
 use crate::text::one_line;
@@ -67,9 +67,8 @@ impl Sandbox {
                 engine.create_volume(&overlay.volume, options, spec.labels.render()).await?;
             }
         }
-        // Kept until the container is made, because Podman reads it from there.
-        let profile = Profile::of(engine.kind())?;
-        let id = match engine.create(body(policy, spec, &profile)).await {
+        let translated = translate(engine.kind(), policy, spec)?;
+        let id = match engine.create(&translated.body).await {
             Err(error) if error.is_missing() => {
                 remove_volumes(engine, policy).await?;
                 return Err(Error::NoImage { image: spec.image.to_owned() });

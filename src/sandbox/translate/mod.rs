@@ -1,0 +1,84 @@
+//! The policy in an engine's words. Each file translates all of it, and adds nothing to it.
+
+mod docker;
+mod podman;
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use tempfile::NamedTempFile;
+
+use super::container::Spec;
+use super::policy::SECCOMP;
+use super::{AUTHORITIES, Error, Mount, Overlay, Policy};
+use crate::engine::{Body, Kind};
+
+const OVERLAY_OPTIONS: &str = "redirect_dir=on,metacopy=off,index=off,nfs_export=off,xino=on";
+
+/// A container to create, and what the engine reads while it does so.
+#[derive(Debug)]
+pub struct Translated {
+    pub body: Body,
+    /// Podman takes a path of the seccomp profile, Docker the profile itself.
+    _profile: Option<NamedTempFile>,
+}
+
+pub fn translate(kind: Kind, policy: &Policy, spec: &Spec<'_>) -> Result<Translated, Error> {
+    match kind {
+        Kind::Docker => {
+            let body = Body::Docker(Box::new(docker::body(policy, spec)));
+            Ok(Translated { body, _profile: None })
+        }
+        Kind::Podman => {
+            let profile = profile_file().map_err(|source| Error::Io {
+                what: "write the seccomp profile".into(),
+                source,
+            })?;
+            let body = Body::Podman(podman::spec(policy, spec, profile.path()));
+            Ok(Translated { body, _profile: Some(profile) })
+        }
+    }
+}
+
+fn profile_file() -> std::io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::with_prefix("sandbox-mcp-seccomp-")?;
+    file.write_all(SECCOMP.as_bytes())?;
+    Ok(file)
+}
+
+/// The guest's command line: its ports and its time. What it is to run comes later.
+fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
+    let mut command = Vec::new();
+    for door in &policy.doors {
+        command.extend(["--port".into(), door.port.to_string()]);
+    }
+    if let Some(authority) = policy.authority {
+        command.extend(["--authority".into(), format!("{authority}={AUTHORITIES}")]);
+    }
+    command.extend([
+        "--lifetime".into(),
+        spec.labels.lifetime.as_secs().to_string(),
+        "--umask".into(),
+        policy.umask.clone(),
+        "--workspace".into(),
+        policy.workspace.to_string_lossy().into_owned(),
+        "--disk".into(),
+        policy.deleted_bytes.to_string(),
+    ]);
+    command
+}
+
+/// What makes a volume an overlay, complete, so that no default of the system counts: without
+/// `redirect_dir` no folder that was there can be renamed, and with `metacopy` the layer has files
+/// of zeros.
+pub fn volume_options(mount: &Mount, overlay: &Overlay) -> HashMap<String, String> {
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},{OVERLAY_OPTIONS}",
+        mount.source.display(),
+        overlay.upper.display(),
+        overlay.work.display()
+    );
+    [("type", "overlay"), ("device", "overlay"), ("o", &options)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
