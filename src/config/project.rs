@@ -129,7 +129,7 @@ fn read(path: &Path) -> io::Result<String> {
 /// What a project may do to one setting.
 pub(super) fn effect(key: &Key, value: &Value, now: &Config) -> Effect {
     let machine = ["engine", "history", "http", "mcp"].contains(&key.section())
-        || ["workspace.roots", "limits.concurrency"].contains(&key.path.as_str());
+        || ["workspace.roots", "limits.concurrency", "sandbox.accept"].contains(&key.path.as_str());
     if machine {
         Effect::Never
     } else if narrows(key, value, now) {

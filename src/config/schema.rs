@@ -191,11 +191,15 @@ pub struct Sandbox {
     /// that cannot be.
     #[schemars(example = &"/workspace")]
     pub path: Option<String>,
+    /// Limits that a run may go without where the engine applies none, as a rootless one on control
+    /// groups of version 1. PID 1 then watches memory and processes, once a second.
+    #[schemars(example = ["no-memory-limit", "no-pids-limit", "no-cpu-limit"])]
+    pub accept: Vec<String>,
 }
 
 impl Default for Sandbox {
     fn default() -> Self {
-        Self { user: None, umask: "0027".into(), runtime: None, path: None }
+        Self { user: None, umask: "0027".into(), runtime: None, path: None, accept: Vec::new() }
     }
 }
 

@@ -18,6 +18,7 @@ const DAY: u64 = 86_400;
 const WEEK: u64 = 7 * DAY;
 
 /// The statuses of runs that leave work behind.
+const ACCEPT: &str = "no-memory-limit, no-pids-limit, no-cpu-limit";
 const APPLY_ON: &str = "completed, truncated, no_output, failed, timed_out, budget_exhausted, out_of_memory, cancelled";
 
 const RULES: &[Rule] = &[
@@ -86,6 +87,9 @@ const RULES: &[Rule] = &[
     ),
     rule("sandbox.runtime", "the name of a runtime that the engine knows", |c| {
         c.sandbox.runtime.as_deref().is_none_or(|name| is_name(name, "._-"))
+    }),
+    rule("sandbox.accept", ACCEPT, |c| {
+        c.sandbox.accept.iter().all(|one| ACCEPT.split(", ").any(|known| known == one))
     }),
     rule("limits.timeout", "at least 1 second", |c| c.limits.timeout >= 1),
     rule("limits.max_timeout", "`limits.timeout` to 604800 seconds; set both", |c| {

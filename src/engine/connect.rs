@@ -32,7 +32,7 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Docker,
-    Podman,
+    Podman { is_rootless: bool },
 }
 
 /// An engine that could be used, and why we think so.
@@ -111,10 +111,14 @@ impl Engine {
             Ok(Ok(version)) => {
                 let mut components = version.components.iter().flatten();
                 let is_podman = components.any(|component| component.name == PODMAN);
-                let kind = if is_podman { Kind::Podman } else { Kind::Docker };
                 let how = if candidate.chosen { "named by" } else { "the usual socket of" };
                 let because = format!("{how} {}", candidate.because);
-                Ok(Self { docker, host: host.clone(), because, kind })
+                let kind = Kind::Docker;
+                let mut engine = Self { docker, host: host.clone(), because, kind };
+                if is_podman {
+                    engine.kind = Kind::Podman { is_rootless: engine.is_rootless_podman().await? };
+                }
+                Ok(engine)
             }
             Ok(Err(error)) if denied(host) => {
                 Err(Error::Denied { host: host.into(), why: error.to_string() })
@@ -148,24 +152,31 @@ impl Engine {
         let kernel = info.kernel_version.unwrap_or_default();
         let mut runtimes: Vec<_> = info.runtimes.unwrap_or_default().into_keys().collect();
         runtimes.sort();
+        let rootless = match self.kind {
+            Kind::Docker => option("rootless"),
+            Kind::Podman { is_rootless } => is_rootless,
+        };
+        let cgroup_version = info.cgroup_version.map_or_else(|| "1".into(), |v| v.to_string());
+        // A rootless engine claims limits there and applies none.
+        let limits = !(rootless && cgroup_version.trim_start_matches('v') == "1");
         Ok(Facts {
             host: self.host.clone(),
             name: match self.kind {
                 Kind::Docker => "docker",
-                Kind::Podman => "podman",
+                Kind::Podman { .. } => "podman",
             }
             .into(),
             version: version.version.unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
             runc_version: component("runc"),
-            rootless: option("rootless"),
+            rootless,
             userns_remap: option("userns"),
             seccomp: option("seccomp"),
-            cgroup_version: info.cgroup_version.map_or_else(|| "1".into(), |v| v.to_string()),
-            memory_limit: info.memory_limit.unwrap_or_default(),
-            swap_limit: info.swap_limit.unwrap_or_default(),
-            pids_limit: info.pids_limit.unwrap_or_default(),
-            cpu_limit: info.cpu_cfs_quota.unwrap_or_default(),
+            cgroup_version,
+            memory_limit: limits && info.memory_limit.unwrap_or_default(),
+            swap_limit: limits && info.swap_limit.unwrap_or_default(),
+            pids_limit: limits && info.pids_limit.unwrap_or_default(),
+            cpu_limit: limits && info.cpu_cfs_quota.unwrap_or_default(),
             storage_driver: info.driver.unwrap_or_default(),
             root_dir: info.docker_root_dir,
             runtimes,

@@ -58,19 +58,20 @@ pub struct Found {
 impl Engine {
     /// Creates a container without a name, because names collide. Returns its id.
     pub async fn create(&self, body: &Body) -> Result<String, Error> {
+        let verb = "create the container";
         let created = match body {
             Body::Docker(body) => self
                 .docker
                 .create_container(None::<query::CreateContainerOptions>, (**body).clone())
                 .await
-                .map_err(api("create the container"))?,
+                .map_err(api(verb))?,
             Body::Podman(spec) => {
-                let verb = "create the container";
                 self.podman(verb, "POST", "containers/create", Some(spec)).await?
             }
         };
+        // The receipt decides whether a control is there.
         for warning in created.warnings {
-            tracing::warn!("engine: {warning}");
+            tracing::debug!("engine: {warning}");
         }
         Ok(created.id)
     }

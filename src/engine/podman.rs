@@ -34,16 +34,20 @@ impl Engine {
         let (status, bytes) = answer.map_err(|source| api(verb)(source.into()))?;
         if !status.is_success() {
             let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            let message = said["message"].as_str().map_or_else(
-                || String::from_utf8_lossy(&bytes).into_owned(),
-                str::to_owned,
-            );
+            let message = said["message"]
+                .as_str()
+                .map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_owned);
             let status_code = status.as_u16();
             let source = bollard::errors::Error::DockerResponseServerError { status_code, message };
             return Err(Error::Api { verb, source });
         }
-        serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Api { verb, source: source.into() })
+        serde_json::from_slice(&bytes).map_err(|source| Error::Api { verb, source: source.into() })
+    }
+
+    /// Returns true where the containers' root is the service's own user.
+    pub(super) async fn is_rootless_podman(&self) -> Result<bool, Error> {
+        let info: Value = self.podman("describe itself", "GET", "info", None).await?;
+        Ok(info["host"]["security"]["rootless"].as_bool().unwrap_or_default())
     }
 
     async fn call(

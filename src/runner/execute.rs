@@ -296,6 +296,7 @@ async fn start(
         let layer = &mut room.layer;
         let started = isolated::start(job, site, layer, mounts, &spec, story).await?;
         room.sandbox = Some(started.sandbox);
+        tell_missing(&started.receipt, story);
         found.receipt = Some(started.receipt);
         // What is mounted is what has the name; this must still be what was checked.
         task.workspace.recheck()?;
@@ -306,8 +307,18 @@ async fn start(
     let policy = Policy::new(&task.config, prepared.user, prepared.inside.clone(), mounts);
     let sandbox = Sandbox::start(&prepared.engine, &policy, &spec).await?;
     let sandbox = room.sandbox.insert(sandbox);
-    found.receipt = Some(sandbox.receipt(&policy).await?);
+    let receipt = found.receipt.insert(sandbox.receipt(&policy).await?);
+    tell_missing(receipt, story);
     Ok(None)
+}
+
+fn tell_missing(receipt: &Receipt, story: &mut Story) {
+    if !receipt.without.is_empty() {
+        let missing = receipt.without.join(", ");
+        story.remark(&format!(
+            "the engine does not apply each limit, which `sandbox.accept` allows: {missing}"
+        ));
+    }
 }
 
 /// Writes the closing report and makes room for the next.

@@ -28,7 +28,8 @@ pub fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<U
     if let Some(configured) = configured {
         return Ok(configured.parse::<User>()?);
     }
-    if facts.rootless {
+    // A rootless Podman keeps its own user's number inside; Docker makes it root there.
+    if facts.rootless && facts.name == "docker" {
         return Ok(User::of_rootless_engine());
     }
     if let Some(user) = user_for(task.workspace.owner()) {

@@ -8,7 +8,7 @@ use super::{Failure, Status};
 use crate::agent::{Conversation, Ending};
 use crate::engine::Exit;
 use crate::gateway::Record as Traffic;
-use crate::sandbox::{DEADLINE, Ended, OVERGROWN, OWNER_GONE};
+use crate::sandbox::{DEADLINE, Ended, OVERGROWN, OWNER_GONE, Overrun};
 
 /// Everything that bears witness.
 #[derive(Debug)]
@@ -110,6 +110,11 @@ fn of_agent(evidence: &Evidence<'_>, ended: Ended) -> (Status, Option<Failure>) 
     // to tell.
     if ended.out_of_memory() && !ended_well {
         return (Status::OutOfMemory, Some(out_of_memory()));
+    }
+    if ended.overrun == Some(Overrun::Processes) {
+        let message = "the sandbox had more processes than `limits.pids`";
+        let hint = "look for what started so many, or raise `limits.pids`";
+        return (Status::BudgetExhausted, Some(failure("processes", message, hint)));
     }
     match conversation.ending() {
         Ending::Stop => {
@@ -280,7 +285,7 @@ mod tests {
 
     fn of(conversation: &Conversation, requests: u64, code: i64, out_of_memory: bool) -> Status {
         let oom_kills = Some(u64::from(out_of_memory));
-        let end = End::Ended(Ended { code, signal: None, oom_kills });
+        let end = End::Ended(Ended { code, oom_kills, ..Ended::default() });
         judged(&end, conversation, requests).0
     }
 
@@ -379,7 +384,7 @@ mod tests {
         let exit = |code, out_of_memory| End::Exited(Exit { code, out_of_memory });
         assert_eq!(judged(&exit(KILLED, false), &nothing, 1).0, Status::SandboxError);
         assert_eq!(judged(&exit(KILLED, true), &nothing, 1).0, Status::OutOfMemory);
-        let killed = End::Ended(Ended { code: KILLED, signal: Some(9), oom_kills: Some(0) });
+        let killed = End::Ended(Ended { code: KILLED, signal: Some(9), ..Ended::default() });
         let (status, failure) = judged(&killed, &nothing, 1);
         assert_eq!(status, Status::Failed);
         let message = failure.expect("a failure").message;

@@ -111,7 +111,7 @@ impl Sandbox {
     pub async fn receipt(&mut self, policy: &Policy) -> Result<Receipt, Error> {
         let mut said = Vec::new();
         let until = Instant::now() + RECEIPT_TIMEOUT;
-        let receipt = loop {
+        let mut receipt = loop {
             let word = match timeout_at(until, self.words.next()).await {
                 Err(_) => {
                     let seconds = RECEIPT_TIMEOUT.as_secs();
@@ -125,14 +125,18 @@ impl Sandbox {
                 Ok(Some(word)) => word?,
             };
             match word {
-                Word::Receipt(receipt) if receipt.pipe == VERSION => break *receipt,
+                Word::Receipt(receipt) if receipt.pipe == VERSION => break receipt,
                 Word::Line(Line::Stderr(text)) if said.len() < SAID => said.push(text),
                 _ => return Err(Error::NoSense),
             }
         };
         let mut wrong = receipt.mismatches(policy);
         wrong.extend(receipt.misplaced(policy));
-        if wrong.is_empty() { Ok(receipt) } else { Err(Error::Mismatch(wrong)) }
+        if !wrong.is_empty() {
+            return Err(Error::Mismatch(wrong));
+        }
+        receipt.tell_missing(policy);
+        Ok(*receipt)
     }
 
     /// Has the guest run something. One order at a time: the next when [`Line::Ended`] was read.

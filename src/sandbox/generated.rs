@@ -3,11 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::policy::HOSTNAME;
 use super::{Mount, User};
 
-/// Writes a `passwd` and a `group` with the sandbox's one user to `folder`, and an empty
-/// `resolv.conf`, because engines copy the host's even where there is no network; returns their
-/// mounts over the image's.
+/// The names of a sandbox that has no network.
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
+
+/// Writes files for `/etc` to `folder`, and returns their mounts over the image's: `passwd` and
+/// `group` with the sandbox's one user; `hosts`, `hostname` and an empty `resolv.conf`, because
+/// engines copy the machine's even where there is no network.
 pub fn identity_mounts(folder: &Path, user: User) -> std::io::Result<Vec<Mount>> {
     let (uid, gid) = (user.uid(), user.gid());
     let root = if uid == 0 { "" } else { "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n" };
@@ -18,20 +22,24 @@ pub fn identity_mounts(folder: &Path, user: User) -> std::io::Result<Vec<Mount>>
         if gid == 0 { "" } else { "root:x:0:\n" },
         shared.unwrap_or_default()
     );
-    [("passwd", passwd), ("group", group), ("resolv.conf", String::new())]
-        .into_iter()
-        .map(|(name, content)| {
-            let source = folder.join(name);
-            std::fs::write(&source, content)?;
-            Ok(Mount {
-                what: format!("generated {name}"),
-                source,
-                target: Path::new("/etc").join(name),
-                read_only: true,
-                overlay: None,
-            })
-        })
-        .collect()
+    let contents = [passwd, group, HOSTS.into(), format!("{HOSTNAME}\n"), String::new()];
+    let mut mounts = generated(folder);
+    for (mount, content) in mounts.iter_mut().zip(contents) {
+        std::fs::write(&mount.source, content)?;
+    }
+    Ok(mounts)
+}
+
+/// The mounts of the files that a run makes for `/etc`, from `folder`.
+pub fn generated(folder: &Path) -> Vec<Mount> {
+    let mount = |name: &&str| Mount {
+        what: format!("generated {name}"),
+        source: folder.join(name),
+        target: Path::new("/etc").join(name),
+        read_only: true,
+        overlay: None,
+    };
+    ["passwd", "group", "hosts", "hostname", "resolv.conf"].iter().map(mount).collect()
 }
 
 /// The mount of nothing over one place of the workspace: an empty folder, or an empty JSON object

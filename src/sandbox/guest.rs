@@ -34,11 +34,22 @@ pub struct Ended {
     /// How often the kernel killed something for want of memory meanwhile; none where it is not
     /// known.
     pub oom_kills: Option<u64>,
+    /// What PID 1 ended it for, where the engine limits nothing.
+    #[serde(default)]
+    pub overrun: Option<Overrun>,
+}
+
+/// What an order had too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overrun {
+    Memory,
+    Processes,
 }
 
 impl Ended {
     pub fn out_of_memory(&self) -> bool {
-        self.oom_kills.is_some_and(|kills| kills > 0)
+        self.oom_kills.is_some_and(|kills| kills > 0) || self.overrun == Some(Overrun::Memory)
     }
 }
 
@@ -335,7 +346,7 @@ mod tests {
             r#"Stdout("")"#,
             r#"Stdout("d")"#,
             r#"Stderr("e")"#,
-            "n Ended { code: 137, signal: Some(9), oom_kills: Some(1) }",
+            "n Ended { code: 137, signal: Some(9), oom_kills: Some(1), overrun: None }",
         ];
         for cut in [1, 7, 100] {
             let pieces = all.chunks(cut).map(|piece| out(piece.to_vec())).collect();

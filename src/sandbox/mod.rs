@@ -19,7 +19,7 @@ mod translate;
 
 pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
 pub use generated::{identity_mounts, mask_mount};
-pub use guest::{DEADLINE, Ended, Line, OVERGROWN, OWNER_GONE, Order};
+pub use guest::{DEADLINE, Ended, Line, OVERGROWN, OWNER_GONE, Order, Overrun};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use listing::{EntrySeen, FolderSeen, KindSeen};
 pub use place::place;

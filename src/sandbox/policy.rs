@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::generated::generated;
 use super::{AUTHORITY, EGRESS_PORT, Error, MODEL_PORT, SESSION};
 use crate::config::{Config, Size};
 
@@ -16,6 +17,14 @@ pub const SECCOMP: &str = include_str!("../../config/seccomp.json");
 /// Open files of one process: enough for any build, and below what engines themselves may have,
 /// which is the most they can give.
 const FILES: i64 = 8192;
+
+/// The machine's name inside.
+pub const HOSTNAME: &str = "sandbox";
+
+/// Words of `sandbox.accept`.
+pub const NO_MEMORY_LIMIT: &str = "no-memory-limit";
+pub const NO_PIDS_LIMIT: &str = "no-pids-limit";
+pub const NO_CPU_LIMIT: &str = "no-cpu-limit";
 
 /// Files of the kernel that are covered: all that any version of the engine covers by itself, and
 /// what else tells of the machine or of other users of its kernel, and no agent needs.
@@ -167,6 +176,8 @@ pub struct Policy {
     /// Always `private`: what is around the sandbox's own control group has no name inside.
     pub cgroup_namespace: &'static str,
     pub hostname: &'static str,
+    /// Limits that the run may go without, where the engine applies none.
+    pub accepted: Vec<String>,
 }
 
 /// A port on the sandbox's own loopback, and the socket behind it.
@@ -259,7 +270,8 @@ impl Policy {
             host_access: false,
             log_driver: "none",
             cgroup_namespace: "private",
-            hostname: "sandbox",
+            hostname: HOSTNAME,
+            accepted: config.sandbox.accept.clone(),
         }
     }
 
@@ -298,28 +310,22 @@ impl Policy {
 
     /// The mounts of a run that may write, as they look before there is one.
     pub fn usual_mounts(workspace: PathBuf) -> Vec<Mount> {
-        let generated = |name: &str| Mount {
-            what: format!("generated {name}"),
-            source: PathBuf::new(),
-            target: Path::new("/etc").join(name),
-            read_only: true,
-            overlay: None,
+        let view = Mount {
+            what: "a view of the workspace".into(),
+            ..Self::workspace_mount(PathBuf::new(), workspace, false)
         };
-        vec![
-            Mount {
-                what: "a view of the workspace".into(),
-                ..Self::workspace_mount(PathBuf::new(), workspace, false)
-            },
-            generated("passwd"),
-            generated("group"),
-            generated("resolv.conf"),
-        ]
+        [vec![view], generated(Path::new(""))].concat()
     }
 
     /// Whether the kernel inside is to be gVisor's. Its runtime is called `runsc`, by itself or with
     /// more behind it.
     pub fn is_gvisor(&self) -> bool {
         self.runtime.as_deref().is_some_and(|runtime| runtime.starts_with("runsc"))
+    }
+
+    /// Returns true where the run may go without a limit.
+    pub fn accepts(&self, limit: &str) -> bool {
+        self.accepted.iter().any(|one| one == limit)
     }
 
     /// Whether the workspace can be written.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Policy;
 use super::mounted::MountSeen;
+use super::policy::{NO_CPU_LIMIT, NO_MEMORY_LIMIT, NO_PIDS_LIMIT};
 
 /// The isolation as observed from inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +42,9 @@ pub struct Receipt {
     /// The kernel inside is gVisor's own, which shows less of itself.
     #[serde(default)]
     pub gvisor: bool,
+    /// The limits that the engine does not apply, which `sandbox.accept` allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// Capability sets as the kernel prints them.
@@ -69,7 +73,25 @@ pub struct TmpfsSeen {
     pub options: String,
 }
 
+impl Limits {
+    /// The limits of the policy that are not there, in the words of `sandbox.accept`.
+    fn lacking(&self, policy: &Policy) -> Vec<&'static str> {
+        let pids = self.pids.is_none_or(|pids| pids > u64::from(policy.pids));
+        let memory = self.memory.is_none_or(|memory| memory > policy.memory);
+        let cpu = self.cpu.is_none_or(|cpu| cpu > policy.cpus + 0.01);
+        let all = [(pids, NO_PIDS_LIMIT), (memory, NO_MEMORY_LIMIT), (cpu, NO_CPU_LIMIT)];
+        all.into_iter().filter_map(|(lacks, name)| lacks.then_some(name)).collect()
+    }
+}
+
 impl Receipt {
+    /// Tells which limits the sandbox does not have, as `sandbox.accept` allows.
+    pub fn tell_missing(&mut self, policy: &Policy) {
+        let missing = self.limits.lacking(policy).into_iter();
+        let missing = missing.filter(|limit| !self.gvisor && policy.accepts(limit));
+        self.without = missing.map(str::to_owned).collect();
+    }
+
     /// Each point in which the sandbox is not what the policy says. Empty is good.
     pub fn mismatches(&self, policy: &Policy) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -122,23 +144,38 @@ impl Receipt {
         );
         hold(self.routes == 0, format!("{} network routes", self.routes));
         let limits = &self.limits;
+        let without = limits.lacking(policy);
+        let accepted = |limit: &str| without.contains(&limit) && policy.accepts(limit);
         hold(
-            limits.pids.map_or(unseen, |pids| pids <= u64::from(policy.pids)),
+            accepted(NO_PIDS_LIMIT)
+                || limits.pids.map_or(unseen, |pids| pids <= u64::from(policy.pids)),
             format!("process limit is {:?} instead of {}", limits.pids, policy.pids),
         );
         hold(
-            limits.memory.map_or(unseen, |memory| memory <= policy.memory),
+            accepted(NO_MEMORY_LIMIT)
+                || limits.memory.map_or(unseen, |memory| memory <= policy.memory),
             format!("memory limit is {:?} instead of {}", limits.memory, policy.memory),
         );
         hold(
             // A kernel without swap accounting shows none; then there is no swap to limit either,
             // or the engine has said so in a warning.
-            limits.memory_swap.is_none_or(|swap| swap <= policy.memory_and_swap),
+            accepted(NO_MEMORY_LIMIT)
+                || limits.memory_swap.is_none_or(|swap| swap <= policy.memory_and_swap),
             format!("memory and swap limit is {:?}", limits.memory_swap),
         );
         hold(
-            limits.cpu.map_or(unseen, |cpu| cpu <= policy.cpus + 0.01),
+            accepted(NO_CPU_LIMIT) || limits.cpu.map_or(unseen, |cpu| cpu <= policy.cpus + 0.01),
             format!("processor limit is {:?} instead of {}", limits.cpu, policy.cpus),
+        );
+        let refused: Vec<_> =
+            without.iter().filter(|limit| !unseen && !policy.accepts(limit)).collect();
+        hold(
+            refused.is_empty(),
+            format!(
+                "a rootless engine limits nothing unless control groups of version 2 are delegated \
+                 to its user (`Delegate=yes` for user@.service); `sandbox.accept = {refused:?}` goes \
+                 on without"
+            ),
         );
         hold(
             self.core_limit.map_or(unseen, |limit| limit == 0),
@@ -225,6 +262,7 @@ pub(super) mod tests {
             hostname: "sandbox".into(),
             cgroups: vec!["/".into()],
             gvisor: false,
+            without: Vec::new(),
         }
     }
 
@@ -248,6 +286,28 @@ pub(super) mod tests {
         assert_eq!(receipt.mismatches(&policy).len(), 2);
         let host = good(&policy);
         assert_eq!(host.mismatches(&policy).len(), 1, "the host's kernel instead");
+    }
+
+    #[test]
+    fn a_limit_is_missing_only_where_that_is_accepted() {
+        let mut policy = policy();
+        let mut receipt = good(&policy);
+        receipt.limits = Limits { pids: None, memory: None, memory_swap: None, cpu: Some(1e6) };
+        let wrong = receipt.mismatches(&policy);
+        assert_eq!(wrong.len(), 4, "{wrong:?}");
+        let accept = r#"["no-pids-limit", "no-memory-limit", "no-cpu-limit"]"#;
+        assert!(wrong[3].contains(accept), "{wrong:?}");
+        policy.accepted = vec![NO_MEMORY_LIMIT.into(), NO_CPU_LIMIT.into()];
+        let wrong = receipt.mismatches(&policy);
+        assert!(wrong.len() == 2 && wrong[0].contains("process limit"), "{wrong:?}");
+        policy.accepted.push(NO_PIDS_LIMIT.into());
+        assert_eq!(receipt.mismatches(&policy), [] as [&str; 0]);
+        receipt.tell_missing(&policy);
+        assert_eq!(receipt.without, [NO_PIDS_LIMIT, NO_MEMORY_LIMIT, NO_CPU_LIMIT]);
+        // What is there is held to, and told as it is.
+        let mut limited = good(&policy);
+        limited.tell_missing(&policy);
+        assert_eq!(limited.without, [] as [&str; 0]);
     }
 
     type Weaken = fn(&mut Receipt);

@@ -47,7 +47,8 @@ fn host_config(policy: &Policy) -> HostConfig {
         ulimit("fsize", i64::try_from(policy.file_bytes).unwrap_or(i64::MAX)),
     ];
     let tmpfs = policy.tmpfs.iter();
-    let tmpfs: HashMap<_, _> = tmpfs.map(|one| (one.path.to_owned(), one.options.clone())).collect();
+    let tmpfs: HashMap<_, _> =
+        tmpfs.map(|one| (one.path.to_owned(), one.options.clone())).collect();
     HostConfig {
         network_mode: Some(policy.network.into()),
         group_add: Some(policy.groups.iter().map(u32::to_string).collect()),

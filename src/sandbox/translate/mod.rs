@@ -9,7 +9,7 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 use super::container::Spec;
-use super::policy::SECCOMP;
+use super::policy::{NO_MEMORY_LIMIT, NO_PIDS_LIMIT, SECCOMP};
 use super::{AUTHORITIES, Error, Mount, Overlay, Policy};
 use crate::engine::{Body, Kind};
 
@@ -29,12 +29,10 @@ pub fn translate(kind: Kind, policy: &Policy, spec: &Spec<'_>) -> Result<Transla
             let body = Body::Docker(Box::new(docker::body(policy, spec)));
             Ok(Translated { body, _profile: None })
         }
-        Kind::Podman => {
-            let profile = profile_file().map_err(|source| Error::Io {
-                what: "write the seccomp profile".into(),
-                source,
-            })?;
-            let body = Body::Podman(podman::spec(policy, spec, profile.path()));
+        Kind::Podman { is_rootless } => {
+            let profile = profile_file()
+                .map_err(|source| Error::Io { what: "write the seccomp profile".into(), source })?;
+            let body = Body::Podman(podman::spec(policy, spec, profile.path(), is_rootless));
             Ok(Translated { body, _profile: Some(profile) })
         }
     }
@@ -65,6 +63,14 @@ fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
         "--disk".into(),
         policy.deleted_bytes.to_string(),
     ]);
+    for (limit, name, most) in [
+        (NO_MEMORY_LIMIT, "--memory", policy.memory),
+        (NO_PIDS_LIMIT, "--processes", policy.pids.into()),
+    ] {
+        if policy.accepts(limit) {
+            command.extend([name.into(), most.to_string()]);
+        }
+    }
     command
 }
 

@@ -16,9 +16,16 @@ const PROCESSES: u64 = 32_768;
 /// Microseconds in which a container may use its share of the processors.
 const PERIOD: f64 = 100_000.0;
 
-pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path) -> Value {
-    let mounts: Vec<_> =
+pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path, is_rootless: bool) -> Value {
+    let mut mounts: Vec<_> =
         policy.tmpfs.iter().map(tmpfs).chain(policy.mounts.iter().filter_map(bind)).collect();
+    // In place of Podman's own file, which tells of the engine and the image.
+    mounts.push(json!({
+        "type": "bind",
+        "source": "/dev/null",
+        "destination": "/run/.containerenv",
+        "options": ["ro", "bind"],
+    }));
     let private = || json!({ "nsmode": "private" });
     json!({
         "image": spec.image,
@@ -32,6 +39,8 @@ pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path) -> Value {
         // A terminal would merge the streams and lose bytes.
         "terminal": false,
         "user": policy.user.to_string(),
+        // A rootless service's own user keeps its number, so that files stay this user's.
+        "userns": if is_rootless { json!({ "nsmode": "keep-id" }) } else { Value::Null },
         "groups": policy.groups.iter().map(u32::to_string).collect::<Vec<_>>(),
         "privileged": false,
         "cap_drop": ["all"],
@@ -117,4 +126,37 @@ fn volume(mount: &Mount) -> Option<Value> {
     // Else the engine fills an empty volume, and its root's owner, from the image.
     let options = [access, "nocopy", "nosuid", "nodev"];
     Some(json!({ "Name": overlay.volume, "Dest": mount.target, "Options": options }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Owner, RunId};
+    use crate::sandbox::Labels;
+
+    #[test]
+    fn podman_is_asked_for_what_it_would_leave_open_by_itself() {
+        let policy = crate::sandbox::receipt::tests::policy();
+        let labels = Labels {
+            run: RunId::new(),
+            owner: Owner::current().expect("our own"),
+            lifetime: std::time::Duration::from_secs(5),
+            deadline: std::time::Duration::from_secs(5),
+        };
+        let asked = Spec { image: "i", labels: &labels, sockets: None };
+        let asked = spec(&policy, &asked, Path::new("/profile.json"), true);
+        assert_eq!(asked["seccomp_profile_path"], "/profile.json");
+        assert_eq!(asked["cgroupns"]["nsmode"], "private");
+        assert_eq!(asked["userns"]["nsmode"], "keep-id");
+        assert_eq!(
+            (&asked["systemd"], &asked["read_write_tmpfs"]),
+            (&json!("false"), &json!(false))
+        );
+        assert!(asked["mask"].as_array().is_some_and(|all| all.contains(&json!("/proc/cmdline"))));
+        let tmpfs = |one: &&Value| one["type"] == "tmpfs";
+        for one in asked["mounts"].as_array().expect("mounts").iter().filter(tmpfs) {
+            let options = one["options"].to_string();
+            assert!(options.contains("\"U\"") && !options.contains("id="), "{options}");
+        }
+    }
 }
