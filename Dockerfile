@@ -71,5 +71,6 @@ RUN chmod -R u=rwX,go=rX /opt/sandbox /etc/gitconfig \
 # Whoever starts a sandbox says as whom; by itself it is nobody's root.
 USER 1000:1000
 HEALTHCHECK NONE
-WORKDIR /workspace
+# Not /workspace, which the builder would make: Podman gives a view there its owner.
+WORKDIR /
 ENTRYPOINT ["/opt/sandbox/compose-entrypoint"]

@@ -89,6 +89,7 @@ pub async fn start(
             user: site.user.to_string(),
             shared: site.user.shared(),
             runtime: task.config.sandbox.runtime.clone(),
+            accepted: task.config.sandbox.accept.clone(),
         });
     }
     // A copy is a snapshot, so a small folder is copied. A rootless engine mounts overlays in

@@ -115,6 +115,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let mut config = Config::default();
     config.sandbox.runtime.clone_from(&setup.runtime);
+    config.sandbox.accept.clone_from(&setup.accepted);
     let mut mounts = vec![view];
     // Where the user's objects are elsewhere by now, only the files come back.
     let has_git = has_news && given.is_as_it_was();

@@ -74,20 +74,68 @@ pub struct TmpfsSeen {
 }
 
 impl Limits {
-    /// The limits of the policy that are not there, in the words of `sandbox.accept`.
-    fn lacking(&self, policy: &Policy) -> Vec<&'static str> {
-        let pids = self.pids.is_none_or(|pids| pids > u64::from(policy.pids));
-        let memory = self.memory.is_none_or(|memory| memory > policy.memory);
-        let cpu = self.cpu.is_none_or(|cpu| cpu > policy.cpus + 0.01);
-        let all = [(pids, NO_PIDS_LIMIT), (memory, NO_MEMORY_LIMIT), (cpu, NO_CPU_LIMIT)];
-        all.into_iter().filter_map(|(lacks, name)| lacks.then_some(name)).collect()
+    /// The limits of the policy that are not there, in the words of `sandbox.accept` and in ours.
+    fn lacking(&self, policy: &Policy) -> Vec<(&'static str, String)> {
+        let is_within = |seen: Option<u64>, most: u64| seen.is_some_and(|seen| seen <= most);
+        let pids = u64::from(policy.pids);
+        let has_processors = self.cpu.is_some_and(|cpu| cpu <= policy.cpus + 0.01);
+        let all = [
+            (
+                is_within(self.pids, pids),
+                NO_PIDS_LIMIT,
+                format!("process limit is {:?} instead of {pids}", self.pids),
+            ),
+            (
+                is_within(self.memory, policy.memory),
+                NO_MEMORY_LIMIT,
+                format!("memory limit is {:?} instead of {}", self.memory, policy.memory),
+            ),
+            (
+                has_processors,
+                NO_CPU_LIMIT,
+                format!("processor limit is {:?} instead of {}", self.cpu, policy.cpus),
+            ),
+        ];
+        all.into_iter().filter_map(|(has, name, words)| (!has).then_some((name, words))).collect()
+    }
+
+    /// Each limit that the run may not go without. `unseen`: what is not shown is there.
+    fn mismatches(&self, policy: &Policy, unseen: bool) -> Vec<String> {
+        let is_hidden = |name: &str| {
+            unseen
+                && match name {
+                    NO_PIDS_LIMIT => self.pids.is_none(),
+                    NO_MEMORY_LIMIT => self.memory.is_none(),
+                    _ => self.cpu.is_none(),
+                }
+        };
+        let lacking = self.lacking(policy);
+        let has_memory = !lacking.iter().any(|(name, _)| *name == NO_MEMORY_LIMIT);
+        let (names, mut wrong): (Vec<_>, Vec<_>) = lacking
+            .into_iter()
+            .filter(|(name, _)| !policy.accepts(name) && !is_hidden(name))
+            .unzip();
+        if !wrong.is_empty() && !unseen {
+            wrong.push(format!(
+                "an engine without control groups of its own limits nothing (a rootless one needs \
+                 version 2 and `Delegate=yes` for user@.service); `sandbox.accept = {names:?}` goes \
+                 on without"
+            ));
+        }
+        // A kernel without swap accounting shows none; then there is no swap to limit either, or
+        // the engine has said so in a warning.
+        let is_unlimited = self.memory_swap.is_some_and(|swap| swap > policy.memory_and_swap);
+        if is_unlimited && (has_memory || !policy.accepts(NO_MEMORY_LIMIT)) {
+            wrong.push(format!("memory and swap limit is {:?}", self.memory_swap));
+        }
+        wrong
     }
 }
 
 impl Receipt {
     /// Tells which limits the sandbox does not have, as `sandbox.accept` allows.
     pub fn tell_missing(&mut self, policy: &Policy) {
-        let missing = self.limits.lacking(policy).into_iter();
+        let missing = self.limits.lacking(policy).into_iter().map(|(name, _)| name);
         let missing = missing.filter(|limit| !self.gvisor && policy.accepts(limit));
         self.without = missing.map(str::to_owned).collect();
     }
@@ -143,40 +191,9 @@ impl Receipt {
             format!("network interfaces {:?} instead of lo alone", self.interfaces),
         );
         hold(self.routes == 0, format!("{} network routes", self.routes));
-        let limits = &self.limits;
-        let without = limits.lacking(policy);
-        let accepted = |limit: &str| without.contains(&limit) && policy.accepts(limit);
-        hold(
-            accepted(NO_PIDS_LIMIT)
-                || limits.pids.map_or(unseen, |pids| pids <= u64::from(policy.pids)),
-            format!("process limit is {:?} instead of {}", limits.pids, policy.pids),
-        );
-        hold(
-            accepted(NO_MEMORY_LIMIT)
-                || limits.memory.map_or(unseen, |memory| memory <= policy.memory),
-            format!("memory limit is {:?} instead of {}", limits.memory, policy.memory),
-        );
-        hold(
-            // A kernel without swap accounting shows none; then there is no swap to limit either,
-            // or the engine has said so in a warning.
-            accepted(NO_MEMORY_LIMIT)
-                || limits.memory_swap.is_none_or(|swap| swap <= policy.memory_and_swap),
-            format!("memory and swap limit is {:?}", limits.memory_swap),
-        );
-        hold(
-            accepted(NO_CPU_LIMIT) || limits.cpu.map_or(unseen, |cpu| cpu <= policy.cpus + 0.01),
-            format!("processor limit is {:?} instead of {}", limits.cpu, policy.cpus),
-        );
-        let refused: Vec<_> =
-            without.iter().filter(|limit| !unseen && !policy.accepts(limit)).collect();
-        hold(
-            refused.is_empty(),
-            format!(
-                "a rootless engine limits nothing unless control groups of version 2 are delegated \
-                 to its user (`Delegate=yes` for user@.service); `sandbox.accept = {refused:?}` goes \
-                 on without"
-            ),
-        );
+        for one in self.limits.mismatches(policy, unseen) {
+            hold(false, one);
+        }
         hold(
             self.core_limit.map_or(unseen, |limit| limit == 0),
             format!("core dump limit is {:?}", self.core_limit),

@@ -27,3 +27,4 @@ mod secrets;
 mod symlink_races;
 mod system_calls;
 mod tools_still_work;
+mod unlimited;

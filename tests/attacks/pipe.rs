@@ -1,7 +1,7 @@
 //! Speaking PID 1's frames from inside, and nonsense to PID 1 from outside.
 
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{Model, Product, Script, Workspace, engine};
@@ -15,23 +15,27 @@ async fn frames_on_any_descriptor_say_nothing() {
     assert_lines(&seen.told, include_str!("expected/frames.txt"));
 }
 
-fn frame(kind: u8, channel: u16, content: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, channel: u16, content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).expect("small").to_be_bytes();
     [&[kind, 0], &channel.to_be_bytes()[..], &length, content].concat()
 }
 
-/// What PID 1 of a container of our image says of `input`, and how it ends.
-fn said(image: &str, input: &[u8]) -> (Option<i32>, String, Duration) {
+/// Starts PID 1 of a container of our image, with `limits` of the engine's and words of its own.
+pub fn start(image: &str, limits: &[&str], own: &[&str]) -> Child {
     let mut command = Command::new("docker");
     if let Some(host) = engine::host() {
         command.env("DOCKER_HOST", host);
     }
-    let limits =
-        ["--memory", "64m", "--cap-drop", "ALL", "--network", "none", "--user", "1000:1000"];
-    command.args(["run", "--rm", "-i", "--entrypoint", "/opt/sandbox/init"]).args(limits);
-    command.args([image, "--lifetime", "30"]);
+    let usual = ["--cap-drop", "ALL", "--network", "none", "--user", "1000:1000"];
+    command.args(["run", "--rm", "-i", "--entrypoint", "/opt/sandbox/init"]).args(usual);
+    command.args(limits).args([image, "--lifetime", "30"]).args(own);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("docker");
+    command.spawn().expect("docker")
+}
+
+/// What PID 1 of a container of our image says of `input`, and how it ends.
+fn said(image: &str, input: &[u8]) -> (Option<i32>, String, Duration) {
+    let mut child = start(image, &["--memory", "64m"], &[]);
     let mut stdin = child.stdin.take().expect("piped");
     let start = Instant::now();
     // It may end before all is written.

@@ -267,7 +267,7 @@ async fn without_git_on_this_machine_the_record_has_the_commits() {
 async fn commits_of_a_killed_run_come_back_with_the_next() {
     let work = "echo two >>a.txt; git commit -qam Second; git init -q own; cd own; echo x >x; \
                 git add x; git commit -qm Own";
-    for view in ["overlay", "copy"] {
+    for view in crate::common::engine::views() {
         let gate = Gate::default();
         let held = Script::bash(work).then(Answer::new([Part::Text("Done.".into())]).behind(&gate));
         let (model, next) = (Model::start(held).await, Model::start(Script::say("Next.")).await);

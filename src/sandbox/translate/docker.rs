@@ -16,7 +16,9 @@ pub fn body(policy: &Policy, spec: &Spec<'_>) -> ContainerCreateBody {
         image: Some(spec.image.to_owned()),
         hostname: Some(policy.hostname.to_owned()),
         user: Some(policy.user.to_string()),
-        working_dir: Some(policy.workspace.to_string_lossy().into_owned()),
+        // PID 1 goes to the workspace: Podman gives a volume there the owner of the folder that it
+        // makes for a working directory.
+        working_dir: Some("/".into()),
         entrypoint: Some(vec!["/opt/sandbox/init".into()]),
         cmd: Some(command(policy, spec)),
         labels: Some(spec.labels.render()),
@@ -73,6 +75,8 @@ fn host_config(policy: &Policy) -> HostConfig {
         mounts: Some(policy.mounts.iter().map(engine_mount).collect()),
         log_config: Some(HostConfigLogConfig { typ: Some(policy.log_driver.into()), config: None }),
         ipc_mode: Some("private".into()),
+        // With `userns-remap` the sandbox could not write its view, which is this user's.
+        userns_mode: Some("host".into()),
         // Engines on cgroup v1 give the host's unless they are asked.
         cgroupns_mode: policy.cgroup_namespace.parse::<HostConfigCgroupnsModeEnum>().ok(),
         // PID 1 is our own guest, which reaps and ends by itself; a second init would only stand

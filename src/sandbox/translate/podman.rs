@@ -17,22 +17,14 @@ const PROCESSES: u64 = 32_768;
 const PERIOD: f64 = 100_000.0;
 
 pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path, is_rootless: bool) -> Value {
-    let mut mounts: Vec<_> =
-        policy.tmpfs.iter().map(tmpfs).chain(policy.mounts.iter().filter_map(bind)).collect();
-    // In place of Podman's own file, which tells of the engine and the image.
-    mounts.push(json!({
-        "type": "bind",
-        "source": "/dev/null",
-        "destination": "/run/.containerenv",
-        "options": ["ro", "bind"],
-    }));
+    let mounts = policy.mounts.iter().filter_map(bind).chain(cover(policy));
+    let mounts: Vec<_> = policy.tmpfs.iter().map(tmpfs).chain(mounts).collect();
     let private = || json!({ "nsmode": "private" });
     json!({
         "image": spec.image,
         "entrypoint": ["/opt/sandbox/init"],
         "command": command(policy, spec),
-        "work_dir": policy.workspace,
-        "create_working_dir": true,
+        "work_dir": "/",
         "hostname": policy.hostname,
         "labels": spec.labels.render(),
         "stdin": true,
@@ -118,6 +110,12 @@ fn bind(mount: &Mount) -> Option<Value> {
         "destination": mount.target,
         "options": [options[0], options[1], "rprivate", "nosuid", "nodev"],
     }))
+}
+
+/// Returns a mount over Podman's own file, which tells of the engine and the image: another empty one.
+fn cover(policy: &Policy) -> Option<Value> {
+    let empty = policy.mounts.iter().find(|mount| mount.target == Path::new("/etc/resolv.conf"))?;
+    bind(&Mount { target: "/run/.containerenv".into(), ..empty.clone() })
 }
 
 fn volume(mount: &Mount) -> Option<Value> {

@@ -52,6 +52,8 @@ pub struct Setup {
     /// The group of a shared workspace.
     pub shared: Option<u32>,
     pub runtime: Option<String>,
+    /// Limits that its run went without.
+    pub accepted: Vec<String>,
 }
 
 /// The places below a folder where something else is mounted, as far as this process sees them.

@@ -7,9 +7,11 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// A folder below the target folder that outlives a test run.
+/// A folder that outlives a test run, below the target folder where none is named.
 pub fn cache() -> PathBuf {
-    let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sandbox-mcp-tests");
+    let named = std::env::var_os("SANDBOX_MCP_TEST_CACHE").map(PathBuf::from);
+    let usual = || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sandbox-mcp-tests");
+    let cache = named.unwrap_or_else(usual);
     std::fs::create_dir_all(&cache).expect("a folder for the tests' cache");
     cache
 }
@@ -28,6 +30,24 @@ pub fn host() -> Option<&'static str> {
         host.starts_with("unix://").then_some(host)
     })
     .as_deref()
+}
+
+/// The setting for an engine that does not apply every limit; empty for any other.
+pub fn accepted() -> String {
+    let words = std::env::var("SANDBOX_MCP_TEST_ACCEPT").unwrap_or_default();
+    let words: Vec<_> = words.split(',').filter(|word| !word.is_empty()).collect();
+    if words.is_empty() { String::new() } else { format!("[sandbox]\naccept = {words:?}\n") }
+}
+
+/// Returns true where the engine's own words are Podman's, which tells less through Docker's API.
+pub fn is_podman() -> bool {
+    docker(["version", "--format", "{{json .Server.Components}}"]).contains("Podman Engine")
+}
+
+/// The views that the engine can make: no overlay as ours where limits are missing, which is where
+/// it is rootless.
+pub fn views() -> &'static [&'static str] {
+    if accepted().is_empty() { &["overlay", "copy"] } else { &["copy"] }
 }
 
 /// Runs the engine's own command line and gives its output; panics when it fails.

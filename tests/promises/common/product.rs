@@ -41,12 +41,22 @@ pub fn isolate(root: &Path, mut set: impl FnMut(&str, Option<&OsStr>)) {
         std::fs::set_permissions(&folder, private).expect("chmod");
         set(key, Some(folder.as_os_str()));
     }
+    let accepted = engine::accepted();
+    if !accepted.is_empty() && !root.join("config/sandbox-mcp/config.toml").exists() {
+        write_config(&root.join("config"), &accepted);
+    }
     if let Some(host) = engine::host() {
         set("DOCKER_HOST", Some(OsStr::new(host)));
     }
     for key in ["RUST_LOG", "CI", "NO_COLOR", "CLICOLOR_FORCE", "DOCKER_CONTEXT"] {
         set(key, None);
     }
+}
+
+fn write_config(folder: &Path, toml: &str) {
+    let folder = folder.join("sandbox-mcp");
+    std::fs::create_dir_all(&folder).expect("the configuration's folder");
+    std::fs::write(folder.join("config.toml"), toml).expect("the configuration");
 }
 
 /// One installation of the product, apart from all others on this machine.
@@ -114,9 +124,13 @@ impl Product {
     /// Writes the user's configuration file.
     #[must_use]
     pub fn config(self, toml: &str) -> Self {
-        let folder = self.folder("config").join("sandbox-mcp");
-        std::fs::create_dir_all(&folder).expect("the configuration's folder");
-        std::fs::write(folder.join("config.toml"), toml).expect("the configuration");
+        let accepted = engine::accepted();
+        let own = accepted.strip_prefix("[sandbox]").filter(|_| toml.contains("[sandbox]"));
+        let toml = match own {
+            Some(setting) => toml.replacen("[sandbox]", &format!("[sandbox]{setting}"), 1),
+            None => format!("{toml}\n{accepted}"),
+        };
+        write_config(&self.folder("config"), &toml);
         self
     }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{content, lines, manifest, no_layers, picture, record};
-use crate::common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace};
+use crate::common::{Answer, Gate, Model, Part, Product, Reply, Script, Workspace, engine};
 
 async fn held(script: &str, gate: &Gate) -> Model {
     let held = Answer::new([Part::Text("Never.".into())]).behind(gate);
@@ -28,7 +28,8 @@ fn assert_kept(product: &Product, report: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_and_one_out_of_time_keep_what_they_did() {
-    for config in ["overlay", "copy"].map(|view| format!("[workspace]\nisolation = \"{view}\"\n")) {
+    for view in engine::views() {
+        let config = format!("[workspace]\nisolation = \"{view}\"\n");
         let workspace = furnished();
         let before = picture(workspace.path());
         let gate = Gate::default();
