@@ -191,8 +191,9 @@ pub struct Sandbox {
     /// that cannot be.
     #[schemars(example = &"/workspace")]
     pub path: Option<String>,
-    /// Limits that a run may go without where the engine applies none, as a rootless one on control
-    /// groups of version 1. PID 1 then watches memory and processes, once a second.
+    /// Controls that a run may go without where the engine does not give them: limits, which a
+    /// rootless one does not apply on control groups of version 1, and a user that is not root
+    /// inside, which a rootless Docker does not have.
     #[schemars(example = ["no-memory-limit", "no-pids-limit", "no-cpu-limit"])]
     pub accept: Vec<String>,
 }

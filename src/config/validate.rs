@@ -18,7 +18,7 @@ const DAY: u64 = 86_400;
 const WEEK: u64 = 7 * DAY;
 
 /// The statuses of runs that leave work behind.
-const ACCEPT: &str = "no-memory-limit, no-pids-limit, no-cpu-limit";
+const ACCEPT: &str = "no-memory-limit, no-pids-limit, no-cpu-limit, root-inside";
 const APPLY_ON: &str = "completed, truncated, no_output, failed, timed_out, budget_exhausted, out_of_memory, cancelled";
 
 const RULES: &[Rule] = &[

@@ -77,6 +77,13 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
+impl Facts {
+    /// Returns true for a rootless Docker. A rootless Podman keeps its user's number inside.
+    pub fn makes_its_user_root(&self) -> bool {
+        self.rootless && self.name == "docker"
+    }
+}
+
 impl Engine {
     /// The first engine that answers: the configured one, `DOCKER_HOST`, the current Docker
     /// context, then the usual sockets.

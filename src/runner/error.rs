@@ -100,7 +100,9 @@ impl Error {
             Self::Sandbox(sandbox::Error::NoImage { .. } | sandbox::Error::NoBase { .. }) => {
                 "no_image"
             }
-            Self::Sandbox(sandbox::Error::Mismatch(_)) => "policy_mismatch",
+            Self::Sandbox(sandbox::Error::Mismatch(_) | sandbox::Error::RootInside) => {
+                "policy_mismatch"
+            }
             Self::Sandbox(sandbox::Error::RootOwned { .. } | sandbox::Error::User { .. }) => "user",
             Self::Sandbox(sandbox::Error::NoAgent { .. }) => "no_agent",
             Self::Sandbox(_) => "sandbox",

@@ -316,7 +316,7 @@ fn tell_missing(receipt: &Receipt, story: &mut Story) {
     if !receipt.without.is_empty() {
         let missing = receipt.without.join(", ");
         story.remark(&format!(
-            "the engine does not apply each limit, which `sandbox.accept` allows: {missing}"
+            "the engine does not give each control, which `sandbox.accept` allows: {missing}"
         ));
     }
 }

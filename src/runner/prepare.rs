@@ -96,7 +96,7 @@ pub async fn prepare(
     let inputs = Inputs::new(&config.image)?;
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;
-    let user = user(config.sandbox.user.as_deref(), &facts, task)?;
+    let user = user(&config.sandbox, &facts, task)?;
     git::tell(task, user, story).await?;
     let (masks, hidden) = masks(task, story).await?;
     let owner =

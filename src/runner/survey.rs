@@ -110,7 +110,9 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         }
         None => return Ok(Default::default()),
     };
-    let user = setup.user.parse::<User>()?.with(setup.shared);
+    let root = User::of_rootless_engine();
+    let user = if setup.user == root.to_string() { root } else { setup.user.parse::<User>()? };
+    let user = user.with(setup.shared);
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let mut config = Config::default();

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::Error;
 use super::task::Checked;
+use crate::config;
 use crate::engine::Facts;
 use crate::sandbox::{self, User};
 use crate::workspace::{Mode, Owner};
@@ -24,13 +25,14 @@ const NOGROUP: u32 = 65_534;
 
 /// Returns the configured user, else the caller or the workspace's owner. Root's folders can only be
 /// looked at, and by somebody else.
-pub fn user(configured: Option<&str>, facts: &Facts, task: &Checked) -> Result<User, Error> {
-    if let Some(configured) = configured {
+pub fn user(settings: &config::Sandbox, facts: &Facts, task: &Checked) -> Result<User, Error> {
+    if let Some(configured) = &settings.user {
         return Ok(configured.parse::<User>()?);
     }
-    // A rootless Podman keeps its own user's number inside; Docker makes it root there.
-    if facts.rootless && facts.name == "docker" {
-        return Ok(User::of_rootless_engine());
+    if facts.makes_its_user_root() {
+        let is_accepted = settings.accept.iter().any(|one| one == sandbox::ROOT_INSIDE);
+        let user = is_accepted.then(User::of_rootless_engine);
+        return user.ok_or_else(|| sandbox::Error::RootInside.into());
     }
     if let Some(user) = user_for(task.workspace.owner()) {
         return Ok(user);

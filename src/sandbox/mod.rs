@@ -23,7 +23,7 @@ pub use guest::{DEADLINE, Ended, Line, OVERGROWN, OWNER_GONE, Order, Overrun};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use listing::{EntrySeen, FolderSeen, KindSeen};
 pub use place::place;
-pub use policy::{Door, Mount, Overlay, Policy, Tmpfs, User};
+pub use policy::{Door, Mount, Overlay, Policy, ROOT_INSIDE, Tmpfs, User};
 pub use reaper::{RunFolder, has_abandoned, reap, reap_folders, reap_volumes};
 pub use receipt::Receipt;
 
@@ -66,6 +66,11 @@ pub enum Error {
          (`chown -R 1000:1000 {path}`), or set `sandbox.user`"
     )]
     RootOwned { path: String },
+    #[error(
+        "a rootless Docker makes its user root inside, who could read what the sandbox's first \
+         process says; use a rootless Podman, or go on with `sandbox.accept = [\"{ROOT_INSIDE}\"]`"
+    )]
+    RootInside,
     #[error("the sandbox did not report within {seconds} seconds{said}")]
     Silent { seconds: u64, said: String },
     #[error("the sandbox was hung up")]

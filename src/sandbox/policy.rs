@@ -25,6 +25,7 @@ pub const HOSTNAME: &str = "sandbox";
 pub const NO_MEMORY_LIMIT: &str = "no-memory-limit";
 pub const NO_PIDS_LIMIT: &str = "no-pids-limit";
 pub const NO_CPU_LIMIT: &str = "no-cpu-limit";
+pub const ROOT_INSIDE: &str = "root-inside";
 
 /// Files of the kernel that are covered: all that any version of the engine covers by itself, and
 /// what else tells of the machine or of other users of its kernel, and no agent needs.
@@ -77,8 +78,9 @@ impl User {
         (uid != 0 && gid != 0).then_some(Self { uid, gid, shared: None })
     }
 
-    /// Root of a rootless engine's container, who is the engine's own unprivileged user outside.
-    /// Files of the workspace belong to nobody else in there.
+    /// Root of a rootless Docker's container, who is the engine's own unprivileged user outside.
+    /// Files of the workspace belong to nobody else in there. What is closed to others is root's, so
+    /// this one can read PID 1's pipe.
     pub fn of_rootless_engine() -> Self {
         Self { uid: 0, gid: 0, shared: None }
     }
@@ -150,7 +152,7 @@ pub struct Policy {
     pub no_new_privileges: bool,
     pub read_only_root: bool,
     pub seccomp: String,
-    pub masked_paths: &'static [&'static str],
+    pub masked_paths: Vec<&'static str>,
     pub read_only_paths: &'static [&'static str],
     /// Container runtime; the engine's default when absent.
     pub runtime: Option<String>,
@@ -176,7 +178,7 @@ pub struct Policy {
     /// Always `private`: what is around the sandbox's own control group has no name inside.
     pub cgroup_namespace: &'static str,
     pub hostname: &'static str,
-    /// Limits that the run may go without, where the engine applies none.
+    /// Controls that the run may go without, where the engine does not give them.
     pub accepted: Vec<String>,
 }
 
@@ -246,7 +248,7 @@ impl Policy {
             no_new_privileges: true,
             read_only_root: true,
             seccomp: "config/seccomp.json".into(),
-            masked_paths: MASKED,
+            masked_paths: masked(user),
             read_only_paths: READ_ONLY,
             runtime: config.sandbox.runtime.clone(),
             memory: config.limits.memory.bytes(),
@@ -323,15 +325,23 @@ impl Policy {
         self.runtime.as_deref().is_some_and(|runtime| runtime.starts_with("runsc"))
     }
 
-    /// Returns true where the run may go without a limit.
-    pub fn accepts(&self, limit: &str) -> bool {
-        self.accepted.iter().any(|one| one == limit)
+    /// Returns true where the run may go without a control.
+    pub fn accepts(&self, control: &str) -> bool {
+        self.accepted.iter().any(|one| one == control)
     }
 
     /// Whether the workspace can be written.
     pub fn workspace_writable(&self) -> bool {
         self.mounts.iter().any(|mount| mount.target == self.workspace && !mount.read_only)
     }
+}
+
+/// The covered files, and the folder of version 1's control groups where the sandbox is root in a
+/// rootless engine: it could make files there, without a limit.
+fn masked(user: User) -> Vec<&'static str> {
+    let has_folder = !Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let groups = (user.uid == 0 && has_folder).then_some("/sys/fs/cgroup");
+    MASKED.iter().copied().chain(groups).collect()
 }
 
 /// What a sandbox can reach. The proxy is there even where it refuses everything: a clear answer

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Policy;
 use super::mounted::MountSeen;
-use super::policy::{NO_CPU_LIMIT, NO_MEMORY_LIMIT, NO_PIDS_LIMIT};
+use super::policy::{NO_CPU_LIMIT, NO_MEMORY_LIMIT, NO_PIDS_LIMIT, ROOT_INSIDE};
 
 /// The isolation as observed from inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,7 +42,7 @@ pub struct Receipt {
     /// The kernel inside is gVisor's own, which shows less of itself.
     #[serde(default)]
     pub gvisor: bool,
-    /// The limits that the engine does not apply, which `sandbox.accept` allows.
+    /// The controls that the engine does not give, which `sandbox.accept` allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
 }
@@ -133,11 +133,12 @@ impl Limits {
 }
 
 impl Receipt {
-    /// Tells which limits the sandbox does not have, as `sandbox.accept` allows.
+    /// Tells which controls the sandbox does not have, as `sandbox.accept` allows.
     pub fn tell_missing(&mut self, policy: &Policy) {
         let missing = self.limits.lacking(policy).into_iter().map(|(name, _)| name);
         let missing = missing.filter(|limit| !self.gvisor && policy.accepts(limit));
-        self.without = missing.map(str::to_owned).collect();
+        let root = (self.uid == 0).then_some(ROOT_INSIDE);
+        self.without = missing.chain(root).map(str::to_owned).collect();
     }
 
     /// Each point in which the sandbox is not what the policy says. Empty is good.

@@ -6,6 +6,7 @@ use super::finding::{Finding, Level};
 use super::runc::{self, Verdict};
 use crate::config::Config;
 use crate::engine::{Engine, Error, Facts};
+use crate::sandbox;
 
 /// The oldest version of Docker's API that this program is tested with, that of 20.10.
 const TESTED_API: (u32, u32) = (1, 41);
@@ -20,8 +21,10 @@ pub async fn examine(config: &Config) -> (Vec<Finding>, Option<(Engine, Facts)>)
         Ok(facts) => facts,
         Err(error) => return (vec![absent(&error)], None),
     };
-    let mut findings = vec![found(&engine, &facts), access(&facts), kernel(&facts), users(&facts)];
-    findings.extend(limits(&facts));
+    let mut findings = vec![found(&engine, &facts), access(&facts), kernel(&facts)];
+    let accepted = &config.sandbox.accept;
+    findings.push(users(&facts, accepted));
+    findings.extend(limits(&facts, accepted));
     findings.push(storage(&facts));
     findings.push(seccomp(&facts));
     findings.extend(runtime(config.sandbox.runtime.as_deref(), &facts));
@@ -139,19 +142,22 @@ fn kernel(facts: &Facts) -> Finding {
     )
 }
 
-fn users(facts: &Facts) -> Finding {
-    if facts.userns_remap {
-        return Finding::error(
-            "users",
-            "user ids are remapped (`userns-remap`), so a sandbox could reach neither its \
-             workspace nor its socket",
-            "switch `userns-remap` off, or use a rootless engine",
-        );
+fn users(facts: &Facts, accepted: &[String]) -> Finding {
+    if facts.makes_its_user_root() {
+        let message = "rootless: its user is root inside, who could read what the sandbox's first \
+                       process says";
+        let remedy = "use a rootless Podman, or Docker as root; `sandbox.accept = [\"root-inside\"]` \
+                      goes on without";
+        let is_accepted = accepted.iter().any(|one| one == sandbox::ROOT_INSIDE);
+        let level = if is_accepted { Level::Warning } else { Level::Error };
+        return Finding::bad(level, "users", message, remedy);
     }
     Finding::ok(
         "users",
         if facts.rootless {
-            "rootless: even root inside is only this user outside"
+            "rootless: sandboxes run as you, and root inside is nobody outside"
+        } else if facts.userns_remap {
+            "remapped (`userns-remap`), but sandboxes run as you, or as the workspace's owner"
         } else {
             "rootful: sandboxes run as you, or as the workspace's owner; never as root"
         },
@@ -159,18 +165,20 @@ fn users(facts: &Facts) -> Finding {
 }
 
 /// The limits of the policy. The receipt of a sandbox without one of them is refused.
-fn limits(facts: &Facts) -> Vec<Finding> {
+fn limits(facts: &Facts, accepted: &[String]) -> Vec<Finding> {
     let cgroup = format!("cgroup v{}", facts.cgroup_version.trim_start_matches('v'));
     let needed = [
-        ("memory", facts.memory_limit),
-        ("processes", facts.pids_limit),
-        ("processors", facts.cpu_limit),
+        ("memory", facts.memory_limit, "no-memory-limit"),
+        ("processes", facts.pids_limit, "no-pids-limit"),
+        ("processors", facts.cpu_limit, "no-cpu-limit"),
     ];
-    let lacking: Vec<_> =
-        needed.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
+    let lacking = needed.iter().filter(|(_, there, _)| !there);
+    let is_accepted = |word: &str| accepted.iter().any(|one| one == word);
+    let refused = lacking.clone().any(|(_, _, word)| !is_accepted(word));
+    let lacking: Vec<_> = lacking.map(|(name, _, _)| *name).collect();
     let remedy = if facts.rootless {
         "let systemd delegate the controllers to this user (`Delegate=cpu cpuset io memory pids` \
-         for user@.service, on cgroup v2)"
+         for user@.service, on cgroup v2), or set `sandbox.accept`"
     } else {
         "switch the controllers on in the kernel's command line (`cgroup_enable=memory \
          swapaccount=1`), or boot with cgroup v2"
@@ -179,7 +187,8 @@ fn limits(facts: &Facts) -> Vec<Finding> {
         Finding::ok("limits", format!("{cgroup}; memory, processes and processors can be limited"))
     } else {
         let message = format!("{cgroup}; no limit can be set on {}", lacking.join(", "));
-        Finding::error("limits", message, remedy)
+        let level = if refused { Level::Error } else { Level::Warning };
+        Finding::bad(level, "limits", message, remedy)
     }];
     if facts.memory_limit && !facts.swap_limit {
         let message = "swap cannot be limited: a sandbox may use as much again as its memory";
@@ -295,8 +304,8 @@ mod tests {
     fn worst(runtime_asked: Option<&str>, change: fn(&mut Facts)) -> Level {
         let mut facts = good();
         change(&mut facts);
-        let mut all = vec![kernel(&facts), users(&facts), storage(&facts), seccomp(&facts)];
-        all.extend(limits(&facts));
+        let mut all = vec![kernel(&facts), users(&facts, &[]), storage(&facts), seccomp(&facts)];
+        all.extend(limits(&facts, &[]));
         all.extend(runtime(runtime_asked, &facts));
         all.iter().map(|finding| finding.level).max().expect("findings")
     }
@@ -307,10 +316,11 @@ mod tests {
         let cases: &[Case] = &[
             (None, |_| {}, Level::Ok),
             (Some("runsc"), |_| {}, Level::Ok),
-            (None, |facts| facts.rootless = true, Level::Ok),
+            (None, |facts| facts.rootless = true, Level::Error),
+            (None, |facts| (facts.rootless, facts.name) = (true, "podman".into()), Level::Ok),
             (None, |facts| facts.same_kernel = false, Level::Error),
             (None, |facts| facts.host = "tcp://127.0.0.1:2375".into(), Level::Warning),
-            (None, |facts| facts.userns_remap = true, Level::Error),
+            (None, |facts| facts.userns_remap = true, Level::Ok),
             (None, |facts| facts.seccomp = false, Level::Error),
             (None, |facts| facts.memory_limit = false, Level::Error),
             (None, |facts| facts.pids_limit = false, Level::Error),
@@ -326,6 +336,16 @@ mod tests {
         for (at, (asked, change, level)) in cases.iter().enumerate() {
             assert_eq!(worst(*asked, *change), *level, "case {at}");
         }
+    }
+
+    #[test]
+    fn what_is_accepted_is_a_warning() {
+        let accepted = ["root-inside", "no-memory-limit"].map(str::to_owned);
+        let mut facts = Facts { rootless: true, memory_limit: false, ..good() };
+        assert_eq!(users(&facts, &accepted).level, Level::Warning);
+        assert_eq!(limits(&facts, &accepted)[0].level, Level::Warning);
+        facts.cpu_limit = false;
+        assert_eq!(limits(&facts, &accepted)[0].level, Level::Error);
     }
 
     #[test]

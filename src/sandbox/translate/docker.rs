@@ -62,7 +62,7 @@ fn host_config(policy: &Policy) -> HostConfig {
             format!("seccomp={SECCOMP}"),
         ]),
         readonly_rootfs: Some(policy.read_only_root),
-        masked_paths: Some(strings(policy.masked_paths)),
+        masked_paths: Some(strings(&policy.masked_paths)),
         readonly_paths: Some(strings(policy.read_only_paths)),
         runtime: policy.runtime.clone(),
         memory: amount(policy.memory),
