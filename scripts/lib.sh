@@ -49,9 +49,18 @@ with_engine() {
 # engine_paths NAME: where an engine that scripts/engine-up starts has its things.
 # shellcheck disable=SC2034 # for who sources this
 engine_paths() {
+    case $1 in
+    docker-userns | docker-tls | docker-rootless | podman | podman-rootless) ;;
+    *) fail "there is no engine $1: docker-userns, docker-tls, docker-rootless, podman, podman-rootless" ;;
+    esac
     run=/run/sandbox-mcp-engines/$1       # sockets, state, pid and log
     data=/var/lib/sandbox-mcp-engines/$1  # images and containers
     host=unix://$run/engine.sock
+    tls=() # variables for its clients
+    if [ "$1" = docker-tls ]; then
+        host=tcp://127.0.0.1:22376
+        tls=(DOCKER_TLS_VERIFY=1 "DOCKER_CERT_PATH=$run")
+    fi
     # Whose engine a rootless one is.
     user=${SANDBOX_MCP_ENGINE_USER:-$(id -u)}
     [ "$user" -ne 0 ] || user=${SUDO_UID:-1000}

@@ -77,6 +77,10 @@ pub fn run(config: &Config, folder: &Path, json: bool, out: &mut impl Write) -> 
         let access = if mount.read_only { "read-only" } else { "read-write" };
         row(&mount.target.display().to_string(), format!("{}, {access}", mount.what));
     }
+    if !policy.accepted.is_empty() {
+        let words = policy.accepted.join(", ");
+        row("accepted", format!("{words}, where the engine cannot do better"));
+    }
     row("runtime", policy.runtime.clone().unwrap_or_else(|| "the engine's default".into()));
     row("host", "no port, device, engine socket or environment of the host".into());
     row("control groups", format!("a {} namespace", policy.cgroup_namespace));

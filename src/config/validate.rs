@@ -17,8 +17,9 @@ const fn rule(key: &'static str, allowed: &'static str, holds: fn(&Config) -> bo
 const DAY: u64 = 86_400;
 const WEEK: u64 = 7 * DAY;
 
-/// The statuses of runs that leave work behind.
+/// The controls that a run may go without.
 const ACCEPT: &str = "no-memory-limit, no-pids-limit, no-cpu-limit, root-inside";
+/// The statuses of runs that leave work behind.
 const APPLY_ON: &str = "completed, truncated, no_output, failed, timed_out, budget_exhausted, out_of_memory, cancelled";
 
 const RULES: &[Rule] = &[

@@ -17,7 +17,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const PODMAN: &str = "Podman Engine";
 
 /// Seconds for one API call; long enough for a busy engine to remove a container.
-pub(super) const CALL_TIMEOUT: u64 = 60;
+const CALL_TIMEOUT: u64 = 60;
 
 /// A connection to one engine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct Candidate {
     pub because: String,
     /// Named by the user: a failure there is an error, not a reason to look further.
     chosen: bool,
+    /// The folder of `ca.pem`, `cert.pem` and `key.pem`, where TLS is spoken.
+    certificates: Option<PathBuf>,
 }
 
 /// What the engine says of itself.
@@ -85,10 +87,11 @@ impl Facts {
 }
 
 impl Engine {
-    /// The first engine that answers: the configured one, `DOCKER_HOST`, the current Docker
-    /// context, then the usual sockets.
+    /// The first engine that answers: the configured one, `DOCKER_HOST`, `CONTAINER_HOST`, the
+    /// current Docker context, then the usual sockets.
     pub async fn connect(configured: Option<&str>) -> Result<Self, Error> {
         let mut tried = Vec::new();
+        let mut denied = None;
         for candidate in candidates(configured) {
             match Self::open(&candidate).await {
                 Ok(engine) => {
@@ -96,11 +99,12 @@ impl Engine {
                     return Ok(engine);
                 }
                 Err(error) if candidate.chosen => return Err(error),
-                Err(error @ Error::Denied { .. }) => return Err(error),
+                // Another one may be this user's own.
+                Err(error @ Error::Denied { .. }) => denied = denied.or(Some(error)),
                 Err(_) => tried.push(format!("{} ({})", candidate.host, candidate.because)),
             }
         }
-        Err(Error::NotFound { tried })
+        Err(denied.unwrap_or(Error::NotFound { tried }))
     }
 
     async fn open(candidate: &Candidate) -> Result<Self, Error> {
@@ -111,8 +115,12 @@ impl Engine {
                 "a remote engine cannot see this machine's workspaces; use an engine on this machine",
             ));
         }
-        let mut docker =
-            Docker::connect_with_host(host).map_err(|error| unsupported(&error.to_string()))?;
+        let mut docker = client(candidate).map_err(|error| {
+            let secured = candidate.certificates.as_deref().map(|folder| {
+                format!(" (TLS with ca.pem, cert.pem and key.pem of {})", folder.display())
+            });
+            unsupported(&format!("{error}{}", secured.unwrap_or_default()))
+        })?;
         docker.set_timeout(Duration::from_secs(CALL_TIMEOUT));
         match tokio::time::timeout(PING_TIMEOUT, docker.version()).await {
             Ok(Ok(version)) => {
@@ -122,6 +130,11 @@ impl Engine {
                 let because = format!("{how} {}", candidate.because);
                 let kind = Kind::Docker;
                 let mut engine = Self { docker, host: host.clone(), because, kind };
+                if is_podman && candidate.certificates.is_some() {
+                    return Err(unsupported(
+                        "it is Podman over TLS, which is not spoken; name its socket",
+                    ));
+                }
                 if is_podman {
                     engine.kind = Kind::Podman { is_rootless: engine.is_rootless_podman().await? };
                 }
@@ -133,6 +146,17 @@ impl Engine {
             Ok(Err(error)) => Err(unsupported(&format!("it does not answer: {error}"))),
             Err(_) => Err(Error::TimedOut { verb: "answer", seconds: PING_TIMEOUT.as_secs() }),
         }
+    }
+
+    /// The other usual sockets that are there, in words.
+    pub fn others(&self) -> Vec<String> {
+        let home = env::var_os("HOME").map(PathBuf::from);
+        let is_there = |candidate: &Candidate| {
+            let path = candidate.host.strip_prefix("unix://").map(Path::new);
+            candidate.host != self.host && path.is_some_and(Path::exists)
+        };
+        let others = usual(home.as_deref()).into_iter().filter(is_there);
+        others.map(|other| format!("{} at {}", other.because, other.host)).collect()
     }
 
     pub fn kind(&self) -> Kind {
@@ -198,43 +222,88 @@ impl Engine {
     }
 }
 
+fn client(candidate: &Candidate) -> Result<Docker, bollard::errors::Error> {
+    let host = &candidate.host;
+    match &candidate.certificates {
+        Some(folder) => Docker::connect_with_ssl(
+            host,
+            &folder.join("key.pem"),
+            &folder.join("cert.pem"),
+            &folder.join("ca.pem"),
+            CALL_TIMEOUT,
+            bollard::API_DEFAULT_VERSION,
+        ),
+        // By itself it would speak TLS where the variable is there and empty.
+        None if host.starts_with("tcp://") => {
+            Docker::connect_with_http(host, CALL_TIMEOUT, bollard::API_DEFAULT_VERSION)
+        }
+        None => Docker::connect_with_host(host),
+    }
+}
+
 /// All engines worth a try, in order.
 fn candidates(configured: Option<&str>) -> Vec<Candidate> {
-    let chosen =
-        |host: String, because: &str| Candidate { host, because: because.into(), chosen: true };
+    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let home = env::var_os("HOME").map(PathBuf::from);
+    let folder = docker_folder(home.as_deref());
+    let chosen = |host: String, because: &str| {
+        let asks = host.starts_with("tcp://") && set("DOCKER_TLS_VERIFY").is_some();
+        let certificates = (asks || host.starts_with("https://")).then(|| {
+            set("DOCKER_CERT_PATH").map(PathBuf::from).or(folder.clone()).unwrap_or_default()
+        });
+        Candidate { host, because: because.into(), chosen: true, certificates }
+    };
     if let Some(host) = configured {
         return vec![chosen(host.to_owned(), "engine.host")];
     }
-    if let Some(host) = env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
-        return vec![chosen(host, "DOCKER_HOST")];
+    for variable in ["DOCKER_HOST", "CONTAINER_HOST"] {
+        if let Some(host) = set(variable) {
+            return vec![chosen(host, variable)];
+        }
     }
-    let home = env::var_os("HOME").map(PathBuf::from);
-    if let Some((name, host)) = home.as_deref().and_then(current_context) {
-        return vec![chosen(host, &format!("Docker context `{name}`"))];
+    if let Some(context) = folder.as_deref().and_then(current_context) {
+        return vec![context];
     }
-    let mut sockets = vec![(PathBuf::from("/var/run/docker.sock"), "Docker")];
+    usual(home.as_deref())
+}
+
+/// The usual sockets.
+fn usual(home: Option<&Path>) -> Vec<Candidate> {
     let runtime = env::var_os("XDG_RUNTIME_DIR")
         .map_or_else(|| PathBuf::from(format!("/run/user/{}", own_uid())), PathBuf::from);
-    sockets.push((runtime.join("docker.sock"), "rootless Docker"));
-    if let Some(home) = &home {
-        sockets.push((home.join(".docker/run/docker.sock"), "Docker Desktop"));
-        sockets.push((home.join(".colima/default/docker.sock"), "Colima"));
+    let mut sockets = vec![
+        (PathBuf::from("/var/run/docker.sock"), "Docker"),
+        (runtime.join("docker.sock"), "rootless Docker"),
+        (runtime.join("podman/podman.sock"), "rootless Podman"),
+        (PathBuf::from("/run/podman/podman.sock"), "Podman"),
+    ];
+    for (path, because) in [
+        (".colima/default/docker.sock", "Colima"),
+        (".orbstack/run/docker.sock", "OrbStack"),
+        (".docker/run/docker.sock", "Docker Desktop"),
+        (".local/share/containers/podman/machine/podman.sock", "Podman machine"),
+    ] {
+        sockets.extend(home.map(|home| (home.join(path), because)));
     }
-    sockets.push((runtime.join("podman/podman.sock"), "rootless Podman"));
-    sockets.push((PathBuf::from("/run/podman/podman.sock"), "Podman"));
     sockets
         .into_iter()
         .map(|(path, because)| Candidate {
             host: format!("unix://{}", path.display()),
             because: because.into(),
             chosen: false,
+            certificates: None,
         })
         .collect()
 }
 
-/// The host of the current Docker context, unless that is the default one.
-fn current_context(home: &Path) -> Option<(String, String)> {
-    let folder = env::var_os("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
+/// The folder of Docker's own settings.
+fn docker_folder(home: Option<&Path>) -> Option<PathBuf> {
+    let named = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    named.or_else(|| Some(home?.join(".docker")))
+}
+
+/// The engine of the current Docker context in Docker's folder, unless that is the default one.
+fn current_context(folder: &Path) -> Option<Candidate> {
     let name = env::var("DOCKER_CONTEXT").ok().filter(|name| !name.is_empty()).or_else(|| {
         let config: serde_json::Value =
             serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()?;
@@ -243,13 +312,18 @@ fn current_context(home: &Path) -> Option<(String, String)> {
     if name == "default" {
         return None;
     }
-    let meta = folder
-        .join("contexts/meta")
-        .join(crate::text::hex(&Sha256::digest(&name)))
-        .join("meta.json");
+    let digest = crate::text::hex(&Sha256::digest(&name));
+    let meta = folder.join("contexts/meta").join(&digest).join("meta.json");
     let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(meta).ok()?).ok()?;
     let host = meta["Endpoints"]["docker"]["Host"].as_str()?.to_owned();
-    Some((name, host))
+    let certificates = folder.join("contexts/tls").join(digest).join("docker");
+    Some(Candidate {
+        certificates: (!host.starts_with("unix://") && certificates.is_dir())
+            .then_some(certificates),
+        host,
+        because: format!("Docker context `{name}`"),
+        chosen: true,
+    })
 }
 
 /// Whether the socket is there but not for us.
@@ -294,7 +368,11 @@ mod tests {
             r#"{"Name":"colima","Endpoints":{"docker":{"Host":"unix:///c.sock"}}}"#,
         )
         .expect("write");
-        assert_eq!(current_context(home.path()), Some(("colima".into(), "unix:///c.sock".into())));
+        let found = current_context(&docker).expect("a context");
+        assert_eq!(
+            (&*found.host, &*found.because, found.certificates),
+            ("unix:///c.sock", "Docker context `colima`", None)
+        );
     }
 
     #[tokio::test]

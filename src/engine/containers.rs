@@ -69,9 +69,12 @@ impl Engine {
                 self.podman(verb, "POST", "containers/create", Some(spec)).await?
             }
         };
-        // The receipt decides whether a control is there.
         for warning in created.warnings {
-            tracing::debug!("engine: {warning}");
+            match body {
+                Body::Docker(_) => tracing::warn!("engine: {warning}"),
+                // Of limits, of which the receipt tells more.
+                Body::Podman(_) => tracing::debug!("engine: {warning}"),
+            }
         }
         Ok(created.id)
     }

@@ -1,5 +1,7 @@
 //! Podman's own API, for what its Docker API leaves out.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -8,8 +10,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Engine, Error, api};
+
+/// Longest wait for an answer: a first container with a user's own mapping copies the whole image.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Most bytes of an answer.
 const LONGEST: usize = 4 << 20;
@@ -26,11 +32,8 @@ impl Engine {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, Error> {
-        let call = self.call(method, path, body);
-        let limit = std::time::Duration::from_secs(super::connect::CALL_TIMEOUT);
-        let answer = tokio::time::timeout(limit, call).await;
-        let answer =
-            answer.map_err(|_| Error::TimedOut { verb, seconds: super::connect::CALL_TIMEOUT })?;
+        let answer = tokio::time::timeout(LIMIT, self.call(method, path, body)).await;
+        let answer = answer.map_err(|_| Error::TimedOut { verb, seconds: LIMIT.as_secs() })?;
         let (status, bytes) = answer.map_err(|source| api(verb)(source.into()))?;
         if !status.is_success() {
             let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -47,7 +50,10 @@ impl Engine {
     /// Returns true where the containers' root is the service's own user.
     pub(super) async fn is_rootless_podman(&self) -> Result<bool, Error> {
         let info: Value = self.podman("describe itself", "GET", "info", None).await?;
-        Ok(info["host"]["security"]["rootless"].as_bool().unwrap_or_default())
+        info["host"]["security"]["rootless"].as_bool().ok_or_else(|| Error::Unsupported {
+            host: self.host().to_owned(),
+            why: "it is Podman, and does not say whether it is rootless".into(),
+        })
     }
 
     async fn call(
@@ -66,7 +72,7 @@ impl Engine {
         };
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| other(error.into()))?;
-        let carried = tokio::spawn(connection);
+        let _carried = AbortOnDropHandle::new(tokio::spawn(connection));
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = http::Request::builder()
             .method(method)
@@ -76,14 +82,9 @@ impl Engine {
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| other(error.into()))?;
-        let answered = async {
-            let answer = sender.send_request(request).await.map_err(|error| other(error.into()))?;
-            let status = answer.status();
-            let bytes = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(other)?;
-            Ok((status, bytes.to_bytes()))
-        };
-        let answered = answered.await;
-        carried.abort();
-        answered
+        let answer = sender.send_request(request).await.map_err(|error| other(error.into()))?;
+        let status = answer.status();
+        let bytes = Limited::new(answer.into_body(), LONGEST).collect().await.map_err(other)?;
+        Ok((status, bytes.to_bytes()))
     }
 }

@@ -11,10 +11,10 @@ use super::{Error, deadlines, git};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::Owner;
-use crate::sandbox::{Line, Overlay, Policy, Sandbox, Spec, User};
+use crate::sandbox::{self, Line, Overlay, Policy, Sandbox, Spec, User};
 use crate::workspace::changeset::{Merged, Survey};
 use crate::workspace::git::noted;
-use crate::workspace::layer::Layer;
+use crate::workspace::layer::{Layer, Setup};
 
 /// How long what goes on in a sandbox may take to end.
 const STOP: Duration = Duration::from_secs(5);
@@ -90,6 +90,19 @@ async fn look(sandbox: &mut Sandbox, layer: &Layer, is_over: bool) -> Result<Mer
     }
 }
 
+/// The user that a run had. The engine that answers now may be another one, where root is root.
+async fn user_of(engine: &Engine, setup: &Setup) -> Result<User, Error> {
+    let root = User::of_rootless_engine();
+    if setup.user != root.to_string() {
+        return Ok(setup.user.parse::<User>()?);
+    }
+    let is_accepted = setup.accepted.iter().any(|one| one == sandbox::ROOT_INSIDE);
+    match engine.facts().await? {
+        facts if facts.makes_its_user_root() && is_accepted => Ok(root),
+        _ => Err(sandbox::Error::RootInside.into()),
+    }
+}
+
 /// The same by a sandbox of its own, for a run whose sandbox is gone; git there packs what is new,
 /// too. No sandbox is made where there is nothing to be asked.
 pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged>, Packed), Error> {
@@ -110,9 +123,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         }
         None => return Ok(Default::default()),
     };
-    let root = User::of_rootless_engine();
-    let user = if setup.user == root.to_string() { root } else { setup.user.parse::<User>()? };
-    let user = user.with(setup.shared);
+    let user = user_of(engine, setup).await?.with(setup.shared);
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
     let mut config = Config::default();

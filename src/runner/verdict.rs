@@ -111,7 +111,7 @@ fn of_agent(evidence: &Evidence<'_>, ended: Ended) -> (Status, Option<Failure>) 
     if ended.out_of_memory() && !ended_well {
         return (Status::OutOfMemory, Some(out_of_memory()));
     }
-    if ended.overrun == Some(Overrun::Processes) {
+    if ended.overrun == Some(Overrun::Processes) && !ended_well {
         let message = "the sandbox had more processes than `limits.pids`";
         let hint = "look for what started so many, or raise `limits.pids`";
         return (Status::BudgetExhausted, Some(failure("processes", message, hint)));

@@ -61,13 +61,13 @@ impl Sandbox {
     /// Creates, attaches and starts, in this order: an engine loses what a container says before
     /// anyone listens. What fails after the creation is removed here.
     pub async fn start(engine: &Engine, policy: &Policy, spec: &Spec<'_>) -> Result<Self, Error> {
+        let translated = translate(engine.kind(), policy, spec)?;
         for mount in &policy.mounts {
             if let Some(overlay) = &mount.overlay {
                 let options = volume_options(mount, overlay);
                 engine.create_volume(&overlay.volume, options, spec.labels.render()).await?;
             }
         }
-        let translated = translate(engine.kind(), policy, spec)?;
         let id = match engine.create(&translated.body).await {
             Err(error) if error.is_missing() => {
                 remove_volumes(engine, policy).await?;

@@ -34,12 +34,12 @@ pub struct Ended {
     /// How often the kernel killed something for want of memory meanwhile; none where it is not
     /// known.
     pub oom_kills: Option<u64>,
-    /// What PID 1 ended it for, where the engine limits nothing.
+    /// The reason for which PID 1 ended it, where the engine limits nothing.
     #[serde(default)]
     pub overrun: Option<Overrun>,
 }
 
-/// What an order had too much of.
+/// The thing of which an order had too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overrun {

@@ -1,5 +1,5 @@
 //! What a sandbox may do, as plain data. Built in one place, printed by `sandbox-mcp policy`,
-//! translated by `container.rs`, and held against the receipt from inside by `receipt.rs`.
+//! translated by `translate/`, and held against the receipt from inside by `receipt.rs`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -7,6 +7,9 @@ use super::Policy;
 use super::mounted::MountSeen;
 use super::policy::{NO_CPU_LIMIT, NO_MEMORY_LIMIT, NO_PIDS_LIMIT, ROOT_INSIDE};
 
+/// The devices of every container.
+const DEVICES: [&str; 8] = ["console", "full", "null", "ptmx", "random", "tty", "urandom", "zero"];
+
 /// The isolation as observed from inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
@@ -29,6 +32,10 @@ pub struct Receipt {
     pub core_limit: Option<u64>,
     pub tmpfs: Vec<TmpfsSeen>,
     pub writable_mounts: Vec<String>,
+    /// The names of devices in `/dev`. For the comparison alone.
+    #[serde(default, skip_serializing)]
+    #[schemars(skip)]
+    pub devices: Vec<String>,
     /// What is mounted in the workspace; an old image does not say. For the comparison alone: it is
     /// long, and says nothing to who reads the report.
     #[serde(default, skip_serializing)]
@@ -99,21 +106,21 @@ impl Limits {
         all.into_iter().filter_map(|(has, name, words)| (!has).then_some((name, words))).collect()
     }
 
+    fn is_absent(&self, name: &str) -> bool {
+        match name {
+            NO_PIDS_LIMIT => self.pids.is_none(),
+            NO_MEMORY_LIMIT => self.memory.is_none(),
+            _ => self.cpu.is_none(),
+        }
+    }
+
     /// Each limit that the run may not go without. `unseen`: what is not shown is there.
     fn mismatches(&self, policy: &Policy, unseen: bool) -> Vec<String> {
-        let is_hidden = |name: &str| {
-            unseen
-                && match name {
-                    NO_PIDS_LIMIT => self.pids.is_none(),
-                    NO_MEMORY_LIMIT => self.memory.is_none(),
-                    _ => self.cpu.is_none(),
-                }
-        };
         let lacking = self.lacking(policy);
         let has_memory = !lacking.iter().any(|(name, _)| *name == NO_MEMORY_LIMIT);
         let (names, mut wrong): (Vec<_>, Vec<_>) = lacking
             .into_iter()
-            .filter(|(name, _)| !policy.accepts(name) && !is_hidden(name))
+            .filter(|(name, _)| !(policy.accepts(name) || unseen && self.is_absent(name)))
             .unzip();
         if !wrong.is_empty() && !unseen {
             wrong.push(format!(
@@ -136,7 +143,9 @@ impl Receipt {
     /// Tells which controls the sandbox does not have, as `sandbox.accept` allows.
     pub fn tell_missing(&mut self, policy: &Policy) {
         let missing = self.limits.lacking(policy).into_iter().map(|(name, _)| name);
-        let missing = missing.filter(|limit| !self.gvisor && policy.accepts(limit));
+        let missing = missing.filter(|limit| {
+            policy.accepts(limit) && !(self.gvisor && self.limits.is_absent(limit))
+        });
         let root = (self.uid == 0).then_some(ROOT_INSIDE);
         self.without = missing.chain(root).map(str::to_owned).collect();
     }
@@ -203,6 +212,10 @@ impl Receipt {
             unseen || (!self.cgroups.is_empty() && self.cgroups.iter().all(|name| name == "/")),
             format!("control groups {:?} instead of a namespace of its own", self.cgroups),
         );
+        for device in &self.devices {
+            // gVisor's devices are its own.
+            hold(DEVICES.contains(&device.as_str()) || unseen, format!("/dev/{device} is there"));
+        }
         for path in &self.writable_mounts {
             let allowed = ["/dev/shm", "/dev/mqueue", "/dev", "/dev/pts"].contains(&path.as_str())
                 || policy.tmpfs.iter().any(|tmpfs| tmpfs.path == path)
@@ -275,6 +288,7 @@ pub(super) mod tests {
                     options: String::new(),
                 })
                 .collect(),
+            devices: DEVICES.map(str::to_owned).into(),
             writable_mounts: vec!["/tmp".into(), "/home/agent".into(), "/dev/shm".into()],
             workspace_mounts: Vec::new(),
             hostname: "sandbox".into(),
@@ -351,6 +365,7 @@ pub(super) mod tests {
             ("processor", |r| r.limits.cpu = None),
             ("core dump", |r| r.core_limit = None),
             ("control groups", |r| r.cgroups.push("/docker/x".into())),
+            ("/dev/kvm", |r| r.devices.push("kvm".into())),
             ("/etc", |r| r.writable_mounts.push("/etc".into())),
             ("/tmp", |r| r.tmpfs[0].size_kb = None),
         ];

@@ -140,6 +140,32 @@ async fn no_model_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_engine_that_is_named_is_the_one_that_is_tried() {
+    let named = |variables: &[(&str, &str)]| {
+        let product = Product::without_engine().without("DOCKER_HOST");
+        variables.iter().fold(product, |product, (name, value)| product.env(name, value))
+    };
+    let podman = [("CONTAINER_HOST", "unix:///no/such/podman.sock")];
+    let both = [podman[0], ("DOCKER_HOST", "unix:///no/such/docker.sock")];
+    let secured = [
+        ("DOCKER_HOST", "tcp://127.0.0.1:1"),
+        ("DOCKER_TLS_VERIFY", "1"),
+        ("DOCKER_CERT_PATH", "/no/such/certificates"),
+    ];
+    for (variables, said) in [
+        (&podman[..], "/no/such/podman.sock"),
+        (&both, "/no/such/docker.sock"),
+        (&secured, "ca.pem, cert.pem and key.pem of /no/such/certificates"),
+    ] {
+        let product = named(variables);
+        let told = doctor(&product, &Workspace::new(), ["--json"]).await;
+        let error = the(&findings(&told), "engine", "found").to_string();
+        assert!(error.contains(said), "{error}");
+        product.check_nothing_left().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_usual_port_is_named() {
     const PORTS: [u16; 5] = [8000, 1234, 11434, 52625, 8080];
     let product = Product::without_engine().env("DOCKER_HOST", "unix:///no/such/docker.sock");

@@ -22,6 +22,11 @@ pub async fn examine(config: &Config) -> (Vec<Finding>, Option<(Engine, Facts)>)
         Err(error) => return (vec![absent(&error)], None),
     };
     let mut findings = vec![found(&engine, &facts), access(&facts), kernel(&facts)];
+    let others = engine.others();
+    if !others.is_empty() {
+        let message = format!("{}; `engine.host` or DOCKER_HOST chooses", others.join(", "));
+        findings.push(Finding::ok("others", message));
+    }
     let accepted = &config.sandbox.accept;
     findings.push(users(&facts, accepted));
     findings.extend(limits(&facts, accepted));

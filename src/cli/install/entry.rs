@@ -24,8 +24,11 @@ pub struct Made {
 }
 
 /// What tells our engine and folders from the usual ones.
-const OF_INTEREST: [&str; 6] = [
+const OF_INTEREST: [&str; 9] = [
     "DOCKER_HOST",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_CERT_PATH",
+    "CONTAINER_HOST",
     "DOCKER_CONTEXT",
     "DOCKER_CONFIG",
     "XDG_RUNTIME_DIR",

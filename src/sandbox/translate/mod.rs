@@ -1,10 +1,12 @@
-//! The policy in an engine's words. Each file translates all of it, and adds nothing to it.
+//! The policy in an engine's words. Each file translates it, and adds nothing to it.
 
 mod docker;
 mod podman;
 
 use std::collections::HashMap;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
 use tempfile::NamedTempFile;
 
@@ -41,6 +43,8 @@ pub fn translate(kind: Kind, policy: &Policy, spec: &Spec<'_>) -> Result<Transla
 fn profile_file() -> std::io::Result<NamedTempFile> {
     let mut file = NamedTempFile::with_prefix("sandbox-mcp-seccomp-")?;
     file.write_all(SECCOMP.as_bytes())?;
+    // The service may be another user's.
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
     Ok(file)
 }
 

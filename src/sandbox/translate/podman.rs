@@ -18,7 +18,15 @@ const PERIOD: f64 = 100_000.0;
 
 pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path, is_rootless: bool) -> Value {
     let mounts = policy.mounts.iter().filter_map(bind).chain(cover(policy));
-    let mounts: Vec<_> = policy.tmpfs.iter().map(tmpfs).chain(mounts).collect();
+    let mut mounts: Vec<_> = policy.tmpfs.iter().map(tmpfs).chain(mounts).collect();
+    // Newer versions make it read-only with the root.
+    let size = format!("size={}", policy.shared_memory);
+    mounts.push(json!({
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "destination": "/dev/shm",
+        "options": ["rw", "nosuid", "nodev", "noexec", size, "mode=1777", "notmpcopyup"],
+    }));
     let private = || json!({ "nsmode": "private" });
     json!({
         "image": spec.image,
@@ -32,7 +40,7 @@ pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path, is_rootless: bool)
         "terminal": false,
         "user": policy.user.to_string(),
         // A rootless service's own user keeps its number, so that files stay this user's.
-        "userns": if is_rootless { json!({ "nsmode": "keep-id" }) } else { Value::Null },
+        "userns": { "nsmode": if is_rootless { "keep-id" } else { "host" } },
         "groups": policy.groups.iter().map(u32::to_string).collect::<Vec<_>>(),
         "privileged": false,
         "cap_drop": ["all"],
@@ -152,7 +160,14 @@ mod tests {
         );
         assert!(asked["mask"].as_array().is_some_and(|all| all.contains(&json!("/proc/cmdline"))));
         let tmpfs = |one: &&Value| one["type"] == "tmpfs";
-        for one in asked["mounts"].as_array().expect("mounts").iter().filter(tmpfs) {
+        let (shared, own): (Vec<_>, Vec<_>) = asked["mounts"]
+            .as_array()
+            .expect("mounts")
+            .iter()
+            .filter(tmpfs)
+            .partition(|one| one["destination"] == "/dev/shm");
+        assert!(shared.len() == 1 && own.len() == policy.tmpfs.len(), "{shared:?} {own:?}");
+        for one in own {
             let options = one["options"].to_string();
             assert!(options.contains("\"U\"") && !options.contains("id="), "{options}");
         }

@@ -301,6 +301,13 @@ pub fn abandoned(state: &Path, running: &[String]) -> Vec<Layer> {
                     found.push(Layer { folder, note, _claim: Some(Arc::new(file)) });
                 }
             }
+            // Of another version: it may hold a run's work.
+            Err(error) if folder.join(note::NOTE).exists() => {
+                tracing::warn!(
+                    "the note of the layer {} cannot be read: {error}",
+                    folder.display()
+                );
+            }
             Err(error) => {
                 let age = entry.metadata().and_then(|meta| meta.modified());
                 let age = age.ok().and_then(|made| SystemTime::now().duration_since(made).ok());

@@ -48,7 +48,8 @@ pub fn isolate(root: &Path, mut set: impl FnMut(&str, Option<&OsStr>)) {
     if let Some(host) = engine::host() {
         set("DOCKER_HOST", Some(OsStr::new(host)));
     }
-    for key in ["RUST_LOG", "CI", "NO_COLOR", "CLICOLOR_FORCE", "DOCKER_CONTEXT"] {
+    for key in ["RUST_LOG", "CI", "NO_COLOR", "CLICOLOR_FORCE", "DOCKER_CONTEXT", "CONTAINER_HOST"]
+    {
         set(key, None);
     }
 }
