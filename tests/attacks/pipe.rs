@@ -33,7 +33,7 @@ pub fn start(image: &str, limits: &[&str], own: &[&str]) -> Child {
     command.spawn().expect("docker")
 }
 
-/// What PID 1 of a container of our image says of `input`, and how it ends.
+/// Returns what PID 1 of a container of our image says of `input`, and how it ends.
 fn said(image: &str, input: &[u8]) -> (Option<i32>, String, Duration) {
     let mut child = start(image, &["--memory", "64m"], &[]);
     let mut stdin = child.stdin.take().expect("piped");

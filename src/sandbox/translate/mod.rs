@@ -78,7 +78,7 @@ fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
     command
 }
 
-/// What makes a volume an overlay, complete, so that no default of the system counts: without
+/// The options that make a volume an overlay, complete, so that no default of the system counts: without
 /// `redirect_dir` no folder that was there can be renamed, and with `metacopy` the layer has files
 /// of zeros.
 pub fn volume_options(mount: &Mount, overlay: &Overlay) -> HashMap<String, String> {
