@@ -46,6 +46,9 @@ with_engine() {
     fi
 }
 
+# reaches USER FILE: whether that user gets there.
+reaches() { as_root setpriv --reuid "$1" --regid "$1" --clear-groups test -x "$2"; }
+
 # engine_paths NAME: where an engine that scripts/engine-up starts has its things.
 # shellcheck disable=SC2034 # for who sources this
 engine_paths() {

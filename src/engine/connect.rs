@@ -134,8 +134,7 @@ impl Engine {
                     return Err(unsupported(
                         "it is Podman over TLS, which is not spoken; name its socket",
                     ));
-                }
-                if is_podman {
+                } else if is_podman {
                     engine.kind = Kind::Podman { is_rootless: engine.is_rootless_podman().await? };
                 }
                 Ok(engine)

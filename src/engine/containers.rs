@@ -8,6 +8,7 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use serde::Deserialize;
 use tokio::io::AsyncWrite;
 
 use super::{Engine, Error, api, through_a_restart};
@@ -39,6 +40,13 @@ pub enum Body {
     Podman(serde_json::Value),
 }
 
+/// Podman's answer.
+#[derive(Deserialize)]
+struct Created {
+    #[serde(rename = "Id")]
+    id: String,
+}
+
 /// How a container ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
@@ -57,26 +65,25 @@ pub struct Found {
 
 impl Engine {
     /// Creates a container without a name, because names collide. Returns its id.
-    pub async fn create(&self, body: &Body) -> Result<String, Error> {
+    pub async fn create(&self, body: Body) -> Result<String, Error> {
         let verb = "create the container";
-        let created = match body {
-            Body::Docker(body) => self
-                .docker
-                .create_container(None::<query::CreateContainerOptions>, (**body).clone())
-                .await
-                .map_err(api(verb))?,
-            Body::Podman(spec) => {
-                self.podman(verb, "POST", "containers/create", Some(spec)).await?
+        match body {
+            Body::Docker(body) => {
+                let options = None::<query::CreateContainerOptions>;
+                let created = self.docker.create_container(options, *body).await;
+                let created = created.map_err(api(verb))?;
+                for warning in created.warnings {
+                    tracing::warn!("engine: {warning}");
+                }
+                Ok(created.id)
             }
-        };
-        for warning in created.warnings {
-            match body {
-                Body::Docker(_) => tracing::warn!("engine: {warning}"),
-                // Of limits, of which the receipt tells more.
-                Body::Podman(_) => tracing::debug!("engine: {warning}"),
+            // Its warnings are of limits, of which the receipt tells more.
+            Body::Podman(spec) => {
+                let path = "containers/create";
+                let created: Created = self.podman(verb, "POST", path, Some(&spec)).await?;
+                Ok(created.id)
             }
         }
-        Ok(created.id)
     }
 
     pub async fn attach(&self, id: &str) -> Result<Attached, Error> {

@@ -68,7 +68,7 @@ impl Sandbox {
                 engine.create_volume(&overlay.volume, options, spec.labels.render()).await?;
             }
         }
-        let id = match engine.create(&translated.body).await {
+        let id = match engine.create(translated.body).await {
             Err(error) if error.is_missing() => {
                 remove_volumes(engine, policy).await?;
                 return Err(Error::NoImage { image: spec.image.to_owned() });

@@ -23,7 +23,8 @@ pub use guest::{DEADLINE, Ended, Line, OVERGROWN, OWNER_GONE, Order, Overrun};
 pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use listing::{EntrySeen, FolderSeen, KindSeen};
 pub use place::place;
-pub use policy::{Door, Mount, Overlay, Policy, ROOT_INSIDE, Tmpfs, User};
+pub use policy::{Door, Mount, Overlay, Policy, Tmpfs, User};
+pub use policy::{NO_CPU_LIMIT, NO_MEMORY_LIMIT, NO_PIDS_LIMIT, ROOT_INSIDE};
 pub use reaper::{RunFolder, has_abandoned, reap, reap_folders, reap_volumes};
 pub use receipt::Receipt;
 

@@ -173,9 +173,9 @@ fn users(facts: &Facts, accepted: &[String]) -> Finding {
 fn limits(facts: &Facts, accepted: &[String]) -> Vec<Finding> {
     let cgroup = format!("cgroup v{}", facts.cgroup_version.trim_start_matches('v'));
     let needed = [
-        ("memory", facts.memory_limit, "no-memory-limit"),
-        ("processes", facts.pids_limit, "no-pids-limit"),
-        ("processors", facts.cpu_limit, "no-cpu-limit"),
+        ("memory", facts.memory_limit, sandbox::NO_MEMORY_LIMIT),
+        ("processes", facts.pids_limit, sandbox::NO_PIDS_LIMIT),
+        ("processors", facts.cpu_limit, sandbox::NO_CPU_LIMIT),
     ];
     let lacking = needed.iter().filter(|(_, there, _)| !there);
     let is_accepted = |word: &str| accepted.iter().any(|one| one == word);

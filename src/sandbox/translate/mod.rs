@@ -78,9 +78,9 @@ fn command(policy: &Policy, spec: &Spec<'_>) -> Vec<String> {
     command
 }
 
-/// The options that make a volume an overlay, complete, so that no default of the system counts: without
-/// `redirect_dir` no folder that was there can be renamed, and with `metacopy` the layer has files
-/// of zeros.
+/// The options that make a volume an overlay, complete, so that no default of the system counts:
+/// without `redirect_dir` no folder that was there can be renamed, and with `metacopy` the layer has
+/// files of zeros.
 pub fn volume_options(mount: &Mount, overlay: &Overlay) -> HashMap<String, String> {
     let options = format!(
         "lowerdir={},upperdir={},workdir={},{OVERLAY_OPTIONS}",

@@ -44,6 +44,21 @@ fn nobody_else_comes_into_a_layer_and_its_top_is_as_the_workspaces() {
 }
 
 #[test]
+fn a_layer_whose_note_cannot_be_read_stays_and_one_without_a_note_goes() {
+    let (keep, workspace) = ground();
+    let state = keep.path();
+    let old = SystemTime::now() - MAKING * 2;
+    let [unreadable, unfinished] = [(); 2].map(|()| make(state, &workspace, DEAD).folder);
+    fs::write(unreadable.join(note::NOTE), "{\"of\": \"another version\"}").expect("a note");
+    fs::remove_file(unfinished.join(note::NOTE)).expect("no note");
+    for folder in [&unreadable, &unfinished] {
+        fs::File::open(folder).and_then(|folder| folder.set_modified(old)).expect("its age");
+    }
+    assert!(abandoned(state, &[]).is_empty());
+    assert!(unreadable.exists() && !unfinished.exists());
+}
+
+#[test]
 fn only_what_a_dead_owner_left_is_taken_and_by_one_alone() {
     let (keep, workspace) = ground();
     let state = keep.path();
