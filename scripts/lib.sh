@@ -53,8 +53,9 @@ reaches() { as_root setpriv --reuid "$1" --regid "$1" --clear-groups test -x "$2
 # shellcheck disable=SC2034 # for who sources this
 engine_paths() {
     case $1 in
-    docker-userns | docker-tls | docker-rootless | podman | podman-rootless) ;;
-    *) fail "there is no engine $1: docker-userns, docker-tls, docker-rootless, podman, podman-rootless" ;;
+    docker-userns | docker-tls | docker-rootless | docker-26 | docker-apart) ;;
+    podman | podman-rootless | podman-5 | podman-5-rootless | podman-apart) ;;
+    *) fail "there is no engine $1; scripts/engine-up lists them" ;;
     esac
     run=/run/sandbox-mcp-engines/$1       # sockets, state, pid and log
     data=/var/lib/sandbox-mcp-engines/$1  # images and containers

@@ -86,6 +86,14 @@ impl Engine {
         }
     }
 
+    /// Unpacks a tar archive into a folder of a container that may be written to.
+    pub async fn unpack(&self, id: &str, folder: &str, archive: Vec<u8>) -> Result<(), Error> {
+        let options = query::UploadToContainerOptionsBuilder::new().path(folder).build();
+        let archive = bollard::body_full(archive.into());
+        let unpacked = self.docker.upload_to_container(id, Some(options), archive).await;
+        unpacked.map_err(api("copy into the container"))
+    }
+
     pub async fn attach(&self, id: &str) -> Result<Attached, Error> {
         let options = query::AttachContainerOptionsBuilder::new()
             .stream(true)

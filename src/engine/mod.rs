@@ -74,6 +74,19 @@ impl Error {
         }
     }
 
+    /// Returns true where the engine does not find what is to be mounted: it sees other files.
+    pub fn is_unseen(&self) -> bool {
+        match self {
+            Self::Api {
+                source: bollard::errors::Error::DockerResponseServerError { message, .. },
+                ..
+            } => ["bind source path does not exist", "no such file or directory"]
+                .iter()
+                .any(|words| message.contains(words)),
+            _ => false,
+        }
+    }
+
     /// Returns true where the engine cannot do it in the state that the container is in just now.
     pub fn is_improper(&self) -> bool {
         matches!(

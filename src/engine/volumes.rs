@@ -1,6 +1,7 @@
 //! Volumes: made for a run, found by their labels, removed.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters as query;
@@ -15,14 +16,15 @@ pub struct FoundVolume {
 }
 
 impl Engine {
-    /// Creates a volume of the engine's own driver. An engine answers with the old one where the
-    /// name is taken; one that is not what was asked for is refused.
+    /// Creates a volume of the engine's own driver, and returns its path on the engine's machine. An
+    /// engine answers with the old one where the name is taken; one that is not what was asked for
+    /// is refused.
     pub async fn create_volume(
         &self,
         name: &str,
         options: HashMap<String, String>,
         labels: HashMap<String, String>,
-    ) -> Result<(), Error> {
+    ) -> Result<PathBuf, Error> {
         let asked = VolumeCreateRequest {
             name: Some(name.to_owned()),
             driver: Some("local".into()),
@@ -32,7 +34,7 @@ impl Engine {
         };
         let made = self.docker.create_volume(asked).await.map_err(api("create the volume"))?;
         if made.name == name && made.labels == labels && made.options == options {
-            Ok(())
+            Ok(made.mountpoint.into())
         } else {
             Err(Error::VolumeTaken { name: name.to_owned() })
         }

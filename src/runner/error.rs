@@ -14,11 +14,6 @@ pub enum Error {
     Gateway(#[from] gateway::Error),
     #[error(transparent)]
     Model(#[from] model::Error),
-    #[error(
-        "the engine at {host} runs its containers on another kernel (a virtual machine), which \
-         unix sockets do not reach"
-    )]
-    OtherKernel { host: String },
     #[error(transparent)]
     Workspace(#[from] workspace::Error),
     #[error(transparent)]
@@ -61,7 +56,6 @@ const OF_ENGINE: &[&str] = &[
     "no_engine",
     "engine_denied",
     "engine",
-    "other_kernel",
     "image_build",
     "no_image",
     "policy_mismatch",
@@ -115,7 +109,6 @@ impl Error {
                 "no_model"
             }
             Self::Model(_) => "model_settings",
-            Self::OtherKernel { .. } => "other_kernel",
             Self::Workspace(_)
             | Self::Unprotectable(_)
             | Self::Guard(_)
@@ -151,9 +144,6 @@ impl Error {
             ) => "`sandbox-mcp config` shows where the setting comes from",
             Self::Model(_) => {
                 "start the model server or name it with --model-url; `sandbox-mcp doctor` shows what was tried"
-            }
-            Self::OtherKernel { .. } => {
-                "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)"
             }
             Self::Layer(workspace::LayerError::TooLarge { .. }) => {
                 "raise the limit, use the mode direct, or an engine and a file system with overlays"
@@ -203,7 +193,6 @@ mod tests {
         let of_engine = |error: Error| error.verdict().1.is_of_engine();
         assert!(of_engine(sandbox::Error::NoImage { image: "x".into() }.into()));
         assert!(of_engine(sandbox::Error::Mismatch(vec!["x".into()]).into()));
-        assert!(of_engine(Error::OtherKernel { host: "x".into() }));
         for other in [
             Error::Sandbox(sandbox::Error::User { given: "0:0".into() }),
             Error::Hook { why: "x".into() },

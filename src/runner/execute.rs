@@ -32,7 +32,7 @@ use super::{
 };
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Retention};
-use crate::sandbox::{Policy, Sandbox, Spec, identity_mounts, mask_mount};
+use crate::sandbox::{Policy, Spec, identity_mounts, mask_mount};
 
 /// What a run gathers on its way, besides its story.
 #[derive(Debug)]
@@ -238,6 +238,9 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
             found.looked.packed = commits::pack(sandbox, layer).await;
         }
         found.looked.merged = survey::last_look(sandbox, layer).await;
+        if let Err(error) = sandbox.bring_back().await {
+            return End::Broken(error.into());
+        }
     }
     end
 }
@@ -305,10 +308,10 @@ async fn start(
         return isolated::watch(task, layer).await.map(Some);
     }
     let policy = Policy::new(&task.config, prepared.user, prepared.inside.clone(), mounts);
-    let sandbox = Sandbox::start(&prepared.engine, &policy, &spec).await?;
-    let sandbox = room.sandbox.insert(sandbox);
-    let receipt = found.receipt.insert(sandbox.receipt(&policy).await?);
-    tell_missing(receipt, story);
+    let started = isolated::begin(&job.shared.host, &prepared.engine, &policy, &spec).await?;
+    room.sandbox = Some(started.sandbox);
+    tell_missing(&started.receipt, story);
+    found.receipt = Some(started.receipt);
     Ok(None)
 }
 

@@ -1,6 +1,7 @@
 //! The engine and what is left on it from others, met once a process.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -20,12 +21,30 @@ pub struct Host {
     told: OnceLock<Facts>,
     /// What the next run is to tell.
     news: Mutex<Vec<String>>,
+    /// True where the engine was found not to see our files.
+    is_apart: AtomicBool,
 }
 
 impl Host {
     pub fn new(runtime: &Path, state: &Path) -> Self {
         let (runtime, state) = (runtime.to_owned(), state.to_owned());
-        Self { runtime, state, met: OnceCell::new(), told: OnceLock::new(), news: Mutex::default() }
+        Self {
+            runtime,
+            state,
+            met: OnceCell::new(),
+            told: OnceLock::new(),
+            news: Mutex::default(),
+            is_apart: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns true where the engine was found not to see our files.
+    pub fn is_apart(&self) -> bool {
+        self.is_apart.load(Ordering::Relaxed)
+    }
+
+    pub fn note_apart(&self) {
+        self.is_apart.store(true, Ordering::Relaxed);
     }
 
     /// The engine, if it has been met.

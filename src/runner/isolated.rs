@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::Error;
 use super::earlier::Earlier;
+use super::host::Host;
 use super::job::Job;
 use super::overseer::{Overseen, Overseer};
 use super::story::Story;
@@ -95,6 +96,7 @@ pub async fn start(
     // A copy is a snapshot, so a small folder is copied. A rootless engine mounts overlays in
     // which no folder can be renamed.
     let is_copied = match task.config.workspace.isolation {
+        _ if job.shared.host.is_apart() => true,
         Isolation::Auto => site.is_rootless || is_quick(layer, &task.workspace).await?,
         Isolation::Copy => true,
         Isolation::Overlay => false,
@@ -102,6 +104,7 @@ pub async fn start(
     if !is_copied {
         match overlay(job, site, layer, &mounts, spec).await? {
             Ok(started) => return Ok(started),
+            Err(_) if job.shared.host.is_apart() => {}
             Err(why) => story.remark(&format!(
                 "there is no overlay over this workspace, so it was copied: {why}"
             )),
@@ -132,7 +135,7 @@ pub async fn start(
     let mut all = vec![Policy::workspace_mount(copied.path.clone(), site.inside.to_owned(), false)];
     all.extend(mounts.iter().filter(is_there).cloned());
     let policy = Policy::new(&task.config, site.user, site.inside.to_owned(), all);
-    begin(site.engine, &policy, spec).await.map_err(Error::from)
+    begin(&job.shared.host, site.engine, &policy, spec).await.map_err(Error::from)
 }
 
 /// The same with an overlay; or why there is none, where a copy may take its place.
@@ -162,8 +165,12 @@ async fn overlay(
     let (below, inside) = (task.workspace.path().to_owned(), site.inside.to_owned());
     let view = Policy::overlay_mount(below, inside.clone(), overlay);
     let policy = Policy::new(&task.config, site.user, inside, [&[view], mounts].concat());
-    match begin(site.engine, &policy, spec).await {
+    match try_to_begin(site.engine, &policy, spec).await {
         Ok(started) => Ok(Ok(started)),
+        Err(sandbox::Error::Engine(error)) if error.is_unseen() => {
+            job.shared.host.note_apart();
+            Ok(Err("the engine does not see it".to_owned()))
+        }
         Err(sandbox::Error::Engine(error)) if or_copy && error.is_about_a_mount() => {
             Ok(Err(one_line(&error.to_string(), 300)))
         }
@@ -175,13 +182,34 @@ async fn overlay(
     }
 }
 
-/// Starts a sandbox and hears what it says of itself. Removes it where that is not what was meant.
-async fn begin(
+/// Starts a sandbox and hears what it says of itself. An engine that does not find what is to be
+/// mounted gets copies, from then on at once.
+pub async fn begin(
+    host: &Host,
     engine: &Engine,
     policy: &Policy,
     spec: &Spec<'_>,
 ) -> Result<Started, sandbox::Error> {
-    let mut sandbox = Sandbox::start(engine, policy, spec).await?;
+    if !host.is_apart() {
+        match try_to_begin(engine, policy, spec).await {
+            Err(sandbox::Error::Engine(error)) if error.is_unseen() => host.note_apart(),
+            other => return other,
+        }
+    }
+    let (sandbox, policy) = Sandbox::start_with_copies(engine, policy, spec).await?;
+    check(sandbox, &policy).await
+}
+
+async fn try_to_begin(
+    engine: &Engine,
+    policy: &Policy,
+    spec: &Spec<'_>,
+) -> Result<Started, sandbox::Error> {
+    check(Sandbox::start(engine, policy, spec).await?, policy).await
+}
+
+/// Removes a sandbox that is not what was meant.
+async fn check(mut sandbox: Sandbox, policy: &Policy) -> Result<Started, sandbox::Error> {
     match sandbox.receipt(policy).await {
         Ok(receipt) => Ok(Started { sandbox, receipt }),
         Err(error) => {

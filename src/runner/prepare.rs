@@ -90,9 +90,6 @@ pub async fn prepare(
     for warning in &endpoint.warnings {
         story.remark(warning);
     }
-    if !facts.same_kernel {
-        return Err(Error::OtherKernel { host: facts.host });
-    }
     let inputs = Inputs::new(&config.image)?;
     room.engine = Some(engine.clone());
     let image = ensure_image(&inputs, &engine, shared, story).await?;

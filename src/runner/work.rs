@@ -129,6 +129,10 @@ impl Desk<'_> {
 
     /// Looks at what is written, when nothing lives in the sandbox; none where that is too much.
     async fn moment(&mut self) -> Option<Moment> {
+        if let Err(error) = self.place.sandbox.bring_back().await {
+            tracing::warn!("{error}");
+            return None;
+        }
         let (written, entries) = self.layer.map(|layer| (layer.written(), layer.most_entries()))?;
         spawn_blocking(move || Moment::of(&written, entries)).await.ok().flatten()
     }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::guest::{self, Nonce, Order, Word, Words};
 use super::listing::{self, EntrySeen, FolderSeen};
 use super::pipe::{Doors, Kind, Pipe, VERSION};
+use super::transfer::Transfer;
 use super::translate::{translate, volume_options};
 use super::{Error, Labels, Line, Policy, Receipt};
 use crate::engine::{Engine, Exit};
@@ -47,6 +48,8 @@ pub struct Sandbox {
     id: String,
     /// Made for it, and to be removed with it.
     volumes: Vec<String>,
+    /// Where the engine does not see our files.
+    transfer: Option<Box<Transfer>>,
     pub(super) words: Words,
     /// For the end of the order that goes on.
     nonce: Option<Nonce>,
@@ -89,6 +92,7 @@ impl Sandbox {
                 engine: engine.clone(),
                 id,
                 volumes: volumes(policy).map(str::to_owned).collect(),
+                transfer: None,
                 words: Words::new(Pipe::new(attached, doors(policy, spec)), GUEST_LINE_LIMIT),
                 nonce: None,
                 held: VecDeque::new(),
@@ -100,6 +104,33 @@ impl Sandbox {
                 remove_volumes(engine, policy).await?;
                 Err(error.into())
             }
+        }
+    }
+
+    /// The same for an engine that does not see our files: copies of what is mounted are there first.
+    /// Returns the policy with these mounts, too.
+    pub async fn start_with_copies(
+        engine: &Engine,
+        policy: &Policy,
+        spec: &Spec<'_>,
+    ) -> Result<(Self, Policy), Error> {
+        let (transfer, policy) = Transfer::open(engine, policy, spec).await?;
+        match Self::start(engine, &policy, spec).await {
+            Ok(sandbox) => Ok((Self { transfer: Some(Box::new(transfer)), ..sandbox }, policy)),
+            Err(error) => {
+                transfer.remove().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings what the run has changed so far into the local copies, where the engine does not see
+    /// them. Nothing may be running in the sandbox.
+    pub async fn bring_back(&mut self) -> Result<(), Error> {
+        match &mut self.transfer {
+            // Boxed, because it has a sandbox of its own.
+            Some(transfer) => Box::pin(transfer.bring_back()).await,
+            None => Ok(()),
         }
     }
 
@@ -245,7 +276,10 @@ impl Sandbox {
         for volume in &self.volumes {
             self.engine.remove_volume(volume).await?;
         }
-        Ok(())
+        match self.transfer {
+            Some(transfer) => transfer.remove().await,
+            None => Ok(()),
+        }
     }
 }
 

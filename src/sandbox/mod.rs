@@ -15,6 +15,7 @@ mod place;
 mod policy;
 mod reaper;
 mod receipt;
+mod transfer;
 mod translate;
 
 pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec};
@@ -91,6 +92,8 @@ pub enum Error {
     Mismatch(Vec<String>),
     #[error("the sandbox did not tell its folders: {why}")]
     NoListing { why: String },
+    #[error("failed to {what} the engine's machine: {why}")]
+    Transfer { what: &'static str, why: String },
     #[error("the sandbox cannot be paused: {why}")]
     NotPaused { why: &'static str },
     #[error("the image {image} holds no agent that can be driven: {said}")]

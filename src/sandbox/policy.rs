@@ -172,6 +172,8 @@ pub struct Policy {
     /// The path of the workspace inside.
     pub workspace: PathBuf,
     pub mounts: Vec<Mount>,
+    /// True where the sources of the mounts are copies on the engine's machine.
+    pub is_copied: bool,
     /// Always false: no published port, no device, no engine socket, no host environment.
     pub host_access: bool,
     pub log_driver: &'static str,
@@ -269,6 +271,7 @@ impl Policy {
             ],
             workspace,
             mounts,
+            is_copied: false,
             host_access: false,
             log_driver: "none",
             cgroup_namespace: "private",

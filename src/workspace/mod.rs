@@ -14,6 +14,7 @@ mod ignores;
 pub mod layer;
 mod lock;
 mod material;
+pub mod mirror;
 mod mode;
 mod mounts;
 mod names;

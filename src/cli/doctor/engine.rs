@@ -125,26 +125,15 @@ fn in_group(group: u32) -> bool {
 }
 
 fn kernel(facts: &Facts) -> Finding {
-    if !facts.same_kernel {
-        return Finding::error(
-            "kernel",
-            format!(
-                "its containers run on another kernel ({}), in a virtual machine or on another \
-                 host; the sandbox's only way out is a unix socket, and those do not cross over",
-                facts.kernel
-            ),
-            "use an engine on this machine's own kernel (Docker Engine or Podman on Linux)",
-        );
-    }
-    let message = format!("{} {}, this machine's own", facts.kernel, facts.architecture);
-    if facts.host.starts_with("unix://") {
-        return Finding::ok("kernel", message);
-    }
-    Finding::warning(
-        "kernel",
-        format!("{} {}, like this machine's own", facts.kernel, facts.architecture),
-        "make sure that the engine is on this very machine: `sandbox-mcp doctor --deep` shows it",
-    )
+    let (kernel, architecture) = (&facts.kernel, &facts.architecture);
+    let whose = match (facts.same_kernel, facts.host.starts_with("unix://")) {
+        (true, true) => "this machine's own",
+        (true, false) => "like this machine's own",
+        (false, _) => {
+            "another than this machine's; where it does not see a workspace, that is copied to it"
+        }
+    };
+    Finding::ok("kernel", format!("{kernel} {architecture}, {whose}"))
 }
 
 fn users(facts: &Facts, accepted: &[String]) -> Finding {
@@ -323,7 +312,6 @@ mod tests {
             (Some("runsc"), |_| {}, Level::Ok),
             (None, |facts| facts.rootless = true, Level::Error),
             (None, |facts| (facts.rootless, facts.name) = (true, "podman".into()), Level::Ok),
-            (None, |facts| facts.same_kernel = false, Level::Error),
             (None, |facts| facts.host = "tcp://127.0.0.1:2375".into(), Level::Warning),
             (None, |facts| facts.userns_remap = true, Level::Ok),
             (None, |facts| facts.seccomp = false, Level::Error),

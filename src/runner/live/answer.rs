@@ -191,6 +191,7 @@ async fn see(
     let before = match word {
         Word::Look => None,
         Word::LookTwice => {
+            sandbox.bring_back().await.map_err(|error| error.to_string())?;
             let before = moment(layer).await.ok_or(MANY)?;
             sleep(BETWEEN).await;
             Some(before)
@@ -198,6 +199,7 @@ async fn see(
     };
     sandbox.pause().await.map_err(|error| error.to_string())?;
     let merged = survey::look_paused(sandbox, layer).await?;
+    sandbox.bring_back().await.map_err(|error| error.to_string())?;
     let Some(before) = before else { return Ok((merged, None)) };
     let after = moment(layer).await.ok_or(MANY)?;
     Ok((merged, Some((before, after))))

@@ -1,0 +1,313 @@
+//! Local copies of folders that a run changes on another machine: brought up to date from there.
+//!
+//! The other side is not trusted: whatever names and contents it sends, nothing is written outside
+//! of the copies, and no link is followed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use tar::{Archive, EntryType};
+
+use super::changeset::RelPath;
+use super::remove::{grant, remove};
+use super::walk::{BOTTOM, Entry, Limits, Visitor, open_folder, open_root, walk_to};
+
+/// Longest record of a list: a path and some numbers.
+const LONGEST: u64 = 1 << 14;
+
+/// Most things that a list may name.
+const MOST: usize = 5_000_000;
+
+/// Copies and what is known of the other side.
+#[derive(Debug)]
+pub struct Mirror {
+    /// The copies by their names on the other side.
+    pub roots: BTreeMap<String, PathBuf>,
+    /// When both sides were the same, on the other side's clock.
+    pub since: i128,
+    /// `uid` and `gid` of what is made, where this process may choose.
+    pub owner: (u32, u32),
+    /// Most bytes of contents.
+    pub most: u64,
+}
+
+/// A thing on the other side.
+#[derive(Clone, Copy, Debug)]
+struct Far {
+    kind: FileType,
+    mode: Mode,
+    is_changed: bool,
+}
+
+type List = BTreeMap<PathBuf, Far>;
+
+impl Mirror {
+    /// Reads the other side's list, tells it which files are wanted, and takes these. Blocking.
+    pub fn take(&mut self, stream: UnixStream) -> io::Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 16, stream.try_clone()?);
+        let mut lists = self.read(&mut reader)?;
+        let mut wanted = HashSet::new();
+        for (name, root) in &self.roots {
+            let list = lists.entry(name.clone()).or_default();
+            // A folder that cannot be listed there must not look like one that is empty.
+            if list.remove(Path::new("")).is_none() {
+                return Err(wrong("a folder is missing in the list"));
+            }
+            let root = open_root(root)?;
+            for path in prepare(root.as_fd(), list)? {
+                wanted.insert(Path::new(name).join(path));
+            }
+        }
+        // At the same time, because neither side keeps what the other does not take.
+        let names: Vec<u8> =
+            wanted.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
+        let telling = thread::spawn(move || {
+            let mut stream = BufWriter::new(stream);
+            stream.write_all(&names)?;
+            stream.into_inner().map_err(io::IntoInnerError::into_error)?.shutdown(Shutdown::Write)
+        });
+        self.fetch(reader, wanted, &lists)?;
+        telling.join().map_err(|_| io::ErrorKind::Other)??;
+        for (name, root) in &self.roots {
+            let (root, list) = (open_root(root)?, &lists[name]);
+            // From below, because a folder that is shut takes no more changes.
+            let is_one = |kind| [FileType::RegularFile, FileType::Directory].contains(&kind);
+            for (path, far) in list.iter().rev().filter(|(_, far)| is_one(far.kind)) {
+                set_mode(root.as_fd(), path, far.mode)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads `KIND MODE CHANGED PATH` of each thing, up to an empty record.
+    fn read(&self, reader: &mut impl BufRead) -> io::Result<BTreeMap<String, List>> {
+        let mut lists = BTreeMap::<String, List>::new();
+        for _ in 0..MOST {
+            let mut record = Vec::new();
+            reader.by_ref().take(LONGEST).read_until(0, &mut record)?;
+            if record.pop() != Some(0) {
+                return Err(wrong("the list ends early"));
+            }
+            if record.is_empty() {
+                return Ok(lists);
+            }
+            let (name, path, far) =
+                parse(&record, self.since).ok_or_else(|| wrong("the list makes no sense"))?;
+            if !self.roots.contains_key(&name) {
+                return Err(wrong("the list names another folder"));
+            }
+            lists.entry(name).or_default().insert(path, far);
+        }
+        Err(wrong("the list is too long"))
+    }
+
+    fn fetch(
+        &self,
+        reader: impl Read,
+        mut wanted: HashSet<PathBuf>,
+        lists: &BTreeMap<String, List>,
+    ) -> io::Result<()> {
+        let (mut archive, mut bytes) = (Archive::new(reader), 0_u64);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
+            if !wanted.remove(&path) {
+                return Err(wrong("a file comes that was not asked for"));
+            }
+            bytes = bytes.saturating_add(entry.size());
+            if bytes > self.most {
+                return Err(wrong("more comes back than `limits.disk`"));
+            }
+            let mut parts = path.iter();
+            let copy = parts.next().and_then(OsStr::to_str).unwrap_or_default();
+            let below = parts.as_path();
+            let far = lists.get(copy).and_then(|list| list.get(below));
+            let (Some(root), Some(far)) = (self.roots.get(copy), far) else {
+                return Err(wrong("a file comes that was not asked for"));
+            };
+            let root = open_root(root)?;
+            let modified = modified(&mut entry)?;
+            let (folder, name) = parent(root.as_fd(), below)?;
+            remove(folder.as_fd(), name)?;
+            let is_link = far.kind == FileType::Symlink;
+            match entry.header().entry_type() {
+                EntryType::Symlink if is_link => {
+                    let target =
+                        entry.link_name_bytes().ok_or_else(|| wrong("a link leads nowhere"))?;
+                    rustix::fs::symlinkat(OsStr::from_bytes(&target), &folder, name)?;
+                }
+                EntryType::Regular if !is_link => {
+                    let flags = OFlags::CREATE
+                        | OFlags::EXCL
+                        | OFlags::WRONLY
+                        | OFlags::NOFOLLOW
+                        | OFlags::CLOEXEC;
+                    let file = rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+                    io::copy(&mut entry, &mut std::fs::File::from(file))?;
+                }
+                _ => return Err(wrong("a file comes as another kind of thing")),
+            }
+            self.give(folder.as_fd(), name)?;
+            let times = Timestamps { last_access: modified, last_modification: modified };
+            rustix::fs::utimensat(&folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        // What could not be read there would be lost without a word.
+        if wanted.is_empty() { Ok(()) } else { Err(wrong("a file does not come")) }
+    }
+
+    /// Gives what was made to the sandbox's user, whose the rest is.
+    fn give(&self, folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        Ok(rustix::fs::chownat(folder, name, Some(uid), Some(gid), flags)?)
+    }
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, what)
+}
+
+/// A moment as `find` and `date` print it, seconds with a fraction, in nanoseconds.
+pub fn nanoseconds(text: &str) -> Option<i128> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits: String = fraction.bytes().chain(*b"000000000").take(9).map(char::from).collect();
+    let seconds = i128::from(seconds.parse::<i64>().ok()?);
+    Some(seconds * 1_000_000_000 + i128::from(digits.parse::<u32>().ok()?))
+}
+
+/// Reads one record. The name of the copy, the path in it and what is there.
+fn parse(record: &[u8], since: i128) -> Option<(String, PathBuf, Far)> {
+    let mut parts = record.splitn(4, |byte| *byte == b' ');
+    let kind = match parts.next()? {
+        b"f" => FileType::RegularFile,
+        b"d" => FileType::Directory,
+        b"l" => FileType::Symlink,
+        _ => FileType::Unknown,
+    };
+    let mode = u32::from_str_radix(std::str::from_utf8(parts.next()?).ok()?, 8).ok()?;
+    let changed = nanoseconds(std::str::from_utf8(parts.next()?).ok()?)?;
+    let whole = Path::new(OsStr::from_bytes(parts.next()?));
+    let mut steps = whole.iter();
+    let name = steps.next()?.to_str()?.to_owned();
+    let path = match steps.as_path() {
+        below if below.as_os_str().is_empty() => PathBuf::new(),
+        below => RelPath::new(below).ok()?.as_path().to_owned(),
+    };
+    let far = Far { kind, mode: Mode::from_raw_mode(mode), is_changed: changed > since };
+    Some((name, path, far))
+}
+
+/// Removes what is not there on the other side, makes its folders, and opens those that are shut.
+/// Returns the files and links that are wanted.
+fn prepare(root: BorrowedFd<'_>, list: &List) -> io::Result<Vec<PathBuf>> {
+    let folders = list.iter().filter(|(_, far)| far.kind == FileType::Directory);
+    for (path, _) in folders.clone() {
+        open(root, path)?;
+    }
+    let mut here = Here { all: BTreeMap::new(), closed: None };
+    let limits = Limits { entries: MOST, time: Duration::MAX };
+    if !walk_to(BOTTOM, root, limits, &mut here) || here.closed.is_some() {
+        return Err(wrong("the copy is too large, or shut"));
+    }
+    let mut gone: Option<PathBuf> = None;
+    let mut kept = HashSet::new();
+    for (path, kind) in here.all {
+        // It went with the folder that it was in.
+        if gone.as_ref().is_some_and(|gone| path.starts_with(gone)) {
+            continue;
+        }
+        if list.get(&path).is_some_and(|far| far.kind == kind) {
+            kept.insert(path);
+            continue;
+        }
+        let (folder, name) = parent(root, &path)?;
+        remove(folder.as_fd(), name)?;
+        gone = Some(path);
+    }
+    // In this order each folder comes before what is in it.
+    for (path, _) in folders.filter(|(path, _)| !kept.contains(*path)) {
+        let (folder, name) = parent(root, path)?;
+        rustix::fs::mkdirat(&folder, name, Mode::RWXU)?;
+    }
+    let files = list.iter().filter(|(path, far)| {
+        let is_file = [FileType::RegularFile, FileType::Symlink].contains(&far.kind);
+        is_file && (far.is_changed || !kept.contains(*path))
+    });
+    Ok(files.map(|(path, _)| path.clone()).collect())
+}
+
+/// Lets the owner into a folder of the copy that is shut.
+fn open(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let Ok((folder, name)) = parent(root, path) else { return Ok(()) };
+    let Ok(stat) = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        return Ok(());
+    };
+    let is_shut = stat.st_mode & 0o700 != 0o700;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && is_shut {
+        grant(folder.as_fd(), name, FileType::Directory, 0o700)?;
+    }
+    Ok(())
+}
+
+/// What is in a local copy.
+struct Here {
+    all: BTreeMap<PathBuf, FileType>,
+    closed: Option<PathBuf>,
+}
+
+impl Visitor for Here {
+    fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
+        self.all.insert(folder.join(entry.name), entry.kind());
+        true
+    }
+
+    fn closed(&mut self, folder: &Path) {
+        self.closed = Some(folder.to_owned());
+    }
+}
+
+/// The opened folder that a path of a copy lies in, and its name there.
+fn parent<'a>(root: BorrowedFd<'_>, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    Ok((open_folder(root, path.parent().unwrap_or(Path::new("")))?, name))
+}
+
+/// Gives a file or folder the mode that it has on the other side.
+fn set_mode(root: BorrowedFd<'_>, path: &Path, mode: Mode) -> io::Result<()> {
+    let (folder, name) = parent(root, path)?;
+    let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+    if !is_link && Mode::from_raw_mode(stat.st_mode) != mode {
+        rustix::fs::chmodat(&folder, name, mode, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// When a file was written.
+fn modified(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Timespec> {
+    let mut nanos = i128::from(entry.header().mtime()?) * 1_000_000_000;
+    if let Some(extensions) = entry.pax_extensions()? {
+        for one in extensions {
+            let one = one?;
+            if one.key() == Ok("mtime") {
+                nanos = one.value().ok().and_then(nanoseconds).unwrap_or(nanos);
+            }
+        }
+    }
+    let (seconds, rest) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+    let seconds = seconds.try_into().map_err(|_| wrong("a time that no file has"))?;
+    Ok(Timespec { tv_sec: seconds, tv_nsec: rest.try_into().unwrap_or(0) })
+}
