@@ -221,6 +221,16 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
         Ok(overseers) => git::oversee(overseers, &job.task, room.layer.as_ref()).await,
         Err(error) => Err(error),
     };
+    let started = match (started, &room.sandbox) {
+        (Ok(mut overseers), Some(sandbox)) => {
+            let watched = isolated::watch_copies(&job.task, sandbox).await;
+            watched.map(|overseer| {
+                overseers.extend(overseer);
+                overseers
+            })
+        }
+        (started, _) => started,
+    };
     found.timing.boot_ms = found.lap.next();
     let end = match started {
         Ok(overseers) => {
@@ -238,8 +248,10 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
             found.looked.packed = commits::pack(sandbox, layer).await;
         }
         found.looked.merged = survey::last_look(sandbox, layer).await;
-        if let Err(error) = sandbox.bring_back().await {
-            return End::Broken(error.into());
+        match sandbox.bring_back().await {
+            Ok(()) => found.looked.is_brought = true,
+            // Another sandbox tries again when this one is gone.
+            Err(error) => tracing::warn!("{error}"),
         }
     }
     end

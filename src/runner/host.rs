@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::{Error, kept};
 use crate::engine::{Engine, Facts};
 use crate::sandbox;
+use crate::workspace::layer;
 
 /// The engine, once it has been found.
 #[derive(Debug)]
@@ -105,6 +106,10 @@ impl Host {
         };
         let kept = kept::settle_abandoned(engine, &self.state, &running).await;
         self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
+        let state = &self.state;
+        if let Err(error) = sandbox::reap_files(engine, |run| layer::is_there(state, run)).await {
+            tracing::warn!("volumes of files may remain: {error}");
+        }
         // Last, because they tell other processes that something is unsettled.
         let runtime = self.runtime.clone();
         match spawn_blocking(move || sandbox::reap_folders(&runtime)).await {

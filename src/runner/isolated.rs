@@ -91,6 +91,7 @@ pub async fn start(
             shared: site.user.shared(),
             runtime: task.config.sandbox.runtime.clone(),
             accepted: task.config.sandbox.accept.clone(),
+            copies: None,
         });
     }
     // A copy is a snapshot, so a small folder is copied. A rootless engine mounts overlays in
@@ -135,7 +136,14 @@ pub async fn start(
     let mut all = vec![Policy::workspace_mount(copied.path.clone(), site.inside.to_owned(), false)];
     all.extend(mounts.iter().filter(is_there).cloned());
     let policy = Policy::new(&task.config, site.user, site.inside.to_owned(), all);
-    begin(&job.shared.host, site.engine, &policy, spec).await.map_err(Error::from)
+    let mut started = begin(&job.shared.host, site.engine, &policy, spec).await?;
+    if let (Some(copies), Some(layer)) = (started.sandbox.leave_copies().await, layer)
+        && let Err(error) = layer.note_copies(copies)
+    {
+        started.sandbox.remove().await?;
+        return Err(error.into());
+    }
+    Ok(started)
 }
 
 /// The same with an overlay; or why there is none, where a copy may take its place.
@@ -245,6 +253,13 @@ async fn copy(job: &Job, layer: &mut Option<Layer>) -> Result<CopyMade, Error> {
     *layer = Some(taken);
     let (path, left_out) = copied?;
     Ok(CopyMade { path, left_out })
+}
+
+/// Watches the growth of copies on the engine's machine, if the run works on some.
+pub async fn watch_copies(task: &Checked, sandbox: &Sandbox) -> Result<Option<Overseer>, Error> {
+    let Some(usage) = sandbox.usage() else { return Ok(None) };
+    let Some(start) = usage.look().await? else { return Ok(None) };
+    Ok(Some(Overseer::of_copies(usage, start, bounds(task))))
 }
 
 /// Watches the growth of what a run writes.

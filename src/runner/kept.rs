@@ -44,6 +44,8 @@ pub struct Looked {
     pub packed: Option<Packed>,
     /// Moments between the agent and its checks.
     pub steps: Option<Steps>,
+    /// True where what an engine has that does not see our files was brought back.
+    pub is_brought: bool,
 }
 
 /// Keeps a run's result in its record, and removes its layer. Where that fails the layer stays, and
@@ -51,7 +53,7 @@ pub struct Looked {
 pub async fn close(
     job: &Job,
     layer: Layer,
-    Looked { merged, packed, steps }: Looked,
+    Looked { merged, packed, steps, is_brought }: Looked,
     engine: Option<&Engine>,
 ) -> Closed {
     let (state, id) = (&job.shared.state, &job.id);
@@ -66,7 +68,10 @@ pub async fn close(
             "the container may still run, so what it changed is not collected yet".to_owned(),
         );
     };
-    let is_seen = packed.is_some() && (merged.is_some() || layer.mounted().is_none());
+    let copies = layer.copies().cloned();
+    let is_seen = packed.is_some()
+        && (merged.is_some() || layer.mounted().is_none())
+        && (is_brought || copies.is_none());
     let (merged, packed) = match (is_seen, packed) {
         (true, packed) => (merged, packed.unwrap_or_default()),
         (false, known) => match survey::look_again(engine, &layer).await {
@@ -85,7 +90,14 @@ pub async fn close(
     })
     .await
     {
-        Ok(Ok(kept)) => Closed { view, ..kept },
+        Ok(Ok(mut kept)) => {
+            if let Some(copies) = copies
+                && let Err(error) = copies.remove(engine).await
+            {
+                kept.remarks.push(format!("files of the run remain on the engine: {error}"));
+            }
+            Closed { view, ..kept }
+        }
         Ok(Err(error)) => {
             tracing::error!("failed to {error}");
             unknown(format!(
@@ -249,9 +261,16 @@ pub async fn settle_abandoned(engine: &Engine, state: &Path, running: &[String])
             }
         };
         let began = layer.view().is_some();
+        let copies = layer.copies().cloned();
         let (state, run) = (state.to_owned(), id.clone());
         let settling = move || settle(&state, &run, layer, (merged.as_ref(), None), &packed);
-        match spawn_blocking(settling).await {
+        let settled = spawn_blocking(settling).await;
+        if let (Ok(Ok(_)), Some(copies)) = (&settled, copies)
+            && let Err(error) = copies.remove(engine).await
+        {
+            tracing::warn!("files of run {id} remain on the engine: {error}");
+        }
+        match settled {
             Ok(Ok(closed)) if began => {
                 let changes = count(closed.changes.files.len(), "change");
                 let more = if closed.changes.truncated { " or more" } else { "" };

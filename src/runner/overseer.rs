@@ -2,16 +2,20 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use crate::workspace::{Exceeded, Watch};
+use crate::sandbox::Usage;
+use crate::workspace::{Bounds, Exceeded, Watch, What};
 
 /// The time between two looks; the watch itself decides which of them counts.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// The time between two looks at copies on the engine's machine.
+const REST_OF_COPIES: Duration = Duration::from_secs(2);
 
 /// A reason to end a run.
 #[derive(Debug)]
@@ -50,6 +54,45 @@ impl Overseer {
                     let _ = tell.send(seen);
                     return;
                 }
+            }
+        });
+        Self { seen, _stop: stop }
+    }
+
+    /// Begins to watch copies on the engine's machine. `start` is what they took before the run.
+    pub fn of_copies(usage: Usage, start: (u64, u64), bounds: Bounds) -> Self {
+        let (stop, stopped) = channel();
+        let (tell, seen) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut rest = Duration::ZERO;
+            while let Err(TryRecvError::Empty) = stopped.try_recv() {
+                // In steps, so that the copies are not held by a watch that is over.
+                tokio::time::sleep(LOOK).await;
+                rest = rest.saturating_sub(LOOK);
+                if !rest.is_zero() {
+                    continue;
+                }
+                let began = Instant::now();
+                let now = match usage.look().await {
+                    Ok(Some(now)) => now,
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::error!("the growth of the run's files is not watched: {error}");
+                        return;
+                    }
+                };
+                rest = REST_OF_COPIES.max(began.elapsed() * 10);
+                let grown = (now.0.saturating_sub(start.0), now.1.saturating_sub(start.1));
+                let exceeded = if grown.0 > bounds.bytes {
+                    Exceeded { what: What::Bytes, grown: grown.0, allowed: bounds.bytes }
+                } else if grown.1 > bounds.files {
+                    Exceeded { what: What::Files, grown: grown.1, allowed: bounds.files }
+                } else {
+                    continue;
+                };
+                // Nobody listens when the work has just ended.
+                let _ = tell.send(Overseen::Overgrown(exceeded));
+                return;
             }
         });
         Self { seen, _stop: stop }

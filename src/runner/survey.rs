@@ -109,6 +109,24 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
     let (Some(setup), Some(run)) = (layer.setup(), layer.run()) else {
         return Ok(Default::default());
     };
+    let user = user_of(engine, setup).await?.with(setup.shared);
+    let owner =
+        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
+    let mut config = Config::default();
+    config.sandbox.runtime.clone_from(&setup.runtime);
+    config.sandbox.accept.clone_from(&setup.accepted);
+    // It leads nowhere, and runs nothing of the agent's.
+    let policy = |mounts| Policy {
+        doors: Vec::new(),
+        ..Policy::new(&config, user, setup.inside.clone(), mounts)
+    };
+    let labels = deadlines::labels(&run, owner, LIFETIME);
+    let sockets = tempfile::tempdir()
+        .map_err(|source| Error::Io { what: "make a folder for a socket", source })?;
+    let spec = Spec { image: &setup.image, labels: &labels, sockets: Some(sockets.path()) };
+    if let Some(copies) = layer.copies().filter(|_| layer.view().is_some()) {
+        copies.bring_back(engine, &policy(Vec::new()), &spec).await?;
+    }
     let (folder, asked) = (layer.git()?, layer.clone());
     let looking = spawn_blocking(move || (commits::are_in(&asked), noted(&folder)));
     let (has_news, given) = looking.await.map_err(|_| Error::Looking)?;
@@ -123,28 +141,17 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         }
         None => return Ok(Default::default()),
     };
-    let user = user_of(engine, setup).await?.with(setup.shared);
-    let owner =
-        Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
-    let mut config = Config::default();
-    config.sandbox.runtime.clone_from(&setup.runtime);
-    config.sandbox.accept.clone_from(&setup.accepted);
     let mut mounts = vec![view];
     // Where the user's objects are elsewhere by now, only the files come back.
     let has_git = has_news && given.is_as_it_was();
     if has_git {
         mounts.extend(git::mounts(&given));
     }
-    // It leads nowhere, and runs nothing of the agent's.
-    let policy =
-        Policy { doors: Vec::new(), ..Policy::new(&config, user, setup.inside.clone(), mounts) };
-    let labels = deadlines::labels(&run, owner, LIFETIME);
-    let mut sandbox = Sandbox::start(
-        engine,
-        &policy,
-        &Spec { image: &setup.image, labels: &labels, sockets: None },
-    )
-    .await?;
+    let policy = policy(mounts);
+    let (mut sandbox, policy) = match layer.copies() {
+        Some(copies) => Sandbox::start_again_with_copies(engine, &policy, &spec, copies).await?,
+        None => (Sandbox::start(engine, &policy, &spec).await?, policy),
+    };
     let looked = async {
         sandbox.receipt(&policy).await?;
         let packed = if has_git { commits::pack(&mut sandbox, layer).await } else { None };
@@ -156,6 +163,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
             Some(_) => Some(look(&mut sandbox, layer, true).await?),
             None => None,
         };
+        sandbox.bring_back().await?;
         Ok((merged, packed.unwrap_or_default()))
     };
     let looked = timeout(LIFETIME, looked).await.unwrap_or(Err(Error::Looking));

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::guest::{self, Nonce, Order, Word, Words};
 use super::listing::{self, EntrySeen, FolderSeen};
 use super::pipe::{Doors, Kind, Pipe, VERSION};
-use super::transfer::Transfer;
+use super::transfer::{Copies, Transfer};
 use super::translate::{translate, volume_options};
 use super::{Error, Labels, Line, Policy, Receipt};
 use crate::engine::{Engine, Exit};
@@ -49,7 +51,7 @@ pub struct Sandbox {
     /// Made for it, and to be removed with it.
     volumes: Vec<String>,
     /// Where the engine does not see our files.
-    transfer: Option<Box<Transfer>>,
+    transfer: Option<Arc<Mutex<Option<Transfer>>>>,
     pub(super) words: Words,
     /// For the end of the order that goes on.
     nonce: Option<Nonce>,
@@ -115,8 +117,33 @@ impl Sandbox {
         spec: &Spec<'_>,
     ) -> Result<(Self, Policy), Error> {
         let (transfer, policy) = Transfer::open(engine, policy, spec).await?;
-        match Self::start(engine, &policy, spec).await {
-            Ok(sandbox) => Ok((Self { transfer: Some(Box::new(transfer)), ..sandbox }, policy)),
+        Ok((Self::start_over(engine, &policy, spec, transfer).await?, policy))
+    }
+
+    /// The same over copies that an earlier process left, which stay.
+    pub async fn start_again_with_copies(
+        engine: &Engine,
+        policy: &Policy,
+        spec: &Spec<'_>,
+        copies: &Copies,
+    ) -> Result<(Self, Policy), Error> {
+        let mut transfer = Transfer::reopen(engine, policy, spec, copies.clone()).await?;
+        transfer.leave();
+        let policy = transfer.policy(policy);
+        Ok((Self::start_over(engine, &policy, spec, transfer).await?, policy))
+    }
+
+    async fn start_over(
+        engine: &Engine,
+        policy: &Policy,
+        spec: &Spec<'_>,
+        transfer: Transfer,
+    ) -> Result<Self, Error> {
+        match Self::start(engine, policy, spec).await {
+            Ok(sandbox) => {
+                let transfer = Arc::new(Mutex::new(Some(transfer)));
+                Ok(Self { transfer: Some(transfer), ..sandbox })
+            }
             Err(error) => {
                 transfer.remove().await?;
                 Err(error)
@@ -124,10 +151,21 @@ impl Sandbox {
         }
     }
 
+    /// Returns the copies that the sandbox works on, if it does, for somebody to note and remove.
+    pub async fn leave_copies(&mut self) -> Option<Copies> {
+        self.transfer.as_ref()?.lock().await.as_mut().map(Transfer::leave)
+    }
+
+    /// Returns what tells how much the copies take, if the sandbox works on some.
+    pub fn usage(&self) -> Option<Usage> {
+        self.transfer.clone().map(Usage)
+    }
+
     /// Brings what the run has changed so far into the local copies, where the engine does not see
     /// them. Nothing may be running in the sandbox.
     pub async fn bring_back(&mut self) -> Result<(), Error> {
-        match &mut self.transfer {
+        let Some(transfer) = &self.transfer else { return Ok(()) };
+        match &mut *transfer.lock().await {
             // Boxed, because it has a sandbox of its own.
             Some(transfer) => Box::pin(transfer.bring_back()).await,
             None => Ok(()),
@@ -276,9 +314,25 @@ impl Sandbox {
         for volume in &self.volumes {
             self.engine.remove_volume(volume).await?;
         }
-        match self.transfer {
+        let Some(transfer) = self.transfer else { return Ok(()) };
+        // Taken, because a watch may still hold the other handle.
+        match transfer.lock().await.take() {
             Some(transfer) => transfer.remove().await,
             None => Ok(()),
+        }
+    }
+}
+
+/// The room that a run's copies take on the engine's machine.
+#[derive(Clone, Debug)]
+pub struct Usage(Arc<Mutex<Option<Transfer>>>);
+
+impl Usage {
+    /// Returns bytes and the number of things; none when the copies are gone.
+    pub async fn look(&self) -> Result<Option<(u64, u64)>, Error> {
+        match &mut *self.0.lock().await {
+            Some(transfer) => Box::pin(transfer.usage()).await.map(Some),
+            None => Ok(None),
         }
     }
 }

@@ -1,15 +1,27 @@
 //! The labels by which a container's owner can be told, by us and by whoever cleans up after us.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
 
 use crate::ids::{Owner, RunId};
 
 pub const RUN_LABEL: &str = "sandbox-mcp.run";
+pub const FILES_LABEL: &str = "sandbox-mcp.files";
 pub const OWNER_LABEL: &str = "sandbox-mcp.owner";
 /// Not `sandbox-mcp.deadline`: earlier versions read a time of the wall clock there.
 const DEADLINE_LABEL: &str = "sandbox-mcp.deadline-since-boot";
 const PIDNS_LABEL: &str = "sandbox-mcp.pidns";
+/// The machine whose boots and processes the others are of: an engine may serve several.
+const MACHINE_LABEL: &str = "sandbox-mcp.machine";
+/// When another machine may remove it, in seconds of the wall clock.
+const LEFT_LABEL: &str = "sandbox-mcp.left-at";
+
+/// How long another machine's things are left alone after their time, in seconds: clocks differ, and
+/// their owner may come back for them.
+const PATIENCE: u64 = 7 * 24 * 3600;
 
 /// What is written on everything that we ask the engine to make.
 #[derive(Clone, Debug)]
@@ -23,12 +35,25 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// The labels of a volume that holds what a run has changed: it is not removed with the rest.
+    pub fn render_for_files(&self) -> HashMap<String, String> {
+        let mut labels = self.render();
+        labels.remove(RUN_LABEL);
+        labels.insert(FILES_LABEL.to_owned(), self.run.to_string());
+        labels
+    }
+
     pub fn render(&self) -> HashMap<String, String> {
         HashMap::from([
             (RUN_LABEL.to_owned(), self.run.to_string()),
             (OWNER_LABEL.to_owned(), self.owner.to_string()),
             (DEADLINE_LABEL.to_owned(), self.deadline.as_secs().to_string()),
             (PIDNS_LABEL.to_owned(), pid_namespace()),
+            (MACHINE_LABEL.to_owned(), machine()),
+            (
+                LEFT_LABEL.to_owned(),
+                (wall_clock() + self.lifetime.as_secs() + PATIENCE).to_string(),
+            ),
         ])
     }
 }
@@ -37,6 +62,10 @@ impl Labels {
 /// over. An owner in another pid namespace cannot be judged by its pid, so only time counts there.
 /// `now` is the time since the machine's start.
 pub fn is_abandoned(labels: &HashMap<String, String>, now: Duration) -> bool {
+    if labels.get(MACHINE_LABEL).is_some_and(|theirs| *theirs != machine()) {
+        let left = labels.get(LEFT_LABEL).and_then(|left| left.parse::<u64>().ok());
+        return left.is_none_or(|left| left < wall_clock());
+    }
     let owner = labels.get(OWNER_LABEL).and_then(|owner| owner.parse::<Owner>().ok());
     let late = owner.as_ref().is_some_and(|owner| !owner.is_of_this_boot())
         || labels
@@ -46,6 +75,20 @@ pub fn is_abandoned(labels: &HashMap<String, String>, now: Duration) -> bool {
     let dead = labels.get(PIDNS_LABEL).is_some_and(|theirs| *theirs == pid_namespace())
         && owner.is_some_and(|owner| !owner.is_alive());
     late || dead
+}
+
+/// A name of this machine that says nothing of it; in a container, of that one.
+fn machine() -> String {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let id = std::fs::read("/etc/machine-id").ok().filter(|id| id.len() > 16);
+        let id = id.unwrap_or_else(|| rustix::system::uname().nodename().to_bytes().to_vec());
+        crate::text::hex(&Sha256::digest(id)[..8])
+    });
+    NAME.clone()
+}
+
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn pid_namespace() -> String {
@@ -98,6 +141,16 @@ mod tests {
         elsewhere.insert(PIDNS_LABEL.into(), "pid:[1]".into());
         assert!(!is_abandoned(&elsewhere, seconds(50)));
         assert!(is_abandoned(&elsewhere, seconds(101)));
+    }
+
+    #[test]
+    fn another_machines_things_are_left_alone_for_a_week() {
+        let mut theirs = labels(0);
+        theirs.insert(OWNER_LABEL.into(), OVER.into());
+        theirs.insert(MACHINE_LABEL.into(), "another".into());
+        assert!(!is_abandoned(&theirs, seconds(50)));
+        theirs.insert(LEFT_LABEL.into(), "1".into());
+        assert!(is_abandoned(&theirs, seconds(50)));
     }
 
     #[test]

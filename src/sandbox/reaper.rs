@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::labels::is_abandoned;
-use super::{Error, RUN_LABEL};
+use super::{Error, FILES_LABEL, RUN_LABEL};
 use crate::engine::Engine;
 use crate::ids::{Owner, RunId, uptime};
 
@@ -39,6 +39,20 @@ pub async fn reap_volumes(engine: &Engine) -> Result<Vec<String>, Error> {
         }
     }
     Ok(running)
+}
+
+/// Removes abandoned volumes of files whose run left nothing to be taken from them. `is_wanted` tells
+/// whether a run did.
+pub async fn reap_files(engine: &Engine, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let now = uptime();
+    for found in engine.find_volumes(FILES_LABEL).await? {
+        let is_wanted = found.labels.get(FILES_LABEL).is_some_and(|run| is_wanted(run));
+        if !is_wanted && is_abandoned(&found.labels, now) {
+            tracing::info!(name = found.name, "removing a volume whose run is over");
+            engine.remove_volume(&found.name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A run's private folder on the host: made for it, and removed with it.

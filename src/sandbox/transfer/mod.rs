@@ -13,12 +13,16 @@
 mod send;
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use super::container::Spec;
 use super::translate::translate;
@@ -59,22 +63,70 @@ tar --create --format=posix --hard-dereference --no-recursion --null --verbatim-
 while IFS= read -r -d '' mode && IFS= read -r -d '' path; do modes+=("$mode"); paths+=("$path"); done </tmp/shut
 for ((at = ${#paths[@]} - 1; at >= 0; at--)); do chmod "${modes[at]}" "${paths[at]}"; done"#;
 
-/// A volume with copies, and the sandbox that has it.
-#[derive(Debug)]
-pub struct Transfer {
-    engine: Engine,
+/// Adds up the blocks of all inodes, and counts the names.
+const USAGE: &str = r#"cd "$1"
+shift 2
+find "$@" -printf '%i %b\n' | awk '!seen[$1]++ { sum += $2 } END { printf "%.0f %d\n", sum * 512, NR }'"#;
+
+/// Copies on the engine's machine, so that another process finds them after a crash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Copies {
     volume: String,
-    sandbox: Sandbox,
-    listener: UnixListener,
+    /// The path of the copies there.
+    place: PathBuf,
     /// Places on this machine, in the order of their copies.
     sources: Vec<PathBuf>,
     /// Numbers of those that the run may write to.
     writable: Vec<usize>,
+    /// The engine's clock when both sides were the same.
+    since: i128,
+}
+
+impl Copies {
+    /// A policy whose mounts are the copies of those that it has.
+    fn policy(&self, policy: &Policy) -> Policy {
+        let copied = |mount: &Mount| {
+            let number = self.sources.iter().position(|source| *source == mount.source)?;
+            Some(Mount { source: self.place.join(number.to_string()), ..mount.clone() })
+        };
+        let mounts = policy.mounts.iter().filter_map(copied).collect();
+        Policy { mounts, is_copied: true, ..policy.clone() }
+    }
+
+    /// Brings what a run changed in them into the local copies, when its sandbox is gone.
+    pub async fn bring_back(
+        &self,
+        engine: &Engine,
+        policy: &Policy,
+        spec: &Spec<'_>,
+    ) -> Result<(), Error> {
+        let mut transfer = Transfer::reopen(engine, policy, spec, self.clone()).await?;
+        transfer.leave();
+        let brought = transfer.bring_back().await;
+        transfer.remove().await?;
+        brought
+    }
+
+    /// Removes them. Nothing may be left in them that is wanted.
+    pub async fn remove(&self, engine: &Engine) -> Result<(), Error> {
+        Ok(engine.remove_volume(&self.volume).await?)
+    }
+}
+
+/// The copies of a run, and a sandbox that has them.
+#[derive(Debug)]
+pub struct Transfer {
+    engine: Engine,
+    copies: Copies,
+    sandbox: Sandbox,
+    listener: UnixListener,
+    /// Our side of an exchange that goes on, or was given up.
+    speaking: Option<JoinHandle<io::Result<()>>>,
     user: User,
     /// Most bytes that may come back.
     most: u64,
-    /// The engine's clock when both sides were last the same.
-    since: i128,
+    /// True where somebody else removes the volume.
+    is_left: bool,
 }
 
 impl Transfer {
@@ -85,9 +137,6 @@ impl Transfer {
         policy: &Policy,
         spec: &Spec<'_>,
     ) -> Result<(Self, Policy), Error> {
-        let Some(sockets) = spec.sockets else {
-            return Err(Error::Transfer { what: "copy to", why: "it has no folder".to_owned() });
-        };
         let volume = format!("sandbox-mcp-{}-files", spec.labels.run);
         let options = match engine.kind() {
             // Podman gives a volume to whom it is told, which is root in a rootless one's eyes.
@@ -97,11 +146,21 @@ impl Transfer {
             }
             _ => HashMap::new(),
         };
-        let place = engine.create_volume(&volume, options, spec.labels.render()).await?;
-        match Self::fill(engine, policy, spec, sockets, (&volume, place)).await {
-            Ok(filled) => Ok(filled),
+        let place = engine.create_volume(&volume, options, spec.labels.render_for_files()).await?;
+        let copies = Copies {
+            volume,
+            place,
+            sources: policy.mounts.iter().map(|mount| mount.source.clone()).collect(),
+            writable: (0..policy.mounts.len()).filter(|at| !policy.mounts[*at].read_only).collect(),
+            since: 0,
+        };
+        match Self::fill(engine, policy, spec, copies.clone()).await {
+            Ok(transfer) => {
+                let policy = transfer.copies.policy(policy);
+                Ok((transfer, policy))
+            }
             Err(error) => {
-                engine.remove_volume(&volume).await?;
+                copies.remove(engine).await?;
                 Err(error)
             }
         }
@@ -111,107 +170,145 @@ impl Transfer {
         engine: &Engine,
         policy: &Policy,
         spec: &Spec<'_>,
-        sockets: &Path,
-        (volume, place): (&str, PathBuf),
-    ) -> Result<(Self, Policy), Error> {
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source| Error::Io { what, source }
-        };
-        let own_spec = Spec { image: spec.image, labels: spec.labels, sockets: Some(sockets) };
-        let place = match engine.kind() {
-            Kind::Docker => {
-                give_folder(engine, policy.user, &own_policy(policy, &place), &own_spec).await?;
-                place.join(FOLDER)
+        mut copies: Copies,
+    ) -> Result<Self, Error> {
+        if engine.kind() == Kind::Docker {
+            give_folder(engine, policy.user, &own_policy(policy, &copies.place), spec).await?;
+            copies.place.push(FOLDER);
+        }
+        let mut transfer = Self::reopen(engine, policy, spec, copies).await?;
+        match transfer.send().await {
+            Ok(()) => Ok(transfer),
+            Err(error) => {
+                Box::pin(transfer.sandbox.remove()).await?;
+                Err(error)
             }
-            Kind::Podman { .. } => place,
+        }
+    }
+
+    /// Starts a sandbox over copies that are there.
+    pub async fn reopen(
+        engine: &Engine,
+        policy: &Policy,
+        spec: &Spec<'_>,
+        copies: Copies,
+    ) -> Result<Self, Error> {
+        let io = |source| Error::Io { what: "listen for files".to_owned(), source };
+        let Some(sockets) = spec.sockets else {
+            let why = "there is no folder for its socket".to_owned();
+            return Err(Error::Transfer { what: "copy to", why });
         };
-        let own = own_policy(policy, &place);
-        let listener = UnixListener::bind(sockets.join(SOCKET)).map_err(io("listen for files"))?;
-        let sandbox = Sandbox::start(engine, &own, &own_spec).await?;
-        let mut transfer = Self {
-            engine: engine.clone(),
-            volume: volume.to_owned(),
-            sandbox,
-            listener,
-            sources: policy.mounts.iter().map(|mount| mount.source.clone()).collect(),
-            writable: (0..policy.mounts.len()).filter(|at| !policy.mounts[*at].read_only).collect(),
-            user: policy.user,
-            most: policy.file_bytes,
-            since: 0,
-        };
-        let sent = async {
-            transfer.sandbox.receipt(&own).await?;
-            transfer.send().await
-        };
-        if let Err(error) = sent.await {
-            transfer.sandbox.remove().await?;
+        let socket = sockets.join(SOCKET);
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&socket).map_err(io)?;
+        let own = own_policy(policy, &copies.place);
+        let mut sandbox = Box::pin(Sandbox::start(engine, &own, spec)).await?;
+        if let Err(error) = sandbox.receipt(&own).await {
+            Box::pin(sandbox.remove()).await?;
             return Err(error);
         }
-        let copied = |(number, mount): (usize, &Mount)| Mount {
-            source: place.join(number.to_string()),
-            ..mount.clone()
-        };
-        let mounts = policy.mounts.iter().enumerate().map(copied).collect();
-        Ok((transfer, Policy { mounts, is_copied: true, ..policy.clone() }))
+        Ok(Self {
+            engine: engine.clone(),
+            copies,
+            sandbox,
+            listener,
+            speaking: None,
+            user: policy.user,
+            most: policy.file_bytes,
+            is_left: false,
+        })
+    }
+
+    pub fn policy(&self, policy: &Policy) -> Policy {
+        self.copies.policy(policy)
+    }
+
+    /// Returns what is to be noted. The volume stays for whoever has the note.
+    pub fn leave(&mut self) -> Copies {
+        self.is_left = true;
+        self.copies.clone()
     }
 
     async fn send(&mut self) -> Result<(), Error> {
-        let sources = self.sources.clone();
+        let sources = self.copies.sources.clone();
         let said = self.exchange("copy to", TAKE, &[], move |stream| send::all(&sources, stream));
-        let ((), said) = said.await?;
-        self.since = clock(&said).ok_or(Error::NoSense)? - TICK;
+        let said = said.await?;
+        self.copies.since = clock(&said).ok_or(Error::NoSense)? - TICK;
         Ok(())
     }
 
     /// Brings what has changed on the engine's machine into the local copies.
     pub async fn bring_back(&mut self) -> Result<(), Error> {
-        if self.writable.is_empty() {
+        if self.copies.writable.is_empty() {
             return Ok(());
         }
         let mut mirror = Mirror {
             roots: self
+                .copies
                 .writable
                 .iter()
-                .map(|at| (at.to_string(), self.sources[*at].clone()))
+                .map(|at| (at.to_string(), self.copies.sources[*at].clone()))
                 .collect(),
-            since: self.since,
+            since: self.copies.since,
             owner: (self.user.uid(), self.user.gid()),
             most: self.most,
         };
         let names: Vec<_> = mirror.roots.keys().cloned().collect();
         let brought = self.exchange("copy from", GIVE, &names, move |stream| mirror.take(stream));
-        let ((), said) = brought.await?;
-        self.since = clock(&said).ok_or(Error::NoSense)? - TICK;
+        let said = brought.await?;
+        self.copies.since = clock(&said).ok_or(Error::NoSense)? - TICK;
         Ok(())
     }
 
-    /// Runs a script inside, and has `with` speak to it over its connection.
-    async fn exchange<T: Send + 'static>(
+    /// Returns the bytes and the number of things of what the run may write to.
+    pub async fn usage(&mut self) -> Result<(u64, u64), Error> {
+        let names: Vec<_> = self.copies.writable.iter().map(ToString::to_string).collect();
+        self.settle().await?;
+        let argv = arguments(USAGE, &names);
+        self.sandbox.order(&Order { argv: &argv, environment: &[], task: b"" })?;
+        let mut told = None;
+        // What it cannot look into it complains of; the agent has shut it, and it grows no more.
+        while let Some(line) = self.sandbox.next_line().await {
+            match line? {
+                Line::Stdout(line) => told = Some(line),
+                Line::Ended(_) => break,
+                Line::Stderr(_) | Line::TooLong { .. } => {}
+            }
+        }
+        let told = told.as_deref().and_then(|line| line.split_once(' '));
+        let numbers = told.and_then(|(bytes, count)| bytes.parse().ok().zip(count.parse().ok()));
+        numbers.ok_or(Error::NoSense)
+    }
+
+    /// Runs a script inside, and has `with` speak to it over its connection. Returns what it prints.
+    async fn exchange(
         &mut self,
         what: &'static str,
         script: &str,
-        arguments: &[String],
-        with: impl FnOnce(UnixStream) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<(T, Vec<String>), Error> {
-        let argv = ["/bin/bash", "-c", script, "files", WORKSPACE].map(str::to_owned);
-        let argv = [&argv[..], &[PORT.to_string()], arguments].concat();
-        self.sandbox.order(&Order { argv: &argv, environment: &[], task: b"" })?;
+        names: &[String],
+        with: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
+    ) -> Result<Vec<String>, Error> {
         let failed = |why: String| Error::Transfer { what, why: one_line(&why, 300) };
-        let speaking = async {
-            let (stream, _) = self.listener.accept().await?;
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            let spoken: JoinHandle<_> = spawn_blocking(move || with(stream));
-            spoken.await.map_err(std::io::Error::other)?
-        };
-        tokio::pin!(speaking);
+        self.settle().await?;
+        let argv = arguments(script, names);
+        self.sandbox.order(&Order { argv: &argv, environment: &[], task: b"" })?;
         let (mut said, mut complaints) = (Vec::new(), Vec::new());
-        let mut spoken = None;
+        let mut with = Some(with);
         let code = loop {
             let line = tokio::select! {
-                done = &mut speaking, if spoken.is_none() => {
-                    spoken = Some(done);
+                connection = self.listener.accept(), if with.is_some() => {
+                    let stream = connection.and_then(|(stream, _)| {
+                        let stream = stream.into_std()?;
+                        stream.set_nonblocking(false)?;
+                        Ok(stream)
+                    });
+                    let stream = stream.map_err(|error| failed(error.to_string()))?;
+                    if let Some(with) = with.take() {
+                        self.speaking = Some(spawn_blocking(move || with(stream)));
+                    }
                     continue;
                 }
                 line = self.sandbox.next_line() => line,
@@ -226,27 +323,49 @@ impl Transfer {
                 }
             }
         };
+        // Its reason comes first: the other side's follows from it.
+        match self.speaking.take() {
+            Some(mut speaking) => match timeout(LINGER, &mut speaking).await {
+                Ok(spoken) => spoken
+                    .unwrap_or_else(|error| Err(io::Error::other(error)))
+                    .map_err(|error| failed(error.to_string()))?,
+                Err(_) => {
+                    self.speaking = Some(speaking);
+                    return Err(failed("the connection does not end".to_owned()));
+                }
+            },
+            None if code == 0 => return Err(failed("nothing was connected".to_owned())),
+            None => {}
+        }
         if code != 0 {
-            // Our own side's reason comes first: the other's follows from it.
-            if let Some(Err(error)) = spoken {
-                return Err(failed(error.to_string()));
-            }
             return Err(failed(format!("exit code {code}: {}", complaints.join("; "))));
         }
-        let spoken = match spoken {
-            Some(spoken) => spoken,
-            None => tokio::time::timeout(LINGER, speaking)
-                .await
-                .map_err(|_| failed("the connection does not end".to_owned()))?,
-        };
-        Ok((spoken.map_err(|error| failed(error.to_string()))?, said))
+        Ok(said)
     }
 
-    /// Removes the sandbox and the volume.
+    /// Ends what is left of an exchange that was given up.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if !self.sandbox.is_idle() {
+            self.sandbox.stop()?;
+            while let Some(line) = self.sandbox.next_line().await {
+                if matches!(line?, Line::Ended(_)) {
+                    break;
+                }
+            }
+        }
+        if let Some(speaking) = self.speaking.take() {
+            // Its connection is over, so it ends; what it had to say is of no use any more.
+            let _ = speaking.await;
+        }
+        while self.listener.accept().now_or_never().is_some() {}
+        Ok(())
+    }
+
+    /// Removes the sandbox, and the volume where nobody else does.
     pub async fn remove(self) -> Result<(), Error> {
         // Boxed, because a sandbox may have one of these.
         Box::pin(self.sandbox.remove()).await?;
-        Ok(self.engine.remove_volume(&self.volume).await?)
+        if self.is_left { Ok(()) } else { self.copies.remove(&self.engine).await }
     }
 }
 
@@ -286,6 +405,12 @@ async fn give_folder(
     let given = engine.unpack(&id, WORKSPACE, archive).await;
     engine.remove(&id).await?;
     Ok(given?)
+}
+
+/// The command of a script: its folder, its port and the names that it is about.
+fn arguments(script: &str, names: &[String]) -> Vec<String> {
+    let argv = ["/bin/bash", "-c", script, "files", WORKSPACE].map(str::to_owned);
+    [&argv[..], &[PORT.to_string()], names].concat()
 }
 
 /// The clock that a script printed, in nanoseconds.

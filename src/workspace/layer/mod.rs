@@ -40,6 +40,7 @@ pub use copy::copy_folder;
 use super::changeset::RelPath;
 use super::{Bounds, WorkspacePath};
 use crate::ids::{Owner, RunId};
+use crate::sandbox::Copies;
 use crate::text::one_line;
 
 const LAYERS: &str = "layers";
@@ -149,6 +150,19 @@ impl Layer {
     /// Notes how the sandbox is set up. Comes before the view is made.
     pub fn set_up(&mut self, setup: Setup) {
         self.note.setup = Some(setup);
+    }
+
+    /// Notes the copies on the engine's machine. Comes before the agent begins.
+    pub fn note_copies(&mut self, copies: Copies) -> Result<(), LayerError> {
+        if let Some(setup) = &mut self.note.setup {
+            setup.copies = Some(copies);
+        }
+        self.note.write(&self.folder)
+    }
+
+    /// Returns the copies on the engine's machine, if there are any.
+    pub fn copies(&self) -> Option<&Copies> {
+        self.note.setup.as_ref()?.copies.as_ref()
     }
 
     /// How the sandbox was set up.
@@ -281,6 +295,11 @@ impl Layer {
         self.note.write(&self.folder)?;
         remove::remove(&self.folder).map_err(LayerError::io("remove the folder", &self.folder))
     }
+}
+
+/// Returns true where a run has a layer, whoever's it is.
+pub fn is_there(state: &Path, run: &str) -> bool {
+    run.parse::<RunId>().is_ok() && state.join(LAYERS).join(run).exists()
 }
 
 /// The layers of dead owners, claimed so that no other process takes them as well. Those of the

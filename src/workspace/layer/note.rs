@@ -10,6 +10,7 @@ use super::copy::Copied;
 use super::{LayerError, View};
 use crate::files::{Durability, write_json};
 use crate::ids::{Owner, RunId};
+use crate::sandbox::Copies;
 use crate::workspace::changeset::RelPath;
 use crate::workspace::mounts::mounts;
 use crate::workspace::{Bounds, WorkspacePath, changes};
@@ -54,6 +55,9 @@ pub struct Setup {
     pub runtime: Option<String>,
     /// Limits that its run went without.
     pub accepted: Vec<String>,
+    /// Copies of what was mounted, where the engine does not see our files.
+    #[serde(default)]
+    pub copies: Option<Copies>,
 }
 
 /// The places below a folder where something else is mounted, as far as this process sees them.
