@@ -140,7 +140,7 @@ impl Default for Model {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
-    /// Engine to use (`unix:///…`, `tcp://…`); `DOCKER_HOST`, `CONTAINER_HOST`, the current Docker
+    /// Engine to use (`unix:///…`, `tcp://…`, `ssh://…`); `DOCKER_HOST`, `CONTAINER_HOST`, the current Docker
     /// context and the usual sockets are tried in this order when absent.
     #[schemars(example = "unix:///run/user/1000/docker.sock")]
     pub host: Option<String>,

@@ -65,9 +65,11 @@ const RULES: &[Rule] = &[
     rule("model.stall_timeout", "1 to 86400 seconds", |c| {
         (1..=DAY).contains(&c.model.stall_timeout)
     }),
-    rule("engine.host", "`unix:///…` with a whole path, or `tcp://host:port`", |c| {
-        c.engine.host.as_deref().is_none_or(is_engine_host)
-    }),
+    rule(
+        "engine.host",
+        "`unix:///…` with a whole path, `tcp://host:port`, or `ssh://user@host`",
+        |c| c.engine.host.as_deref().is_none_or(is_engine_host),
+    ),
     rule("image.name", "an image name without spaces", |c| is_image(c.image.name.as_deref())),
     rule("image.base", "an image name without spaces", |c| is_image(c.image.base.as_deref())),
     rule(
@@ -380,6 +382,14 @@ fn is_origin(origin: &str) -> bool {
 fn is_engine_host(host: &str) -> bool {
     if let Some(path) = host.strip_prefix("unix://") {
         return path.starts_with('/') && path.len() > 1;
+    }
+    if let Some(rest) = host.strip_prefix("ssh://") {
+        let authority = rest.split('/').next().unwrap_or_default();
+        let (user, host) = authority.split_once('@').unwrap_or(("user", authority));
+        return !user.is_empty()
+            && !authority.starts_with('-')
+            && !user.contains([':', ' '])
+            && is_host_and_port(host);
     }
     host.strip_prefix("tcp://").is_some_and(|rest| {
         is_host_and_port(rest) && rest.rsplit(':').next().is_some_and(|p| p.parse::<u16>().is_ok())

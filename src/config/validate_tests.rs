@@ -125,12 +125,19 @@ fn values_are_held_to_their_limits() {
         ),
         (
             "engine.host",
-            &["\"unix:///run/docker.sock\"", "\"tcp://127.0.0.1:2375\""],
+            &[
+                "\"unix:///run/docker.sock\"",
+                "\"tcp://127.0.0.1:2375\"",
+                "\"ssh://me@host\"",
+                "\"ssh://host:22/run/docker.sock\"",
+            ],
             &[
                 "\"/run/docker.sock\"",
                 "\"unix://relative\"",
                 "\"tcp://host\"",
-                "\"ssh://me@host\"",
+                "\"ssh://\"",
+                "\"ssh://-oProxyCommand=x\"",
+                "\"ssh://me:pw@host\"",
                 "\"tcp://me:pw@host:1\"",
             ],
         ),

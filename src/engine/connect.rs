@@ -1,13 +1,16 @@
 //! Finding the engine and learning what it is.
 
+use std::borrow::Cow;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::ssh::Tunnel;
 use super::{Error, api};
 
 /// How long an engine may take to say that it is there.
@@ -24,6 +27,8 @@ const CALL_TIMEOUT: u64 = 60;
 pub struct Engine {
     pub(super) docker: Docker,
     host: String,
+    /// Where it is not the engine's own socket that is connected to.
+    tunnel: Option<Arc<Tunnel>>,
     because: String,
     kind: Kind,
 }
@@ -110,12 +115,14 @@ impl Engine {
     async fn open(candidate: &Candidate) -> Result<Self, Error> {
         let host = &candidate.host;
         let unsupported = |why: &str| Error::Unsupported { host: host.into(), why: why.into() };
+        let mut tunnel = None;
+        let mut near = Cow::Borrowed(candidate);
         if host.starts_with("ssh://") {
-            return Err(unsupported(
-                "a remote engine cannot see this machine's workspaces; use an engine on this machine",
-            ));
+            let opened = Tunnel::open(host).await.map_err(|why| unsupported(&why))?;
+            near.to_mut().host = opened.host();
+            tunnel = Some(Arc::new(opened));
         }
-        let mut docker = client(candidate).map_err(|error| {
+        let mut docker = client(&near).map_err(|error| {
             let secured = candidate.certificates.as_deref().map(|folder| {
                 format!(" (TLS with ca.pem, cert.pem and key.pem of {})", folder.display())
             });
@@ -129,7 +136,7 @@ impl Engine {
                 let how = if candidate.chosen { "named by" } else { "the usual socket of" };
                 let because = format!("{how} {}", candidate.because);
                 let kind = Kind::Docker;
-                let mut engine = Self { docker, host: host.clone(), because, kind };
+                let mut engine = Self { docker, host: host.clone(), tunnel, because, kind };
                 if is_podman && candidate.certificates.is_some() {
                     return Err(unsupported(
                         "it is Podman over TLS, which is not spoken; name its socket",
@@ -164,6 +171,11 @@ impl Engine {
 
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The address that is connected to.
+    pub(super) fn address(&self) -> String {
+        self.tunnel.as_ref().map_or_else(|| self.host.clone(), |tunnel| tunnel.host())
     }
 
     /// What led to this engine, in words.

@@ -7,6 +7,7 @@ mod connect;
 mod containers;
 mod images;
 mod podman;
+mod ssh;
 mod volumes;
 
 use std::time::Duration;

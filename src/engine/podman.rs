@@ -63,12 +63,13 @@ impl Engine {
         body: Option<&Value>,
     ) -> std::io::Result<(http::StatusCode, Bytes)> {
         let other = std::io::Error::other::<Box<dyn std::error::Error + Send + Sync>>;
-        let stream: Box<dyn Stream> = match self.host().split_once("://") {
+        let host = self.address();
+        let stream: Box<dyn Stream> = match host.split_once("://") {
             Some(("unix", path)) => Box::new(UnixStream::connect(path).await?),
             Some((_, address)) => {
                 Box::new(TcpStream::connect(address.trim_end_matches('/')).await?)
             }
-            None => Box::new(UnixStream::connect(self.host()).await?),
+            None => Box::new(UnixStream::connect(&host).await?),
         };
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| other(error.into()))?;

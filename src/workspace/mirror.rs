@@ -25,6 +25,9 @@ use super::walk::{BOTTOM, Entry, Limits, Visitor, open_folder, open_root, walk_t
 /// Longest record of a list: a path and some numbers.
 const LONGEST: u64 = 1 << 14;
 
+/// Most bytes behind the end of an archive.
+const TRAILING: u64 = 1 << 20;
+
 /// Most things that a list may name.
 const MOST: usize = 5_000_000;
 
@@ -161,8 +164,13 @@ impl Mirror {
             let times = Timestamps { last_access: modified, last_modification: modified };
             rustix::fs::utimensat(&folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
         }
+        // To its end, or the other side could not send it.
+        io::copy(&mut archive.into_inner().take(TRAILING), &mut io::sink())?;
         // What could not be read there would be lost without a word.
-        if wanted.is_empty() { Ok(()) } else { Err(wrong("a file does not come")) }
+        match wanted.into_iter().next() {
+            None => Ok(()),
+            Some(path) => Err(wrong(&format!("a file does not come: {}", path.display()))),
+        }
     }
 
     /// Gives what was made to the sandbox's user, whose the rest is.
@@ -311,3 +319,7 @@ fn modified(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Timespec> {
     let seconds = seconds.try_into().map_err(|_| wrong("a time that no file has"))?;
     Ok(Timespec { tv_sec: seconds, tv_nsec: rest.try_into().unwrap_or(0) })
 }
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;

@@ -15,6 +15,7 @@ mod compose_parity;
 mod conducts;
 mod config_command;
 mod conformance;
+mod copied_in;
 mod direct_in_a_view;
 mod doctor;
 mod edits_files;

@@ -46,14 +46,18 @@ const TICK: i128 = 20_000_000;
 /// Takes a tar archive, and prints the clock when it is done.
 const TAKE: &str = r#"set -e
 cd "$1"
-tar --extract --preserve-permissions --no-same-owner <"/dev/tcp/127.0.0.1/$2"
+exec 3<>"/dev/tcp/127.0.0.1/$2"
+tar --extract --preserve-permissions --no-same-owner <&3
+cat <&3 >/dev/null
 date +%s.%N"#;
 
 /// Lists folders, takes the names of those files that are wanted, and gives these as a tar archive.
-/// What the agent has shut is opened for as long as that takes.
+/// What the agent has shut is opened for as long as that takes. A second connection is waited for at
+/// the end, which we end when all has come: what is still on its way when a command ends is lost.
 const GIVE: &str = r#"set -e
 cd "$1"
-exec 3<>"/dev/tcp/127.0.0.1/$2"
+port=$2
+exec 3<>"/dev/tcp/127.0.0.1/$port"
 shift 2
 date +%s.%N
 find "$@" -printf '%y %m %C@ %p\0' \
@@ -61,7 +65,9 @@ find "$@" -printf '%y %m %C@ %p\0' \
 printf '\0' >&3
 tar --create --format=posix --hard-dereference --no-recursion --null --verbatim-files-from --files-from=- <&3 >&3
 while IFS= read -r -d '' mode && IFS= read -r -d '' path; do modes+=("$mode"); paths+=("$path"); done </tmp/shut
-for ((at = ${#paths[@]} - 1; at >= 0; at--)); do chmod "${modes[at]}" "${paths[at]}"; done"#;
+for ((at = ${#paths[@]} - 1; at >= 0; at--)); do chmod "${modes[at]}" "${paths[at]}"; done
+exec 3>&-
+cat <"/dev/tcp/127.0.0.1/$port""#;
 
 /// Adds up the blocks of all inodes, and counts the names.
 const USAGE: &str = r#"cd "$1"
@@ -296,19 +302,24 @@ impl Transfer {
         let argv = arguments(script, names);
         self.sandbox.order(&Order { argv: &argv, environment: &[], task: b"" })?;
         let (mut said, mut complaints) = (Vec::new(), Vec::new());
-        let mut with = Some(with);
+        let (mut with, mut spoken) = (Some(with), None);
         let code = loop {
             let line = tokio::select! {
-                connection = self.listener.accept(), if with.is_some() => {
+                connection = self.listener.accept(), if with.is_some() || spoken.is_some() => {
                     let stream = connection.and_then(|(stream, _)| {
                         let stream = stream.into_std()?;
                         stream.set_nonblocking(false)?;
                         Ok(stream)
                     });
                     let stream = stream.map_err(|error| failed(error.to_string()))?;
+                    // The second one asks only whether all is done.
                     if let Some(with) = with.take() {
                         self.speaking = Some(spawn_blocking(move || with(stream)));
                     }
+                    continue;
+                }
+                done = ended(&mut self.speaking), if spoken.is_none() => {
+                    (self.speaking, spoken) = (None, Some(done));
                     continue;
                 }
                 line = self.sandbox.next_line() => line,
@@ -323,24 +334,25 @@ impl Transfer {
                 }
             }
         };
-        // Its reason comes first: the other side's follows from it.
-        match self.speaking.take() {
-            Some(mut speaking) => match timeout(LINGER, &mut speaking).await {
-                Ok(spoken) => spoken
-                    .unwrap_or_else(|error| Err(io::Error::other(error)))
-                    .map_err(|error| failed(error.to_string()))?,
-                Err(_) => {
-                    self.speaking = Some(speaking);
-                    return Err(failed("the connection does not end".to_owned()));
+        let spoken = match spoken {
+            Some(spoken) => spoken,
+            None if self.speaking.is_none() => Err(io::Error::other("nothing was connected")),
+            None => match timeout(LINGER, ended(&mut self.speaking)).await {
+                Ok(done) => {
+                    self.speaking = None;
+                    done
                 }
+                Err(_) => Err(io::Error::other("the connection does not end")),
             },
-            None if code == 0 => return Err(failed("nothing was connected".to_owned())),
-            None => {}
-        }
+        };
         if code != 0 {
-            return Err(failed(format!("exit code {code}: {}", complaints.join("; "))));
+            complaints.insert(0, format!("exit code {code}"));
         }
-        Ok(said)
+        // Our own reason comes first: the other side's mostly follows from it.
+        if let Err(error) = &spoken {
+            complaints.insert(0, error.to_string());
+        }
+        if code == 0 && spoken.is_ok() { Ok(said) } else { Err(failed(complaints.join("; "))) }
     }
 
     /// Ends what is left of an exchange that was given up.
@@ -366,6 +378,14 @@ impl Transfer {
         // Boxed, because a sandbox may have one of these.
         Box::pin(self.sandbox.remove()).await?;
         if self.is_left { Ok(()) } else { self.copies.remove(&self.engine).await }
+    }
+}
+
+/// Returns what came of our side of an exchange; never where there is none.
+async fn ended(speaking: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    match speaking {
+        Some(speaking) => speaking.await.unwrap_or_else(|error| Err(io::Error::other(error))),
+        None => std::future::pending().await,
     }
 }
 

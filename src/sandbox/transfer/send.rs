@@ -1,6 +1,6 @@
 //! What goes to the engine's machine, as a tar archive.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -26,6 +26,7 @@ fn add(archive: &mut Builder<impl Write>, source: &Path, name: &Path) -> io::Res
     if kind.is_dir() {
         header.set_entry_type(EntryType::Directory);
         header.set_size(0);
+        add_time(archive, &meta)?;
         archive.append_data(&mut header, name, io::empty())?;
         let entries = match fs::read_dir(source) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
@@ -51,8 +52,22 @@ fn add(archive: &mut Builder<impl Write>, source: &Path, name: &Path) -> io::Res
         };
         // Whatever becomes of the file meanwhile, as many bytes follow as were said.
         header.set_size(meta.size());
+        add_time(archive, &meta)?;
         let bytes = file.chain(io::repeat(0));
         archive.append_data(&mut header, name, bytes.take(meta.size()))?;
     }
     Ok(())
+}
+
+/// Says when the next entry was written: its own header has whole seconds, and a build would find
+/// files out of order.
+fn add_time(archive: &mut Builder<impl Write>, meta: &Metadata) -> io::Result<()> {
+    let record = format!(" mtime={}.{:09}\n", meta.mtime(), meta.mtime_nsec());
+    // The length counts its own digits: two, for a record of this size.
+    let record = format!("{}{record}", record.len() + 2);
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_size(record.len() as u64);
+    header.set_cksum();
+    archive.append(&header, record.as_bytes())
 }

@@ -44,10 +44,15 @@ pub fn is_podman() -> bool {
     docker(["version", "--format", "{{json .Server.Components}}"]).contains("Podman Engine")
 }
 
+/// Returns true where the engine sees none of our files.
+pub fn is_apart() -> bool {
+    std::env::var_os("SANDBOX_MCP_TEST_APART").is_some_and(|apart| !apart.is_empty())
+}
+
 /// The views that the engine can make: no overlay as ours where limits are missing, which is where
-/// it is rootless.
+/// it is rootless, and none where it sees none of our files.
 pub fn views() -> &'static [&'static str] {
-    if accepted().is_empty() { &["overlay", "copy"] } else { &["copy"] }
+    if accepted().is_empty() && !is_apart() { &["overlay", "copy"] } else { &["copy"] }
 }
 
 /// Runs the engine's own command line and gives its output; panics when it fails.

@@ -42,8 +42,9 @@ impl Leftovers {
     pub async fn container_of(&self, pid: u32) -> String {
         eventually("a running container", PATIENCE, || {
             owned("container", pid).into_iter().find(|id| {
-                engine::try_docker(["inspect", "-f", "{{.State.Running}}", id])
-                    .is_ok_and(|running| running.trim() == "true")
+                // Not the one that only carries files.
+                engine::try_docker(["inspect", "-f", "{{.State.Running}} {{.Args}}", id])
+                    .is_ok_and(|told| told.starts_with("true") && !told.contains("--port 4143"))
             })
         })
         .await
@@ -54,7 +55,7 @@ impl Leftovers {
         let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut found = Vec::new();
-        for kind in ["container", "volume", "network"] {
+        for kind in ["container", "volume", "network", FILES] {
             for (id, run, owner) in listed(kind) {
                 let recorded = self.root.join("state/runs").join(&run).is_dir();
                 let watched = pids.iter().any(|pid| belongs(&owner, *pid));
@@ -173,12 +174,18 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
+/// Volumes with copies of a run's files, which have a label of their own.
+const FILES: &str = "volume of files";
+
 /// Everything of that kind that the engine keeps for runs: id, run and owner.
 fn listed(kind: &str) -> Vec<(String, String, String)> {
+    let (kind, run) = match kind {
+        FILES => ("volume", "sandbox-mcp.files"),
+        kind => (kind, "sandbox-mcp.run"),
+    };
     let field = if kind == "volume" { "{{.Name}}" } else { "{{.ID}}" };
-    let labels = r#"{{.Label "sandbox-mcp.run"}} {{.Label "sandbox-mcp.owner"}}"#;
-    let format = format!("{field} {labels}");
-    let ours = "label=sandbox-mcp.run";
+    let format = format!(r#"{field} {{{{.Label "{run}"}}}} {{{{.Label "sandbox-mcp.owner"}}}}"#);
+    let ours = &format!("label={run}");
     let listed = if kind == "container" {
         engine::try_docker(["ps", "-a", "--no-trunc", "--filter", ours, "--format", &format])
     } else {

@@ -1,0 +1,81 @@
+//! On an engine that sees none of our files the workspace is copied there, and what a run changed
+//! comes back. `scripts/test-engine docker-apart` starts such an engine.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use crate::common::{Model, Product, Script, Workspace, engine};
+
+/// Everything that a tree can have, and all that can be done to it.
+const WORK: &str = "set -e; ls -A; stat -c '%n %a %Y' tool old.txt; cat \"$(printf 'odd\\nname')\"; \
+    readlink link; test ! -e pipe; \
+    echo more >>old.txt; touch -d @1000000000.123456789 old.txt; rm gone.txt; mv folder moved; \
+    chmod 700 tool; ln -sfn /etc/passwd link; printf x >\"$(printf 'new\\nname')\"; \
+    printf y >\"$(printf 'latin\\351')\"; mkdir -p shut/in; echo s >shut/in/file; \
+    echo secret >closed; chmod 0 closed shut/in shut; echo done";
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
+async fn everything_that_a_tree_can_have_goes_there_and_comes_back() {
+    if !engine::is_apart() {
+        eprintln!("NOT RUN: this engine sees our files");
+        return;
+    }
+    let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
+    let product = Product::with_model(&model).await;
+    let workspace = Workspace::new();
+    for name in ["old.txt", "gone.txt", "tool", "odd\nname", "folder/deep/file", "same.txt"] {
+        workspace.write(name, "content\n");
+    }
+    let at = |name: &str| workspace.at(name);
+    fs::set_permissions(at("tool"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    symlink("old.txt", at("link")).expect("a link");
+    rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), 0o600.into()).expect("a pipe");
+    let before = at("same.txt").metadata().expect("there");
+
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("completed");
+
+    let told = model.step(2).await.said_by("tool");
+    assert!(told.contains("tool 755") && told.contains("content\nold.txt\ndone"), "{told}");
+    assert_eq!(report["changes"]["applied"], true, "{report:#}");
+    assert_eq!(report["workspace"]["view"], "copy");
+    let text = |name: &str| fs::read_to_string(at(name)).expect("there");
+    assert_eq!(text("old.txt"), "content\nmore\n");
+    let old = at("old.txt").metadata().expect("there");
+    assert_eq!((old.mtime(), old.mtime_nsec()), (1_000_000_000, 123_456_789));
+    assert!(!at("gone.txt").exists() && !at("folder").exists());
+    assert_eq!(text("moved/deep/file"), "content\n");
+    let mode = |name: &str| at(name).metadata().expect("there").permissions().mode() & 0o7777;
+    assert_eq!((mode("tool"), mode("shut"), mode("closed")), (0o700, 0, 0));
+    assert_eq!(fs::read_link(at("link")).expect("a link"), OsStr::new("/etc/passwd"));
+    assert_eq!(text("new\nname"), "x");
+    assert!(workspace.path().join(OsStr::from_bytes(b"latin\xe9")).exists());
+    let after = at("same.txt").metadata().expect("there");
+    assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
+    fs::set_permissions(at("shut"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    fs::set_permissions(at("shut/in"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    assert_eq!(text("shut/in/file"), "s\n");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
+async fn what_fills_the_engines_disk_is_stopped_and_the_rest_comes_back() {
+    if !engine::is_apart() {
+        eprintln!("NOT RUN: this engine sees our files");
+        return;
+    }
+    let fill =
+        "echo x >kept; for i in 1 2 3 4 5 6; do head -c 20M /dev/zero >big$i; done; sleep 60";
+    let model = Model::start(Script::bash(fill).then_say("Done.")).await;
+    let product = Product::with_model(&model).await.config("[limits]\ndisk = \"64m\"\n");
+    let workspace = Workspace::new();
+    workspace.write("old.txt", "old\n");
+    let report = product.run(&workspace, ["--json", "go"]).await.assert_status("budget_exhausted");
+    let message = report["error"]["message"].to_string();
+    assert!(message.contains("MiB"), "{report:#}");
+    assert_eq!(workspace.names(), ["old.txt"]);
+    product.check_nothing_left().await;
+}
