@@ -76,11 +76,7 @@ enum Command {
         model: ModelArgs,
     },
     /// Build the sandbox image, unless it is there, and print its name
-    Build {
-        /// Give it this name, too
-        #[arg(long, value_name = "NAME:TAG")]
-        tag: Option<String>,
-    },
+    Build(build::BuildArgs),
     /// Print exactly what a sandbox may do
     Policy {
         #[arg(long)]
@@ -262,9 +258,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
             // A configuration that cannot be read is a finding, not the end of the examination.
             block_on(doctor::run(load(&load_options(cli)), &options, &mut stdout))
         }
-        Some(Command::Build { tag }) => {
-            let config = effective()?.config;
-            block_on(build::run(&config, tag.as_deref(), cli.quiet, &mut stdout))?;
+        Some(Command::Build(args)) => {
+            let effective = match args.workspace.as_deref() {
+                None => effective()?,
+                workspace => project_settings(cli, workspace)?,
+            };
+            block_on(build::run(&effective.config, args, cli.quiet, &mut stdout))?;
             Ok(0)
         }
         Some(Command::Policy { json, workspace }) => {

@@ -156,7 +156,7 @@ pub enum Profile {
     Full,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Image {
     /// A ready image to use as it is; nothing is built then.
@@ -173,6 +173,21 @@ pub struct Image {
     /// PEM bundle of extra certificate authorities, for networks that intercept TLS.
     #[schemars(example = "~/certificates/company.pem")]
     pub ca_bundle: Option<PathBuf>,
+    /// Days after which `doctor` warns that the image's packages are old; 0 for never.
+    pub max_age: u64,
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            name: None,
+            base: None,
+            profile: Profile::default(),
+            packages: Vec::new(),
+            ca_bundle: None,
+            max_age: 30,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

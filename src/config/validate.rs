@@ -80,6 +80,7 @@ const RULES: &[Rule] = &[
     rule("image.ca_bundle", "a whole path, or one that starts with `~/`", |c| {
         c.image.ca_bundle.as_deref().is_none_or(std::path::Path::is_absolute)
     }),
+    rule("image.max_age", "0 (never) to 36500 days", |c| c.image.max_age <= 36_500),
     rule("sandbox.user", "`uid:gid` in numbers, neither of them 0", |c| {
         c.sandbox.user.as_deref().is_none_or(is_user)
     }),

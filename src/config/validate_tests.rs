@@ -108,6 +108,7 @@ fn values_are_held_to_their_limits() {
         ("image.name", &["\"reg:5000/a/b:1@sha256:00\""], &["\"\"", "\"a b\"", "\"-x\""]),
         ("image.base", &["\"debian:bookworm-slim\""], &["\"a\\nRUN x\""]),
         ("image.ca_bundle", &["\"/ca.pem\"", "\"~/ca.pem\""], &["\"ca.pem\"", "\"~other/ca.pem\""]),
+        ("image.max_age", &["0", "36500"], &["36501"]),
         ("workspace.objects", &["[\"/srv/a/objects\"]", "[]"], &["[\"/\"]", "[\"a/objects\"]"]),
         ("workspace.roots", &["[\"/srv\"]", "[]"], &["[\"/\"]", "[\"relative\"]", "[\"\"]"]),
         (

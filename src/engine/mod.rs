@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub use bollard::models;
 pub use connect::{Candidate, Engine, Facts, Kind};
 pub use containers::{Attached, Body, Exit, Found, Output};
-pub use images::{BuildRequest, ImageFacts};
+pub use images::{BuildRequest, BuildStep, FoundImage, ImageFacts};
 pub use volumes::FoundVolume;
 
 /// What can go wrong between us and the engine.

@@ -217,6 +217,8 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
         Ok(overseer) => session::oversee(overseer, room.session.as_ref()).await,
         Err(error) => Err(error),
     };
+    // From now on the engine keeps it for the container's sake.
+    room.image = None;
     let started = match started {
         Ok(overseers) => git::oversee(overseers, &job.task, room.layer.as_ref()).await,
         Err(error) => Err(error),

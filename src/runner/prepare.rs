@@ -16,7 +16,8 @@ use crate::engine::{Engine, Facts};
 use crate::ids::{Owner, RunId};
 use crate::model::{self, Endpoint, Patience};
 use crate::runner::room::Room;
-use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User, image::Inputs};
+use crate::sandbox::image::{Chosen, Inputs};
+use crate::sandbox::{self, MODEL_PORT, Mount, Policy, RunFolder, SESSION, User};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::git::Given;
 use crate::workspace::layer::mounts_below;
@@ -92,7 +93,9 @@ pub async fn prepare(
     }
     let inputs = Inputs::new(&config.image)?;
     room.engine = Some(engine.clone());
-    let image = ensure_image(&inputs, &engine, shared, story).await?;
+    let chosen = ensure_image(&inputs, &engine, shared, story).await?;
+    room.image = Some(chosen.in_use);
+    let image = chosen.name;
     let user = user(&config.sandbox, &facts, task)?;
     git::tell(task, user, story).await?;
     let (masks, hidden) = masks(task, story).await?;
@@ -207,7 +210,7 @@ async fn ensure_image(
     engine: &Engine,
     shared: &Shared,
     story: &mut Story,
-) -> Result<String, Error> {
+) -> Result<Chosen, Error> {
     let (lines, mut said) = tokio::sync::mpsc::unbounded_channel::<String>();
     let building = inputs.ensure(engine, &shared.state, move |line: &str| {
         // The receiver outlives the build.

@@ -4,6 +4,7 @@ use super::Error;
 use crate::engine::Engine;
 use crate::gateway::{Gateway, Record as Traffic};
 use crate::ids::RunId;
+use crate::sandbox::image::InUse;
 use crate::sandbox::{RUN_LABEL, RunFolder, Sandbox};
 use crate::session::Held;
 use crate::workspace::layer::Layer;
@@ -15,6 +16,8 @@ pub struct Room {
     pub folder: Option<RunFolder>,
     pub gateway: Option<Gateway>,
     pub sandbox: Option<Sandbox>,
+    /// Keeps the image from being removed, until the sandbox does.
+    pub image: Option<InUse>,
     /// The layer that the run writes to. It outlives the room: the result is taken from it.
     pub layer: Option<Layer>,
     /// The conversation that the agent goes on with. It outlives the room as well.

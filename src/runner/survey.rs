@@ -103,6 +103,16 @@ async fn user_of(engine: &Engine, setup: &Setup) -> Result<User, Error> {
     }
 }
 
+/// The image for a look after a crash. Where the run's own has been removed meanwhile, any of ours
+/// can look, and the newest is the likeliest to be of this version.
+async fn image_of(engine: &Engine, setup: &Setup) -> Result<String, Error> {
+    if engine.image(&setup.image).await?.is_some() {
+        return Ok(setup.image.clone());
+    }
+    // Where there is none, the engine says which one is missing.
+    Ok(sandbox::image::newest(engine).await?.unwrap_or_else(|| setup.image.clone()))
+}
+
 /// The same by a sandbox of its own, for a run whose sandbox is gone; git there packs what is new,
 /// too. No sandbox is made where there is nothing to be asked.
 pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged>, Packed), Error> {
@@ -123,7 +133,8 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
     let labels = deadlines::labels(&run, owner, LIFETIME);
     let sockets = tempfile::tempdir()
         .map_err(|source| Error::Io { what: "make a folder for a socket", source })?;
-    let spec = Spec { image: &setup.image, labels: &labels, sockets: Some(sockets.path()) };
+    let image = image_of(engine, setup).await?;
+    let spec = Spec { image: &image, labels: &labels, sockets: Some(sockets.path()) };
     if let Some(copies) = layer.copies().filter(|_| layer.view().is_some()) {
         copies.bring_back(engine, &policy(Vec::new()), &spec).await?;
     }

@@ -60,6 +60,11 @@ pub enum Error {
     NoImage { image: String },
     #[error("no base image: {why}. Run `scripts/base-image` of the source, or set `image.base`")]
     NoBase { why: String },
+    #[error(
+        "`image.name` is {image}, a ready image, which is not built here; get a newer one, or remove \
+         `image.name` to have one built"
+    )]
+    Ready { image: String },
     #[error("failed to {what}: {source}")]
     Io { what: String, source: std::io::Error },
     #[error("`sandbox.user` is `{given}`; write uid:gid as numbers, neither of them 0")]

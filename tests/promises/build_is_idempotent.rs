@@ -1,12 +1,13 @@
-//! The image's tag is a hash of what goes into it: nothing changed costs nothing, a change shows.
+//! The image's name has a hash of what goes into it: nothing changed costs nothing, a change shows.
 
 use std::time::Duration;
 
 use crate::common::{Finished, Product, engine};
 
-/// Builds, and gives the name of the image, which is all that stdout gets.
+/// Builds, and gives the name of the image, which is all that stdout gets. Older ones stay: they may
+/// be those of other checkouts on this machine.
 async fn build(product: &Product) -> (String, Finished) {
-    let told = product.call(["build"]).await;
+    let told = product.call(["build", "--keep-old"]).await;
     told.assert_code(0);
     let image = told.stdout.trim().to_owned();
     assert!(image.starts_with("sandbox-mcp:") && !image.contains(char::is_whitespace), "{told:#?}");
@@ -38,6 +39,7 @@ async fn an_unchanged_input_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_input_is_another_image_and_the_same_again_is_the_same() {
     let plain = Product::new().await;
+    let _alone = engine::lock(engine::IMAGES);
     let (image, _) = build(&plain).await;
     // On top of the image that is there, so that all packages are installed already.
     let config = format!("[image]\nbase = \"{image}\"\nprofile = \"lean\"\n");

@@ -297,6 +297,37 @@ async fn commits_of_a_killed_run_come_back_with_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_killed_run_is_looked_at_although_its_image_is_gone() {
+    let gate = Gate::default();
+    let work = "echo two >>a.txt; git commit -qam Second";
+    let held = Script::bash(work).then(Answer::new([Part::Text("Done.".into())]).behind(&gate));
+    let (model, next) = (Model::start(held).await, Model::start(Script::say("Next.")).await);
+    let product = Product::with_model(&model).await;
+    let workspace = repository();
+    let run = product.start_run(&workspace, ["--json", "go"]);
+    model.step(2).await;
+    run.signal(rustix::process::Signal::KILL);
+    run.wait().await;
+    // As after a refresh that took its place.
+    let layers = product.folder("state/layers").read_dir().expect("layers").flatten();
+    let notes: Vec<_> = layers.map(|layer| layer.path().join("note.json")).collect();
+    let [note] = notes.as_slice() else { panic!("one layer: {notes:?}") };
+    let text = std::fs::read_to_string(note).expect("a note");
+    let mut known: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    known["setup"]["image"] = "sandbox-mcp:000000000000-20200101T000000Z".into();
+    std::fs::write(note, known.to_string()).expect("written");
+
+    let args = ["--json", "--model-url", &next.url(), "go on"];
+    let report = product.run(&workspace, args).await.assert_status("completed");
+    let remarks = report["remarks"].to_string();
+    assert!(remarks.contains("was killed while it worked in a view"), "{remarks}");
+    let killed = remarks.split(' ').skip_while(|word| !word.ends_with("run")).nth(1);
+    product.call(["apply", killed.expect("its name")]).await.assert_code(0);
+    assert_eq!(git(workspace.path(), &["log", "--format=%s"]), "Second\nFirst");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_branch_waits_for_the_files_that_wait_and_the_report_says_so() {
     let work =
         "mkdir .vscode; echo '{}' >.vscode/tasks.json; echo more >>a.txt; git commit -qam Second";

@@ -52,6 +52,7 @@ mod policy_holds;
 mod project_tools;
 mod read_only_refuses_writes;
 mod real_clients;
+mod refreshes_the_image;
 mod rehearsal;
 mod resources;
 mod runs;

@@ -86,6 +86,10 @@ pub fn inspect(id: &str) -> Value {
 /// An exclusive lock on a file of the cache; it ends with the process at the latest.
 pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
+/// Held by tests that make images or count them. To be taken after a place, or two tests could wait
+/// for one another.
+pub const IMAGES: &str = "images.lock";
+
 pub fn lock(name: &str) -> Lock {
     let file = File::create(cache().join(name)).expect("a lock file");
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).expect("flock");
@@ -116,12 +120,14 @@ pub async fn ready() {
     .unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
 }
 
-/// Builds the image, and runs a rehearsal once, after which the product knows what the image's
+/// Builds the image beside those of other checkouts, and runs a rehearsal once, after which the product knows what the image's
 /// agent can do; [`know_the_image`] hands that on to other houses.
 fn prepare() -> Result<(), String> {
     let house = tempfile::tempdir().expect("a folder");
     let workspace = super::Workspace::new();
-    for args in [&["build"][..], &["run", "--model-url", "rehearsal", "--json", "rehearse"]] {
+    for args in
+        [&["build", "--keep-old"][..], &["run", "--model-url", "rehearsal", "--json", "rehearse"]]
+    {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-mcp"));
         command.args(args).stdin(Stdio::null()).current_dir(workspace.path());
         super::product::isolate(house.path(), |key, value| {
