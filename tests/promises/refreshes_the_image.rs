@@ -6,8 +6,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::common::{Finished, Product, engine};
-use serde_json::Value;
+use crate::common::{Finished, Model, Product, Script, Workspace, engine};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// Puts tools into the base that the build's steps are content with. What is "installed" is chance,
 /// so that a step from the cache can be told from one that was carried out.
@@ -190,4 +191,84 @@ async fn a_ready_image_cannot_be_refreshed() {
     told.assert_code(1);
     assert!(told.stderr.contains("`image.name` is no-such-image:ever"), "{}", told.stderr);
     product.check_nothing_left().await;
+}
+
+/// Loads an image of one empty layer, as `docker save` would have written it, whose packages were
+/// installed at a given time.
+fn load(name: &str, packages_from: &str) {
+    let layer = vec![0; 1024];
+    let digest = sandbox_mcp::text::hex(&Sha256::digest(&layer));
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
+        "config": {"Labels": {"sandbox-mcp.image": name, "sandbox-mcp.settings": "test"}},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "history": [{"created": packages_from, "created_by": "/opt/sandbox/build/packages"}],
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in [
+        ("config.json", config.to_string().into_bytes()),
+        ("layer.tar", layer),
+        ("manifest.json", manifest.to_string().into_bytes()),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.append_data(&mut header, path, content.as_slice()).expect("packed");
+    }
+    fed(&["load", "-q"], &archive.into_inner().expect("packed"));
+}
+
+async fn about_the_image(product: &Product, workspace: &Workspace, check: &str) -> Value {
+    let mut command = product.command(["doctor", "--json"]);
+    command.current_dir(workspace.path());
+    let told = product.start(command).wait().await;
+    let document: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    let findings = document["findings"].as_array().expect("findings").iter();
+    let mut found = findings.filter(|one| one["area"] == "image" && one["check"] == check);
+    found.next().unwrap_or_else(|| panic!("nothing about {check}: {document:#}")).clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loaded_image_is_found_and_old_packages_are_a_warning() {
+    let model = Model::start(Script::say("never asked")).await;
+    let plain = Product::with_model(&model).await;
+    let _alone = engine::lock(engine::IMAGES);
+    let (base, _) = build(&plain, ["--keep-old"]).await;
+    // Other packages, so that no other test means this image.
+    let config = format!(
+        "[image]\nbase = \"{base}\"\npackages = [\"none-{}\"]\nmax_age = 20\n",
+        std::process::id()
+    );
+    let product =
+        Product::without_engine().config(&config).env("SANDBOX_MCP_MODEL_URL", &model.url());
+    let workspace = Workspace::new();
+    let missing = about_the_image(&product, &workspace, "built").await;
+    let words = missing["message"].as_str().expect("words");
+    let name = words.strip_suffix(" is not there").expect("the name that it would have");
+
+    // The time in the name is that of the build, which may have taken old packages from a cache.
+    let old = format!("{name}-20260301T000000Z");
+    load(&old, "2020-01-01T00:00:00Z");
+    assert_eq!(build(&product, []).await.0, old);
+    let warning = about_the_image(&product, &workspace, "packages").await;
+    assert_eq!(warning["level"], "warning");
+    assert!(warning["message"].to_string().contains("`image.max_age` is 20 days"), "{warning:#}");
+    assert!(warning["remedy"].to_string().contains("`sandbox-mcp build --refresh`"), "{warning:#}");
+    let config = config.replace("max_age = 20", "max_age = 0");
+    let never = Product::without_engine().config(&config);
+    assert_eq!(about_the_image(&never, &workspace, "packages").await["level"], "ok");
+
+    let new = format!("{name}-20260302T000000Z");
+    load(&new, &jiff::Timestamp::now().to_string());
+    assert_eq!(build(&product, []).await.0, new, "nothing is built, and the newest is used");
+    assert_eq!(about_the_image(&product, &workspace, "packages").await["level"], "ok");
+
+    for image in [&old, &new] {
+        engine::docker(["rmi", image]);
+    }
+    for product in [plain, product, never] {
+        product.check_nothing_left().await;
+    }
 }

@@ -1,16 +1,23 @@
-//! The image: whether it is there, what is in it, and whether it could be made.
+//! The image: whether it is there, what is in it, how old that is, and whether it could be made.
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::finding::{Finding, Level, size};
 use crate::config::{self, Config};
 use crate::engine::{Engine, ImageFacts};
 use crate::runner;
 use crate::sandbox::Error;
-use crate::sandbox::image::Inputs;
+use crate::sandbox::image::{Inputs, packages_from};
+use crate::text::count;
 
 /// What to say of the image, and whether runs can begin without building it.
 pub async fn examine(config: &Config, engine: &Engine) -> (Vec<Finding>, bool) {
     match look(config, engine).await {
-        Ok(Some((name, facts))) => (present(&name, &facts), true),
+        Ok(Some((name, facts))) => {
+            let mut findings = present(&name, &facts);
+            findings.extend(aged(config, engine, &name, &facts).await);
+            (findings, true)
+        }
         Ok(None) => (absent(config, engine).await, false),
         Err(error) => (vec![failed(&error)], false),
     }
@@ -34,6 +41,35 @@ fn present(name: &str, facts: &ImageFacts) -> Vec<Finding> {
     vec![image, Finding::ok("agent", agent)]
 }
 
+/// How old the packages are; of an image that is not ours, how old it is. None where nobody knows.
+async fn aged(config: &Config, engine: &Engine, name: &str, facts: &ImageFacts) -> Option<Finding> {
+    let steps = match engine.build_steps(name).await {
+        Ok(steps) => steps,
+        Err(error) => {
+            let told = error.to_string();
+            let remedy = "look at the engine's log";
+            return Some(Finding::told(Level::Warning, "packages", &told, remedy));
+        }
+    };
+    let built = || facts.created.as_deref()?.parse().ok();
+    let from = packages_from(&steps).or_else(built)?;
+    Some(judged(Timestamp::now().duration_since(from), &config.image))
+}
+
+fn judged(age: SignedDuration, config: &config::Image) -> Finding {
+    let told = format!("installed {} ago", in_words(age));
+    let days = i64::try_from(config.max_age).unwrap_or(i64::MAX);
+    if days == 0 || age.as_hours() / 24 < days {
+        return Finding::ok("packages", told);
+    }
+    let message = format!("{told}; `image.max_age` is {}", count(config.max_age, "day"));
+    let remedy = match &config.name {
+        None => "get the newest ones with `sandbox-mcp build --refresh`".to_owned(),
+        Some(name) => format!("get a newer {name} (`docker pull {name}`)"),
+    };
+    Finding::warning("packages", message, remedy)
+}
+
 async fn absent(config: &Config, engine: &Engine) -> Vec<Finding> {
     let inputs = match Inputs::new(&config.image) {
         Ok(inputs) => inputs,
@@ -41,10 +77,10 @@ async fn absent(config: &Config, engine: &Engine) -> Vec<Finding> {
     };
     let choices = inputs.choices();
     let mut base = None;
-    for (name, tag) in &choices {
+    for (name, image) in &choices {
         match engine.image(name).await {
             Ok(Some(_)) => {
-                base = Some((*name, tag));
+                base = Some((*name, image));
                 break;
             }
             Ok(None) => {}
@@ -54,7 +90,7 @@ async fn absent(config: &Config, engine: &Engine) -> Vec<Finding> {
     let built = Finding::warning(
         "built",
         match base {
-            Some((_, tag)) => format!("{tag} is not there"),
+            Some((_, image)) => format!("{image} is not there"),
             None => "the image is not there".to_owned(),
         },
         "it is built at the first run, or now by `sandbox-mcp build`",
@@ -91,15 +127,20 @@ fn failed(error: &Error) -> Finding {
 
 /// How long ago a moment was, roughly.
 fn age(created: &str) -> Option<String> {
-    let created: jiff::Timestamp = created.parse().ok()?;
-    let seconds = jiff::Timestamp::now().duration_since(created).as_secs().max(0);
-    let (count, unit) = match seconds {
+    let created: Timestamp = created.parse().ok()?;
+    Some(in_words(Timestamp::now().duration_since(created)))
+}
+
+fn in_words(age: SignedDuration) -> String {
+    // Clocks of machines differ.
+    let seconds = age.as_secs().max(0);
+    let (number, unit) = match seconds {
         0..120 => (seconds, "second"),
         120..7_200 => (seconds / 60, "minute"),
         7_200..172_800 => (seconds / 3_600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    Some(format!("{count} {unit}{}", if count == 1 { "" } else { "s" }))
+    count(number, unit)
 }
 
 #[cfg(test)]
@@ -114,8 +155,24 @@ mod tests {
         };
         assert_eq!(ago(7_300).as_deref(), Some("2 hours"));
         assert_eq!(ago(300_000).as_deref(), Some("3 days"));
-        // Clocks of machines differ.
         assert_eq!(ago(-50).as_deref(), Some("0 seconds"));
         assert_eq!(age("long ago"), None);
+    }
+
+    #[test]
+    fn old_packages_are_a_warning_with_the_command_that_helps() {
+        let days = |days: i64| SignedDuration::from_hours(24 * days);
+        let mut config = config::Image::default();
+        assert_eq!(judged(days(29), &config).level, Level::Ok);
+        let old = judged(days(31), &config);
+        assert_eq!(old.level, Level::Warning);
+        assert_eq!(old.message, "installed 31 days ago; `image.max_age` is 30 days");
+        assert!(old.remedy.expect("one").contains("`sandbox-mcp build --refresh`"));
+        config.max_age = 0;
+        assert_eq!(judged(days(3_000), &config).level, Level::Ok);
+        config.max_age = 1;
+        config.name = Some("ready:1".into());
+        let remedy = judged(days(2), &config).remedy.expect("one");
+        assert!(remedy.contains("`docker pull ready:1`"), "{remedy}");
     }
 }
