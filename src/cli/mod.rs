@@ -17,6 +17,7 @@ mod serve;
 mod sessions;
 mod token;
 mod trust;
+mod versions;
 mod view;
 
 use std::io::IsTerminal;
@@ -77,6 +78,11 @@ enum Command {
     },
     /// Build the sandbox image, unless it is there, and print its name
     Build(build::BuildArgs),
+    /// Print every pinned version with its digest, and the image in use
+    Versions {
+        #[arg(long)]
+        json: bool,
+    },
     /// Print exactly what a sandbox may do
     Policy {
         #[arg(long)]
@@ -264,6 +270,11 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
                 workspace => project_settings(cli, workspace)?,
             };
             block_on(build::run(&effective.config, args, cli.quiet, &mut stdout))?;
+            Ok(0)
+        }
+        Some(Command::Versions { json }) => {
+            let config = effective()?.config;
+            block_on(versions::run(&config, *json, &mut stdout))?;
             Ok(0)
         }
         Some(Command::Policy { json, workspace }) => {

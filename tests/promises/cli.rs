@@ -9,7 +9,7 @@ async fn help_teaches_and_version_tells() {
     let product = Product::without_engine();
     let help = product.call(["--help"]).await;
     help.assert_code(0);
-    for word in ["run", "serve", "doctor", "build", "policy", "config", "--config"] {
+    for word in ["run", "serve", "doctor", "build", "versions", "policy", "config", "--config"] {
         assert!(help.stdout.contains(word), "{word}: {}", help.stdout);
     }
     let help = product.call(["run", "--help"]).await;

@@ -272,3 +272,50 @@ async fn a_loaded_image_is_found_and_old_packages_are_a_warning() {
         product.check_nothing_left().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pinned_version_is_told_with_its_digest() {
+    let product = Product::new().await;
+    let (image, _) = build(&product, ["--keep-old"]).await;
+    let pinned: Value = serde_json::from_str(include_str!("../../image/opencode.json")).expect("");
+    let pinned: Vec<_> = pinned.as_object().expect("machines").values().collect();
+    assert!(!pinned.is_empty());
+    let told = product.call(["versions"]).await;
+    told.assert_code(0);
+    let has = |words: &[&str]| {
+        let mut lines = told.stdout.lines();
+        assert!(
+            lines.any(|line| words.iter().all(|word| line.contains(word))),
+            "{words:?} {told:#?}"
+        );
+    };
+    for pin in &pinned {
+        let word = |key: &str| pin[key].as_str().expect("a word");
+        has(&[word("package"), word("version"), word("integrity")]);
+    }
+    let id = engine::inspect(&image)["Id"].as_str().expect("an id").to_owned();
+    has(&["sandbox-mcp ", env!("CARGO_PKG_VERSION")]);
+    has(&["image ", &image, &id]);
+
+    let told = product.call(["versions", "--json"]).await;
+    let all: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    assert_eq!(all["packages"].as_array().map(Vec::len), Some(pinned.len()));
+    assert_eq!(
+        (all["image"]["name"].as_str(), all["image"]["id"].as_str()),
+        (Some(&*image), Some(&*id))
+    );
+    assert!(all["image"]["built"].is_string() && all["image"]["packages_from"].is_string());
+    assert!(
+        all["bases"].as_array().is_some_and(|bases| bases.iter().any(|one| one["id"].is_string()))
+    );
+
+    // What is pinned is known without an engine.
+    let alone = Product::without_engine().env("DOCKER_HOST", "unix:///no/such/docker.sock");
+    let told = alone.call(["versions", "--json"]).await;
+    told.assert_code(0);
+    let all: Value = serde_json::from_str(&told.stdout).expect("JSON");
+    assert_eq!(all["packages"].as_array().map(Vec::len), Some(pinned.len()));
+    assert!(all["engine"].is_null() && all["image"].is_null(), "{all:#}");
+    product.check_nothing_left().await;
+    alone.check_nothing_left().await;
+}
