@@ -13,8 +13,9 @@ use sha2::{Digest, Sha256};
 use super::ssh::Tunnel;
 use super::{Error, api};
 
-/// How long an engine may take to say that it is there.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an engine may take to say that it is there: a Podman that its socket starts takes some
+/// seconds on a slow machine.
+const PING_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// The name that Podman gives itself among its components.
 const PODMAN: &str = "Podman Engine";

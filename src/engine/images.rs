@@ -48,6 +48,7 @@ pub struct ImageFacts {
     pub created: Option<String>,
     /// Its digests in registries; empty for an image that was made here.
     pub digests: Vec<String>,
+    pub labels: HashMap<String, String>,
 }
 
 impl Engine {
@@ -59,6 +60,7 @@ impl Engine {
                 size: image.size.unwrap_or_default(),
                 created: image.created,
                 digests: image.repo_digests.unwrap_or_default(),
+                labels: image.config.and_then(|config| config.labels).unwrap_or_default(),
             })),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error),

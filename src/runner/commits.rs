@@ -64,6 +64,10 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Option<Packed> {
     let inside = layer.setup().map(|setup| setup.inside.clone()).unwrap_or_default();
     let packing = async {
         let Ok(folder) = layer.git() else { return true };
+        if let Err(error) = sandbox.bring_back().await {
+            tracing::warn!("{error}");
+            return false;
+        }
         let (written, workspace) = (layer.written(), layer.workspace().to_owned());
         let looked = spawn_blocking(move || made(&written, &workspace, &inside)).await;
         let (made, is_more) = looked.unwrap_or_default();

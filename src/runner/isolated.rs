@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::{Owner, RunId};
 use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Spec, User};
-use crate::text::one_line;
+use crate::text::{count, one_line};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::layer::{Layer, Setup};
 use crate::workspace::{Bounds, Watch, WorkspacePath};
@@ -117,9 +117,9 @@ pub async fn start(
     }
     if copied.left_out > 0 {
         story.remark(&format!(
-            "{} things of the workspace are not in the run's copy: sockets, pipes, devices, what \
-             cannot be read and what lies too deep",
-            copied.left_out
+            "not in the run's copy of the workspace: {} (sockets, pipes, devices, what cannot be \
+             read and what lies too deep)",
+            count(copied.left_out, "thing")
         ));
     }
     // A mount makes its place where there is none, and sockets were not copied.

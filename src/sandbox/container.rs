@@ -9,12 +9,13 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::guest::{self, Nonce, Order, Word, Words};
+use super::image::has_profile;
 use super::listing::{self, EntrySeen, FolderSeen};
 use super::pipe::{Doors, Kind, Pipe, VERSION};
 use super::transfer::{Copies, Transfer};
 use super::translate::{translate, volume_options};
 use super::{Error, Labels, Line, Policy, Receipt};
-use crate::engine::{Engine, Exit};
+use crate::engine::{self, Engine, Exit};
 use crate::text::one_line;
 
 /// Longest line of the agent that is read whole; a file written by a tool comes as one line.
@@ -66,7 +67,9 @@ impl Sandbox {
     /// Creates, attaches and starts, in this order: an engine loses what a container says before
     /// anyone listens. What fails after the creation is removed here.
     pub async fn start(engine: &Engine, policy: &Policy, spec: &Spec<'_>) -> Result<Self, Error> {
-        let translated = translate(engine.kind(), policy, spec)?;
+        let has_profile = engine.kind() != engine::Kind::Docker
+            && engine.image(spec.image).await?.is_some_and(|image| has_profile(&image));
+        let translated = translate(engine.kind(), policy, spec, has_profile)?;
         for mount in &policy.mounts {
             if let Some(overlay) = &mount.overlay {
                 let options = volume_options(mount, overlay);

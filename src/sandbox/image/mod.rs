@@ -24,14 +24,23 @@ pub use locks::InUse;
 pub use pins::{Pin, digest_in, pins};
 
 use super::Error;
+use super::policy::SECCOMP;
 use crate::config::{self, Profile};
-use crate::engine::{BuildRequest, BuildStep, Engine};
+use crate::engine::{BuildRequest, BuildStep, Engine, ImageFacts};
 use built::{Built, By};
 
 static DOCKERFILE: &[u8] = include_bytes!("../../../Dockerfile");
 static AGENTS: &[u8] = include_bytes!("../../../config/AGENTS.md");
 static GUEST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/image");
 static OPENCODE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/.opencode");
+
+/// The label by which Podman finds the profile of system calls where it sees none of our files.
+const PROFILE_LABEL: &str = "io.containers.seccomp.profile";
+
+/// Returns true where an image has our profile of system calls with it.
+pub fn has_profile(image: &ImageFacts) -> bool {
+    image.labels.get(PROFILE_LABEL).is_some_and(|profile| profile == SECCOMP)
+}
 
 /// What `scripts/base-image` makes where no registry can be reached.
 const LOCAL_BASE: &str = "sandbox-mcp-base:bookworm";
@@ -78,6 +87,7 @@ impl Inputs {
         let mut files = BTreeMap::new();
         files.insert("Dockerfile".to_owned(), DOCKERFILE.to_vec());
         files.insert("config/AGENTS.md".to_owned(), AGENTS.to_vec());
+        files.insert("config/seccomp.json".to_owned(), SECCOMP.as_bytes().to_vec());
         collect("image", &GUEST, &mut files);
         files.remove(CA_FILE);
         collect(".opencode", &OPENCODE, &mut files);
@@ -211,6 +221,7 @@ impl Inputs {
             labels: HashMap::from([
                 (built::LABEL.into(), name.clone()),
                 (built::SETTINGS_LABEL.into(), self.settings.clone()),
+                (PROFILE_LABEL.into(), SECCOMP.to_owned()),
             ]),
             context: self.archive()?.into(),
             cache: !asked.refresh,

@@ -421,7 +421,7 @@ async fn give_folder(
         .append_data(&mut header, FOLDER, std::io::empty())
         .and_then(|()| archive.into_inner());
     let archive = archive.map_err(|source| Error::Io { what: "pack a folder".into(), source })?;
-    let id = engine.create(translate(engine.kind(), policy, spec)?.body).await?;
+    let id = engine.create(translate(engine.kind(), policy, spec, false)?.body).await?;
     let given = engine.unpack(&id, WORKSPACE, archive).await;
     engine.remove(&id).await?;
     Ok(given?)

@@ -21,31 +21,41 @@ const OVERLAY_OPTIONS: &str = "redirect_dir=on,metacopy=off,index=off,nfs_export
 #[derive(Debug)]
 pub struct Translated {
     pub body: Body,
-    /// Podman takes a path of the seccomp profile, Docker the profile itself.
+    /// Podman takes a path of the seccomp profile or finds it in the image, Docker takes the profile
+    /// itself.
     _profile: Option<NamedTempFile>,
 }
 
-pub fn translate(kind: Kind, policy: &Policy, spec: &Spec<'_>) -> Result<Translated, Error> {
+/// `has_profile` tells that the image has our seccomp profile with it.
+pub fn translate(
+    kind: Kind,
+    policy: &Policy,
+    spec: &Spec<'_>,
+    has_profile: bool,
+) -> Result<Translated, Error> {
     match kind {
         Kind::Docker => {
             let body = Body::Docker(Box::new(docker::body(policy, spec)));
             Ok(Translated { body, _profile: None })
         }
         Kind::Podman { is_rootless } => {
-            let profile = profile_file()
-                .map_err(|source| Error::Io { what: "write the seccomp profile".into(), source })?;
-            let body = Body::Podman(podman::spec(policy, spec, profile.path(), is_rootless));
-            Ok(Translated { body, _profile: Some(profile) })
+            let profile = if has_profile { None } else { Some(profile_file()?) };
+            let path = profile.as_ref().map(NamedTempFile::path);
+            let body = Body::Podman(podman::spec(policy, spec, path, is_rootless));
+            Ok(Translated { body, _profile: profile })
         }
     }
 }
 
-fn profile_file() -> std::io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::with_prefix("sandbox-mcp-seccomp-")?;
-    file.write_all(SECCOMP.as_bytes())?;
-    // The service may be another user's.
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    Ok(file)
+fn profile_file() -> Result<NamedTempFile, Error> {
+    let written = || {
+        let mut file = NamedTempFile::with_prefix("sandbox-mcp-seccomp-")?;
+        file.write_all(SECCOMP.as_bytes())?;
+        // The service may be another user's.
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        Ok(file)
+    };
+    written().map_err(|source| Error::Io { what: "write the seccomp profile".into(), source })
 }
 
 /// The guest's command line: its ports and its time. What it is to run comes later.

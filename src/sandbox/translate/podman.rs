@@ -16,7 +16,8 @@ const PROCESSES: u64 = 32_768;
 /// Microseconds in which a container may use its share of the processors.
 const PERIOD: f64 = 100_000.0;
 
-pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path, is_rootless: bool) -> Value {
+/// `profile` is the path of the seccomp profile; none where the image has it.
+pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: Option<&Path>, is_rootless: bool) -> Value {
     let mounts = policy.mounts.iter().filter_map(bind).chain(cover(policy));
     let mut mounts: Vec<_> = policy.tmpfs.iter().map(tmpfs).chain(mounts).collect();
     // Newer versions make it read-only with the root.
@@ -46,7 +47,8 @@ pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: &Path, is_rootless: bool)
         "cap_drop": ["all"],
         "cap_add": policy.capabilities,
         "no_new_privileges": policy.no_new_privileges,
-        "seccomp_profile_path": profile,
+        "seccomp_profile_path": profile.unwrap_or(Path::new("")),
+        "seccomp_policy": if profile.is_some() { "default" } else { "image" },
         "read_only_filesystem": policy.read_only_root,
         // Else it makes /run, /tmp and /var/tmp writable, without a limit.
         "read_write_tmpfs": false,
@@ -150,7 +152,7 @@ mod tests {
             deadline: std::time::Duration::from_secs(5),
         };
         let asked = Spec { image: "i", labels: &labels, sockets: None };
-        let asked = spec(&policy, &asked, Path::new("/profile.json"), true);
+        let asked = spec(&policy, &asked, Some(Path::new("/profile.json")), true);
         assert_eq!(asked["seccomp_profile_path"], "/profile.json");
         assert_eq!(asked["cgroupns"]["nsmode"], "private");
         assert_eq!(asked["userns"]["nsmode"], "keep-id");

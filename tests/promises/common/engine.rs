@@ -49,10 +49,15 @@ pub fn is_apart() -> bool {
     std::env::var_os("SANDBOX_MCP_TEST_APART").is_some_and(|apart| !apart.is_empty())
 }
 
-/// The views that the engine can make: no overlay as ours where limits are missing, which is where
-/// it is rootless, and none where it sees none of our files.
+/// The views that the engine can make: no overlay as ours where it is rootless, which older ones tell
+/// only by the limits that are missing, and none where it sees none of our files.
 pub fn views() -> &'static [&'static str] {
-    if accepted().is_empty() && !is_apart() { &["overlay", "copy"] } else { &["copy"] }
+    let is_rootless = || docker(["info", "--format", "{{.SecurityOptions}}"]).contains("rootless");
+    if accepted().is_empty() && !is_apart() && !is_rootless() {
+        &["overlay", "copy"]
+    } else {
+        &["copy"]
+    }
 }
 
 /// Runs the engine's own command line and gives its output; panics when it fails.
