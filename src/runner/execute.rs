@@ -322,7 +322,7 @@ async fn start(
         return isolated::watch(task, layer).await.map(Some);
     }
     let policy = Policy::new(&task.config, prepared.user, prepared.inside.clone(), mounts);
-    let started = isolated::begin(&job.shared.host, &prepared.engine, &policy, &spec).await?;
+    let started = isolated::begin(job, &prepared.engine, &policy, &spec, story).await?;
     room.sandbox = Some(started.sandbox);
     tell_missing(&started.receipt, story);
     found.receipt = Some(started.receipt);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use super::{Error, kept};
+use super::{Error, kept, kept_there};
 use crate::engine::{Engine, Facts};
 use crate::sandbox;
 use crate::workspace::layer;
@@ -109,6 +109,10 @@ impl Host {
         let state = &self.state;
         if let Err(error) = sandbox::reap_files(engine, |run| layer::is_there(state, run)).await {
             tracing::warn!("volumes of files may remain: {error}");
+        }
+        let in_use = |volume: &str| kept_there::is_of_use(state, volume);
+        if let Err(error) = sandbox::reap_kept(engine, in_use).await {
+            tracing::warn!("copies that are not needed may remain: {error}");
         }
         // Last, because they tell other processes that something is unsettled.
         let runtime = self.runtime.clone();

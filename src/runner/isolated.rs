@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::Error;
 use super::earlier::Earlier;
-use super::host::Host;
 use super::job::Job;
+use super::kept_there;
 use super::overseer::{Overseen, Overseer};
 use super::story::Story;
 use super::task::Checked;
@@ -17,11 +19,14 @@ use crate::config::Isolation;
 use crate::engine::Engine;
 use crate::history::Entry;
 use crate::ids::{Owner, RunId};
-use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Spec, User};
+use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Sending, Spec, User};
 use crate::text::{count, one_line};
 use crate::workspace::changeset::RelPath;
 use crate::workspace::layer::{Layer, Setup};
 use crate::workspace::{Bounds, Watch, WorkspacePath};
+
+/// The time between two words on how much was copied.
+const PROGRESS: Duration = Duration::from_secs(5);
 
 /// An empty layer for a run. `masks` is what is hidden from the agent.
 pub fn make(
@@ -136,7 +141,7 @@ pub async fn start(
     let mut all = vec![Policy::workspace_mount(copied.path.clone(), site.inside.to_owned(), false)];
     all.extend(mounts.iter().filter(is_there).cloned());
     let policy = Policy::new(&task.config, site.user, site.inside.to_owned(), all);
-    let mut started = begin(&job.shared.host, site.engine, &policy, spec).await?;
+    let mut started = begin(job, site.engine, &policy, spec, story).await?;
     if let (Some(copies), Some(layer)) = (started.sandbox.leave_copies().await, layer)
         && let Err(error) = layer.note_copies(copies)
     {
@@ -193,19 +198,40 @@ async fn overlay(
 /// Starts a sandbox and hears what it says of itself. An engine that does not find what is to be
 /// mounted gets copies, from then on at once.
 pub async fn begin(
-    host: &Host,
+    job: &Job,
     engine: &Engine,
     policy: &Policy,
     spec: &Spec<'_>,
-) -> Result<Started, sandbox::Error> {
+    story: &mut Story,
+) -> Result<Started, Error> {
+    let host = &job.shared.host;
     if !host.is_apart() {
         match try_to_begin(engine, policy, spec).await {
             Err(sandbox::Error::Engine(error)) if error.is_unseen() => host.note_apart(),
-            other => return other,
+            other => return Ok(other?),
         }
     }
-    let (sandbox, policy) = Sandbox::start_with_copies(engine, policy, spec).await?;
-    check(sandbox, &policy).await
+    story.notice("the engine does not see these files: copying to it what the run needs");
+    let sending = Arc::new(Sending::of(job.task.workspace.path(), policy.user));
+    // Two runs of one folder are not to change at once what is kept of it there.
+    let _turn = kept_there::take(&job.shared.state, &sending.kept).await?;
+    let starting = Sandbox::start_with_copies(engine, policy, spec, sending.clone());
+    tokio::pin!(starting);
+    let mut told = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
+    let (sandbox, policy) = loop {
+        tokio::select! {
+            started = &mut starting => break started?,
+            _ = told.tick() => {
+                let copied = sending.bytes.load(Ordering::Relaxed) / 1_000_000;
+                story.notice(&format!("copied {copied} MB so far"));
+            }
+            // To its end in any case, which comes at once: what was made must be removed.
+            _ = job.canceller.cancelled(), if !sending.is_over.load(Ordering::Relaxed) => {
+                sending.is_over.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    Ok(check(sandbox, &policy).await?)
 }
 
 async fn try_to_begin(

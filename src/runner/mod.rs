@@ -19,6 +19,7 @@ mod host;
 mod isolated;
 mod job;
 mod kept;
+mod kept_there;
 mod line;
 mod live;
 mod many;

@@ -24,6 +24,8 @@ pub enum Overseen {
     Overgrown(Exceeded),
     /// What the agent keeps of a conversation has.
     Overremembered(Exceeded),
+    /// Nobody can tell any more how much the run writes.
+    Unwatched(String),
 }
 
 fn touch(file: &Path) -> std::io::Result<()> {
@@ -77,7 +79,7 @@ impl Overseer {
                     Ok(Some(now)) => now,
                     Ok(None) => return,
                     Err(error) => {
-                        tracing::error!("the growth of the run's files is not watched: {error}");
+                        let _ = tell.send(Overseen::Unwatched(error.to_string()));
                         return;
                     }
                 };

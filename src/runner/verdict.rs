@@ -46,6 +46,11 @@ pub fn judge(evidence: &Evidence<'_>) -> (Status, Option<Failure>) {
             let message = exceeded.to_string();
             (Status::BudgetExhausted, Some(failure("workspace_growth", &message, GROWTH)))
         }
+        End::Overseen(Overseen::Unwatched(why)) => {
+            let message = format!("how much the run writes could not be watched any more: {why}");
+            let hint = "what it changed until then is kept; the engine's log may say more";
+            (Status::SandboxError, Some(failure("connection_lost", &message, hint)))
+        }
         End::Endless => {
             let message = "the model's answers ended without a reason several times in a row";
             let hint = "see the model server's log; its stream may be cut on the way";

@@ -12,7 +12,7 @@ use super::guest::{self, Nonce, Order, Word, Words};
 use super::image::has_profile;
 use super::listing::{self, EntrySeen, FolderSeen};
 use super::pipe::{Doors, Kind, Pipe, VERSION};
-use super::transfer::{Copies, Transfer};
+use super::transfer::{Copies, Sending, Transfer};
 use super::translate::{translate, volume_options};
 use super::{Error, Labels, Line, Policy, Receipt};
 use crate::engine::{self, Engine, Exit};
@@ -112,14 +112,15 @@ impl Sandbox {
         }
     }
 
-    /// The same for an engine that does not see our files: copies of what is mounted are there first.
-    /// Returns the policy with these mounts, too.
+    /// The same for an engine that does not see our files: copies of what is mounted are there first,
+    /// and `sending` tells of it. Returns the policy with these mounts, too.
     pub async fn start_with_copies(
         engine: &Engine,
         policy: &Policy,
         spec: &Spec<'_>,
+        sending: Arc<Sending>,
     ) -> Result<(Self, Policy), Error> {
-        let (transfer, policy) = Transfer::open(engine, policy, spec).await?;
+        let (transfer, policy) = Transfer::open(engine, policy, spec, sending).await?;
         Ok((Self::start_over(engine, &policy, spec, transfer).await?, policy))
     }
 

@@ -10,6 +10,7 @@ use crate::ids::{Owner, RunId};
 
 pub const RUN_LABEL: &str = "sandbox-mcp.run";
 pub const FILES_LABEL: &str = "sandbox-mcp.files";
+pub const KEPT_LABEL: &str = "sandbox-mcp.kept";
 pub const OWNER_LABEL: &str = "sandbox-mcp.owner";
 /// Not `sandbox-mcp.deadline`: earlier versions read a time of the wall clock there.
 const DEADLINE_LABEL: &str = "sandbox-mcp.deadline-since-boot";
@@ -58,6 +59,14 @@ impl Labels {
     }
 }
 
+/// Returns the labels of a volume that keeps copies from run to run.
+pub fn of_kept(volume: &str) -> HashMap<String, String> {
+    HashMap::from([
+        (KEPT_LABEL.to_owned(), volume.to_owned()),
+        (MACHINE_LABEL.to_owned(), machine()),
+    ])
+}
+
 /// Whether something with these labels may be removed: its owner is dead, or its time is long
 /// over. An owner in another pid namespace cannot be judged by its pid, so only time counts there.
 /// `now` is the time since the machine's start.
@@ -78,7 +87,7 @@ pub fn is_abandoned(labels: &HashMap<String, String>, now: Duration) -> bool {
 }
 
 /// A name of this machine that says nothing of it; in a container, of that one.
-fn machine() -> String {
+pub fn machine() -> String {
     static NAME: LazyLock<String> = LazyLock::new(|| {
         let id = std::fs::read("/etc/machine-id").ok().filter(|id| id.len() > 16);
         let id = id.unwrap_or_else(|| rustix::system::uname().nodename().to_bytes().to_vec());

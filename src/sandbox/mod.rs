@@ -21,14 +21,16 @@ mod translate;
 pub use container::{GUEST_LINE_LIMIT, Sandbox, Spec, Usage};
 pub use generated::{identity_mounts, mask_mount};
 pub use guest::{DEADLINE, Ended, Line, OVERGROWN, OWNER_GONE, Order, Overrun};
-pub use labels::{FILES_LABEL, Labels, OWNER_LABEL, RUN_LABEL};
+pub use labels::{Labels, OWNER_LABEL, RUN_LABEL};
 pub use listing::{EntrySeen, FolderSeen, KindSeen};
 pub use place::place;
 pub use policy::{Door, Mount, Overlay, Policy, Tmpfs, User};
 pub use policy::{NO_CPU_LIMIT, NO_MEMORY_LIMIT, NO_PIDS_LIMIT, ROOT_INSIDE};
-pub use reaper::{RunFolder, has_abandoned, reap, reap_files, reap_folders, reap_volumes};
+pub use reaper::{
+    RunFolder, has_abandoned, reap, reap_files, reap_folders, reap_kept, reap_volumes,
+};
 pub use receipt::Receipt;
-pub use transfer::Copies;
+pub use transfer::{Copies, Sending};
 
 /// The reader of PID 1's words, for fuzzing. Not an interface.
 pub mod fuzzing {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::labels::is_abandoned;
-use super::{Error, FILES_LABEL, RUN_LABEL};
+use super::labels::{FILES_LABEL, KEPT_LABEL, is_abandoned, of_kept};
+use super::{Error, RUN_LABEL};
 use crate::engine::Engine;
 use crate::ids::{Owner, RunId, uptime};
 
@@ -49,6 +49,17 @@ pub async fn reap_files(engine: &Engine, is_wanted: impl Fn(&str) -> bool) -> Re
         let is_wanted = found.labels.get(FILES_LABEL).is_some_and(|run| is_wanted(run));
         if !is_wanted && is_abandoned(&found.labels, now) {
             tracing::info!(name = found.name, "removing a volume whose run is over");
+            engine.remove_volume(&found.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes this machine's volumes that keep copies from run to run and are not `in_use` any more.
+pub async fn reap_kept(engine: &Engine, in_use: impl Fn(&str) -> bool) -> Result<(), Error> {
+    for found in engine.find_volumes(KEPT_LABEL).await? {
+        if found.labels == of_kept(&found.name) && !in_use(&found.name) {
+            tracing::info!(name = found.name, "removing copies that no run has needed for long");
             engine.remove_volume(&found.name).await?;
         }
     }

@@ -79,3 +79,48 @@ async fn what_fills_the_engines_disk_is_stopped_and_the_rest_comes_back() {
     assert_eq!(workspace.names(), ["old.txt"]);
     product.check_nothing_left().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
+async fn what_the_engine_keeps_follows_the_folder() {
+    if !engine::is_apart() {
+        eprintln!("NOT RUN: this engine sees our files");
+        return;
+    }
+    let look = "find . -path ./.git -prune -o -printf '%y %m %p %l\\n' | sort; cat a b/c 2>/dev/null; \
+                echo spoilt >a; rm -rf same; mkdir -p late";
+    let product = Product::with_model(&Model::start(Script::say("never")).await).await;
+    let workspace = Workspace::new();
+    workspace.write("a", "one\n");
+    workspace.write("b", "file\n");
+    workspace.write("gone", "gone\n");
+    workspace.write("same/deep", "same\n");
+    symlink("a", workspace.at("link")).expect("a link");
+    let seen = async || {
+        let model = Model::start(Script::bash(look).then_say("Done.")).await;
+        let url = model.url();
+        let args = ["--json", "--mode", "isolated", "--model-url", &url, "go"];
+        product.run(&workspace, args).await.assert_status("completed");
+        model.step(2).await.said_by("tool")
+    };
+    let first = seen().await;
+    assert!(first.contains("f 644 ./gone") && first.ends_with("one\n"), "{first}");
+
+    fs::write(workspace.at("a"), "two\n").expect("written");
+    fs::remove_file(workspace.at("b")).expect("gone");
+    fs::remove_file(workspace.at("gone")).expect("gone");
+    workspace.write("b/c", "three\n");
+    fs::remove_file(workspace.at("link")).expect("gone");
+    symlink("b", workspace.at("link")).expect("a link");
+    fs::set_permissions(workspace.at("same"), fs::Permissions::from_mode(0o500)).expect("a mode");
+    let second = seen().await;
+    for there in ["f 644 ./a", "d 755 ./b", "f 644 ./b/c", "d 500 ./same", "l 777 ./link b"] {
+        assert!(second.contains(there), "{there}: {second}");
+    }
+    assert!(!second.contains("gone") && !second.contains("late"), "{second}");
+    assert!(second.ends_with("two\nthree\n"), "{second}");
+    // Nothing of what the runs did stays there.
+    assert_eq!(seen().await, second);
+    fs::set_permissions(workspace.at("same"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    product.check_nothing_left().await;
+}

@@ -10,26 +10,32 @@
 //! runs nothing of the agent's. What comes back is brought into the local copies, so that all that
 //! reads a view finds it where it is without such an engine.
 
+mod copies;
+mod scripts;
 mod send;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::container::Spec;
+use super::labels::of_kept;
 use super::translate::translate;
-use super::{Door, Error, Line, Mount, Order, Policy, Sandbox, User, WORKSPACE};
+use super::{Door, Error, Line, Order, Policy, Sandbox, User, WORKSPACE};
 use crate::engine::{Engine, Kind};
 use crate::text::one_line;
 use crate::workspace::mirror::{self, Mirror};
+use scripts::{GIVE, TAKE, USAGE};
+
+pub use copies::{Copies, Sending};
 
 /// The port on that sandbox's loopback over which files come and go.
 const PORT: u16 = 4143;
@@ -42,82 +48,6 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// How much earlier than the clock a file may have been changed, by the kernel's own steps.
 const TICK: i128 = 20_000_000;
-
-/// Takes a tar archive, and prints the clock when it is done.
-const TAKE: &str = r#"set -e
-cd "$1"
-exec 3<>"/dev/tcp/127.0.0.1/$2"
-tar --extract --preserve-permissions --no-same-owner <&3
-cat <&3 >/dev/null
-date +%s.%N"#;
-
-/// Lists folders, takes the names of those files that are wanted, and gives these as a tar archive.
-/// What the agent has shut is opened for as long as that takes. A second connection is waited for at
-/// the end, which we end when all has come: what is still on its way when a command ends is lost.
-const GIVE: &str = r#"set -e
-cd "$1"
-port=$2
-exec 3<>"/dev/tcp/127.0.0.1/$port"
-shift 2
-date +%s.%N
-find "$@" -printf '%y %m %C@ %p\0' \
-    \( -type d ! -perm -500 -o -type f ! -perm -400 \) -fprintf /tmp/shut '%m\0%p\0' -exec chmod u+rX {} \; >&3
-printf '\0' >&3
-tar --create --format=posix --hard-dereference --no-recursion --null --verbatim-files-from --files-from=- <&3 >&3
-while IFS= read -r -d '' mode && IFS= read -r -d '' path; do modes+=("$mode"); paths+=("$path"); done </tmp/shut
-for ((at = ${#paths[@]} - 1; at >= 0; at--)); do chmod "${modes[at]}" "${paths[at]}"; done
-exec 3>&-
-cat <"/dev/tcp/127.0.0.1/$port""#;
-
-/// Adds up the blocks of all inodes, and counts the names.
-const USAGE: &str = r#"cd "$1"
-shift 2
-find "$@" -printf '%i %b\n' | awk '!seen[$1]++ { sum += $2 } END { printf "%.0f %d\n", sum * 512, NR }'"#;
-
-/// Copies on the engine's machine, so that another process finds them after a crash.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Copies {
-    volume: String,
-    /// The path of the copies there.
-    place: PathBuf,
-    /// Places on this machine, in the order of their copies.
-    sources: Vec<PathBuf>,
-    /// Numbers of those that the run may write to.
-    writable: Vec<usize>,
-    /// The engine's clock when both sides were the same.
-    since: i128,
-}
-
-impl Copies {
-    /// A policy whose mounts are the copies of those that it has.
-    fn policy(&self, policy: &Policy) -> Policy {
-        let copied = |mount: &Mount| {
-            let number = self.sources.iter().position(|source| *source == mount.source)?;
-            Some(Mount { source: self.place.join(number.to_string()), ..mount.clone() })
-        };
-        let mounts = policy.mounts.iter().filter_map(copied).collect();
-        Policy { mounts, is_copied: true, ..policy.clone() }
-    }
-
-    /// Brings what a run changed in them into the local copies, when its sandbox is gone.
-    pub async fn bring_back(
-        &self,
-        engine: &Engine,
-        policy: &Policy,
-        spec: &Spec<'_>,
-    ) -> Result<(), Error> {
-        let mut transfer = Transfer::reopen(engine, policy, spec, self.clone()).await?;
-        transfer.leave();
-        let brought = transfer.bring_back().await;
-        transfer.remove().await?;
-        brought
-    }
-
-    /// Removes them. Nothing may be left in them that is wanted.
-    pub async fn remove(&self, engine: &Engine) -> Result<(), Error> {
-        Ok(engine.remove_volume(&self.volume).await?)
-    }
-}
 
 /// The copies of a run, and a sandbox that has them.
 #[derive(Debug)]
@@ -142,25 +72,17 @@ impl Transfer {
         engine: &Engine,
         policy: &Policy,
         spec: &Spec<'_>,
+        sending: Arc<Sending>,
     ) -> Result<(Self, Policy), Error> {
         let volume = format!("sandbox-mcp-{}-files", spec.labels.run);
-        let options = match engine.kind() {
-            // Podman gives a volume to whom it is told, which is root in a rootless one's eyes.
-            Kind::Podman { is_rootless: false } => {
-                let owner = format!("uid={},gid={}", policy.user.uid(), policy.user.gid());
-                HashMap::from([("o".to_owned(), owner)])
-            }
-            _ => HashMap::new(),
-        };
-        let place = engine.create_volume(&volume, options, spec.labels.render_for_files()).await?;
-        let copies = Copies {
-            volume,
-            place,
-            sources: policy.mounts.iter().map(|mount| mount.source.clone()).collect(),
-            writable: (0..policy.mounts.len()).filter(|at| !policy.mounts[*at].read_only).collect(),
-            since: 0,
-        };
-        match Self::fill(engine, policy, spec, copies.clone()).await {
+        let owner = owner(engine, policy.user);
+        let kept_volume = sending.kept.clone();
+        let kept = of_kept(&kept_volume);
+        let kept = engine.create_volume(&kept_volume, owner.clone(), kept).await?;
+        let own = engine.create_volume(&volume, owner, spec.labels.render_for_files()).await?;
+        let parts = Copies::parts(policy, &spec.labels.run);
+        let copies = Copies { volume, kept_volume, own, kept, parts, since: 0 };
+        match Self::fill(engine, policy, spec, copies.clone(), sending).await {
             Ok(transfer) => {
                 let policy = transfer.copies.policy(policy);
                 Ok((transfer, policy))
@@ -177,13 +99,15 @@ impl Transfer {
         policy: &Policy,
         spec: &Spec<'_>,
         mut copies: Copies,
+        sending: Arc<Sending>,
     ) -> Result<Self, Error> {
         if engine.kind() == Kind::Docker {
-            give_folder(engine, policy.user, &own_policy(policy, &copies.place), spec).await?;
-            copies.place.push(FOLDER);
+            give_folders(engine, policy.user, &own_policy(policy, &copies, true), spec).await?;
+            copies.own.push(FOLDER);
+            copies.kept.push(FOLDER);
         }
-        let mut transfer = Self::reopen(engine, policy, spec, copies).await?;
-        match transfer.send().await {
+        let mut transfer = Self::begin(engine, policy, spec, copies, true).await?;
+        match transfer.send(sending).await {
             Ok(()) => Ok(transfer),
             Err(error) => {
                 Box::pin(transfer.sandbox.remove()).await?;
@@ -192,12 +116,23 @@ impl Transfer {
         }
     }
 
-    /// Starts a sandbox over copies that are there.
+    /// Starts a sandbox over a run's copies that are there.
     pub async fn reopen(
         engine: &Engine,
         policy: &Policy,
         spec: &Spec<'_>,
         copies: Copies,
+    ) -> Result<Self, Error> {
+        // What is kept from run to run may be gone.
+        Self::begin(engine, policy, spec, copies, false).await
+    }
+
+    async fn begin(
+        engine: &Engine,
+        policy: &Policy,
+        spec: &Spec<'_>,
+        copies: Copies,
+        has_kept: bool,
     ) -> Result<Self, Error> {
         let io = |source| Error::Io { what: "listen for files".to_owned(), source };
         let Some(sockets) = spec.sockets else {
@@ -210,7 +145,7 @@ impl Transfer {
             _ => {}
         }
         let listener = UnixListener::bind(&socket).map_err(io)?;
-        let own = own_policy(policy, &copies.place);
+        let own = own_policy(policy, &copies, has_kept);
         let mut sandbox = Box::pin(Sandbox::start(engine, &own, spec)).await?;
         if let Err(error) = sandbox.receipt(&own).await {
             Box::pin(sandbox.remove()).await?;
@@ -238,9 +173,18 @@ impl Transfer {
         self.copies.clone()
     }
 
-    async fn send(&mut self) -> Result<(), Error> {
-        let sources = self.copies.sources.clone();
-        let said = self.exchange("copy to", TAKE, &[], move |stream| send::all(&sources, stream));
+    async fn send(&mut self, sending: Arc<Sending>) -> Result<(), Error> {
+        let parts = self.copies.parts.clone();
+        // Where the run may write to it, what is kept is copied once more.
+        let names = parts.iter().enumerate().filter_map(|(number, part)| {
+            let own = if part.is_writable { number.to_string() } else { String::new() };
+            Some(format!("{}={own}", part.kept.as_ref()?))
+        });
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names.dedup();
+        let said = self
+            .exchange("copy to", TAKE, &names, move |stream| send::all(&parts, stream, &sending));
         let said = said.await?;
         self.copies.since = clock(&said).ok_or(Error::NoSense)? - TICK;
         Ok(())
@@ -248,21 +192,18 @@ impl Transfer {
 
     /// Brings what has changed on the engine's machine into the local copies.
     pub async fn bring_back(&mut self) -> Result<(), Error> {
-        if self.copies.writable.is_empty() {
-            return Ok(());
-        }
+        let numbers = self.copies.writable();
+        let roots = numbers.map(|at| (at.to_string(), self.copies.parts[at].source.clone()));
         let mut mirror = Mirror {
-            roots: self
-                .copies
-                .writable
-                .iter()
-                .map(|at| (at.to_string(), self.copies.sources[*at].clone()))
-                .collect(),
+            roots: roots.collect(),
             since: self.copies.since,
             owner: (self.user.uid(), self.user.gid()),
             most: self.most,
         };
         let names: Vec<_> = mirror.roots.keys().cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
         let brought = self.exchange("copy from", GIVE, &names, move |stream| mirror.take(stream));
         let said = brought.await?;
         self.copies.since = clock(&said).ok_or(Error::NoSense)? - TICK;
@@ -271,12 +212,12 @@ impl Transfer {
 
     /// Returns the bytes and the number of things of what the run may write to.
     pub async fn usage(&mut self) -> Result<(u64, u64), Error> {
-        let names: Vec<_> = self.copies.writable.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = self.copies.writable().map(|at| at.to_string()).collect();
         self.settle().await?;
         let argv = arguments(USAGE, &names);
         self.sandbox.order(&Order { argv: &argv, environment: &[], task: b"" })?;
         let mut told = None;
-        // What it cannot look into it complains of; the agent has shut it, and it grows no more.
+        // It complains of what vanishes while it looks.
         while let Some(line) = self.sandbox.next_line().await {
             match line? {
                 Line::Stdout(line) => told = Some(line),
@@ -389,22 +330,40 @@ async fn ended(speaking: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<
     }
 }
 
-/// The policy of the sandbox that has the volume.
-fn own_policy(policy: &Policy, place: &Path) -> Policy {
+/// The policy of the sandbox that has the volumes.
+fn own_policy(policy: &Policy, copies: &Copies, has_kept: bool) -> Policy {
     let door = Door { what: "files of the run".to_owned(), port: PORT, socket: SOCKET.to_owned() };
+    let mount = |place: &Path, name| {
+        Policy::workspace_mount(place.to_owned(), Path::new(WORKSPACE).join(name), false)
+    };
+    let mut mounts = vec![mount(&copies.own, "own")];
+    if has_kept {
+        mounts.push(mount(&copies.kept, "kept"));
+    }
     Policy {
         doors: vec![door],
         authority: None,
-        mounts: vec![Policy::workspace_mount(place.to_owned(), WORKSPACE.into(), false)],
-        workspace: WORKSPACE.into(),
+        mounts,
+        workspace: Path::new(WORKSPACE).join("own"),
         is_copied: true,
         ..policy.clone()
     }
 }
 
-/// Makes a folder of a user's in the volume. Docker makes volumes root's, and no sandbox of ours is
+/// The options of a volume that is a user's. Podman gives a volume to whom it is told, which is root
+/// in a rootless one's eyes.
+fn owner(engine: &Engine, user: User) -> HashMap<String, String> {
+    match engine.kind() {
+        Kind::Podman { is_rootless: false } => {
+            HashMap::from([("o".to_owned(), format!("uid={},gid={}", user.uid(), user.gid()))])
+        }
+        _ => HashMap::new(),
+    }
+}
+
+/// Makes a folder of a user's in each volume. Docker makes volumes root's, and no sandbox of ours is
 /// root's: a container that never starts has the folder unpacked.
-async fn give_folder(
+async fn give_folders(
     engine: &Engine,
     user: User,
     policy: &Policy,
@@ -418,11 +377,15 @@ async fn give_folder(
     header.set_size(0);
     let mut archive = tar::Builder::new(Vec::new());
     let archive = archive
-        .append_data(&mut header, FOLDER, std::io::empty())
-        .and_then(|()| archive.into_inner());
-    let archive = archive.map_err(|source| Error::Io { what: "pack a folder".into(), source })?;
+        .append_data(&mut header, FOLDER, io::empty())
+        .and_then(|()| archive.into_inner())
+        .map_err(|source| Error::Io { what: "pack a folder".into(), source })?;
     let id = engine.create(translate(engine.kind(), policy, spec, false)?.body).await?;
-    let given = engine.unpack(&id, WORKSPACE, archive).await;
+    let mut given = Ok(());
+    for mount in &policy.mounts {
+        let target = mount.target.to_string_lossy();
+        given = given.and(engine.unpack(&id, &target, archive.clone()).await);
+    }
     engine.remove(&id).await?;
     Ok(given?)
 }

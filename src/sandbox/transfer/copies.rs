@@ -1,0 +1,130 @@
+//! The copies of one run, as they are noted for whoever comes after a crash.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Transfer;
+use crate::engine::Engine;
+use crate::ids::RunId;
+use crate::sandbox::container::Spec;
+use crate::sandbox::labels::machine;
+use crate::sandbox::{Error, Mount, Policy, User};
+
+/// Copies on the engine's machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Copies {
+    /// The run's own volume, and the one that keeps copies from run to run.
+    pub(super) volume: String,
+    pub(super) kept_volume: String,
+    /// The paths of what is in them there.
+    pub(super) own: PathBuf,
+    pub(super) kept: PathBuf,
+    pub(super) parts: Vec<Part>,
+    /// The engine's clock when both sides were the same.
+    pub(super) since: i128,
+}
+
+/// The copy of one mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Part {
+    /// The place on this machine.
+    pub source: PathBuf,
+    pub is_writable: bool,
+    /// The name of what is kept from run to run, if it is.
+    pub kept: Option<String>,
+}
+
+/// What goes on while files are copied to the engine's machine.
+#[derive(Debug)]
+pub struct Sending {
+    /// The volume that keeps copies from run to run. Nobody else may change it meanwhile.
+    pub kept: String,
+    /// Bytes so far.
+    pub bytes: AtomicU64,
+    /// Set where the run is cancelled.
+    pub is_over: AtomicBool,
+}
+
+impl Sending {
+    /// `workspace` is whose copies are kept.
+    pub fn of(workspace: &Path, user: User) -> Self {
+        Self {
+            kept: format!("sandbox-mcp-{}-kept", name_of(workspace, user)),
+            bytes: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+        }
+    }
+}
+
+/// A name for what a user of this machine keeps of a folder.
+fn name_of(path: &Path, user: User) -> String {
+    let mut hash = Sha256::new();
+    for part in [machine(), user.to_string()] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hash.update(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+    crate::text::hex(&hash.finalize()[..8])
+}
+
+impl Copies {
+    /// The parts of a policy's mounts. What is the run's alone is not kept.
+    pub(super) fn parts(policy: &Policy, run: &RunId) -> Vec<Part> {
+        let kept = |mount: &Mount| {
+            if mount.target == policy.workspace {
+                // A view is another folder in each run, and has mostly the same in it.
+                return Some("workspace".to_owned());
+            }
+            let is_own = mount.source.iter().any(|part| part == run.as_str());
+            let is_kept = mount.read_only && !is_own && mount.source.is_dir();
+            is_kept.then(|| name_of(&mount.source, policy.user))
+        };
+        let part = |mount: &Mount| Part {
+            source: mount.source.clone(),
+            is_writable: !mount.read_only,
+            kept: kept(mount),
+        };
+        policy.mounts.iter().map(part).collect()
+    }
+
+    /// Returns a policy whose mounts are the copies of those that it has.
+    pub(super) fn policy(&self, policy: &Policy) -> Policy {
+        let copied = |mount: &Mount| {
+            let number = self.parts.iter().position(|part| part.source == mount.source)?;
+            let source = match &self.parts[number] {
+                Part { kept: Some(kept), is_writable: false, .. } => self.kept.join(kept),
+                _ => self.own.join(number.to_string()),
+            };
+            Some(Mount { source, ..mount.clone() })
+        };
+        let mounts = policy.mounts.iter().filter_map(copied).collect();
+        Policy { mounts, is_copied: true, ..policy.clone() }
+    }
+
+    /// Numbers of those that the run may write to.
+    pub(super) fn writable(&self) -> impl Iterator<Item = usize> {
+        (0..self.parts.len()).filter(|at| self.parts[*at].is_writable)
+    }
+
+    /// Brings what a run changed in them into the local copies, when its sandbox is gone.
+    pub async fn bring_back(
+        &self,
+        engine: &Engine,
+        policy: &Policy,
+        spec: &Spec<'_>,
+    ) -> Result<(), Error> {
+        let mut transfer = Transfer::reopen(engine, policy, spec, self.clone()).await?;
+        transfer.leave();
+        let brought = transfer.bring_back().await;
+        transfer.remove().await?;
+        brought
+    }
+
+    /// Removes the run's own. Nothing may be left in them that is wanted.
+    pub async fn remove(&self, engine: &Engine) -> Result<(), Error> {
+        Ok(engine.remove_volume(&self.volume).await?)
+    }
+}
