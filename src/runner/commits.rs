@@ -20,6 +20,7 @@ use crate::workspace::git::{
     write_brought,
 };
 use crate::workspace::layer::Layer;
+use crate::workspace::mirror;
 use crate::workspace::{Commits, WorkspacePath};
 
 /// Time for git inside, for all repositories.
@@ -64,7 +65,7 @@ pub async fn pack(sandbox: &mut Sandbox, layer: &Layer) -> Option<Packed> {
     let inside = layer.setup().map(|setup| setup.inside.clone()).unwrap_or_default();
     let packing = async {
         let Ok(folder) = layer.git() else { return true };
-        if let Err(error) = sandbox.bring_back().await {
+        if let Err(error) = sandbox.bring_back(mirror::take).await {
             tracing::warn!("{error}");
             return false;
         }

@@ -33,6 +33,7 @@ use super::{
 use crate::gateway::{Gateway, Options};
 use crate::history::{self, Retention};
 use crate::sandbox::{Policy, Spec, identity_mounts, mask_mount};
+use crate::workspace::mirror;
 
 /// What a run gathers on its way, besides its story.
 #[derive(Debug)]
@@ -250,7 +251,7 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
             found.looked.packed = commits::pack(sandbox, layer).await;
         }
         found.looked.merged = survey::last_look(sandbox, layer).await;
-        match sandbox.bring_back().await {
+        match sandbox.bring_back(mirror::take).await {
             Ok(()) => found.looked.is_brought = true,
             // Another sandbox tries again when this one is gone.
             Err(error) => tracing::warn!("{error}"),

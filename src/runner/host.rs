@@ -107,11 +107,13 @@ impl Host {
         let kept = kept::settle_abandoned(engine, &self.state, &running).await;
         self.news.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
         let state = &self.state;
-        if let Err(error) = sandbox::reap_files(engine, |run| layer::is_there(state, run)).await {
+        if let Err(error) =
+            sandbox::reap_files(engine, state, |run| layer::is_there(state, run)).await
+        {
             tracing::warn!("volumes of files may remain: {error}");
         }
         let in_use = |volume: &str| kept_there::is_of_use(state, volume);
-        if let Err(error) = sandbox::reap_kept(engine, in_use).await {
+        if let Err(error) = sandbox::reap_kept(engine, state, in_use).await {
             tracing::warn!("copies that are not needed may remain: {error}");
         }
         // Last, because they tell other processes that something is unsettled.

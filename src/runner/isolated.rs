@@ -212,9 +212,10 @@ pub async fn begin(
         }
     }
     story.notice("the engine does not see these files: copying to it what the run needs");
-    let sending = Arc::new(Sending::of(job.task.workspace.path(), policy.user));
+    let (workspace, state) = (job.task.workspace.path(), &job.shared.state);
+    let sending = Arc::new(Sending::of(workspace, policy.user, state));
     // Two runs of one folder are not to change at once what is kept of it there.
-    let _turn = kept_there::take(&job.shared.state, &sending.kept).await?;
+    let _turn = kept_there::take(state, &sending.kept).await?;
     let starting = Sandbox::start_with_copies(engine, policy, spec, sending.clone());
     tokio::pin!(starting);
     let mut told = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);

@@ -15,6 +15,7 @@ use crate::sandbox::{self, Line, Overlay, Policy, Sandbox, Spec, User};
 use crate::workspace::changeset::{Merged, Survey};
 use crate::workspace::git::noted;
 use crate::workspace::layer::{Layer, Setup};
+use crate::workspace::mirror;
 
 /// How long what goes on in a sandbox may take to end.
 const STOP: Duration = Duration::from_secs(5);
@@ -136,7 +137,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
     let image = image_of(engine, setup).await?;
     let spec = Spec { image: &image, labels: &labels, sockets: Some(sockets.path()) };
     if let Some(copies) = layer.copies().filter(|_| layer.view().is_some()) {
-        copies.bring_back(engine, &policy(Vec::new()), &spec).await?;
+        copies.bring_back(engine, &policy(Vec::new()), &spec, mirror::take).await?;
     }
     let (folder, asked) = (layer.git()?, layer.clone());
     let looking = spawn_blocking(move || (commits::are_in(&asked), noted(&folder)));
@@ -174,7 +175,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
             Some(_) => Some(look(&mut sandbox, layer, true).await?),
             None => None,
         };
-        sandbox.bring_back().await?;
+        sandbox.bring_back(mirror::take).await?;
         Ok((merged, packed.unwrap_or_default()))
     };
     let looked = timeout(LIFETIME, looked).await.unwrap_or(Err(Error::Looking));

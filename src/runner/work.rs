@@ -25,6 +25,7 @@ use crate::history::Entry;
 use crate::sandbox::{Order, RunFolder};
 use crate::workspace::changeset::{Moment, Steps};
 use crate::workspace::layer::Layer;
+use crate::workspace::mirror;
 
 /// How long the sandbox may take to become empty once the run's time is up.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -129,7 +130,7 @@ impl Desk<'_> {
 
     /// Looks at what is written, when nothing lives in the sandbox; none where that is too much.
     async fn moment(&mut self) -> Option<Moment> {
-        if let Err(error) = self.place.sandbox.bring_back().await {
+        if let Err(error) = self.place.sandbox.bring_back(mirror::take).await {
             tracing::warn!("{error}");
             return None;
         }

@@ -12,7 +12,7 @@ use super::guest::{self, Nonce, Order, Word, Words};
 use super::image::has_profile;
 use super::listing::{self, EntrySeen, FolderSeen};
 use super::pipe::{Doors, Kind, Pipe, VERSION};
-use super::transfer::{Copies, Sending, Transfer};
+use super::transfer::{Copies, Sending, Take, Transfer};
 use super::translate::{translate, volume_options};
 use super::{Error, Labels, Line, Policy, Receipt};
 use crate::engine::{self, Engine, Exit};
@@ -165,13 +165,13 @@ impl Sandbox {
         self.transfer.clone().map(Usage)
     }
 
-    /// Brings what the run has changed so far into the local copies, where the engine does not see
-    /// them. Nothing may be running in the sandbox.
-    pub async fn bring_back(&mut self) -> Result<(), Error> {
+    /// Has `take` bring what the run has changed so far into the local copies, where the engine does
+    /// not see them. Nothing may be running in the sandbox.
+    pub async fn bring_back(&mut self, take: Take) -> Result<(), Error> {
         let Some(transfer) = &self.transfer else { return Ok(()) };
         match &mut *transfer.lock().await {
             // Boxed, because it has a sandbox of its own.
-            Some(transfer) => Box::pin(transfer.bring_back()).await,
+            Some(transfer) => Box::pin(transfer.bring_back(take)).await,
             None => Ok(()),
         }
     }

@@ -1,6 +1,8 @@
 //! The labels by which a container's owner can be told, by us and by whoever cleans up after us.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +13,8 @@ use crate::ids::{Owner, RunId};
 pub const RUN_LABEL: &str = "sandbox-mcp.run";
 pub const FILES_LABEL: &str = "sandbox-mcp.files";
 pub const KEPT_LABEL: &str = "sandbox-mcp.kept";
+/// Whose it is: an engine may serve several users and state folders.
+pub const KEEPER_LABEL: &str = "sandbox-mcp.keeper";
 pub const OWNER_LABEL: &str = "sandbox-mcp.owner";
 /// Not `sandbox-mcp.deadline`: earlier versions read a time of the wall clock there.
 const DEADLINE_LABEL: &str = "sandbox-mcp.deadline-since-boot";
@@ -36,11 +40,13 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// The labels of a volume that holds what a run has changed: it is not removed with the rest.
-    pub fn render_for_files(&self) -> HashMap<String, String> {
+    /// The labels of a volume that holds what a run has changed: it is not removed with the rest, and
+    /// by nobody but its `keeper`.
+    pub fn render_for_files(&self, keeper: &str) -> HashMap<String, String> {
         let mut labels = self.render();
         labels.remove(RUN_LABEL);
         labels.insert(FILES_LABEL.to_owned(), self.run.to_string());
+        labels.insert(KEEPER_LABEL.to_owned(), keeper.to_owned());
         labels
     }
 
@@ -60,11 +66,26 @@ impl Labels {
 }
 
 /// Returns the labels of a volume that keeps copies from run to run.
-pub fn of_kept(volume: &str) -> HashMap<String, String> {
+pub fn of_kept(volume: &str, keeper: &str) -> HashMap<String, String> {
     HashMap::from([
         (KEPT_LABEL.to_owned(), volume.to_owned()),
-        (MACHINE_LABEL.to_owned(), machine()),
+        (KEEPER_LABEL.to_owned(), keeper.to_owned()),
     ])
+}
+
+/// A name for who keeps something in a state folder of this machine.
+pub fn keeper(state: &Path) -> String {
+    name_of([machine().as_bytes(), state.as_os_str().as_bytes()])
+}
+
+/// A name that says nothing of what it is made from.
+pub fn name_of<const N: usize>(parts: [&[u8]; N]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    crate::text::hex(&hash.finalize()[..8])
 }
 
 /// Whether something with these labels may be removed: its owner is dead, or its time is long
@@ -87,11 +108,11 @@ pub fn is_abandoned(labels: &HashMap<String, String>, now: Duration) -> bool {
 }
 
 /// A name of this machine that says nothing of it; in a container, of that one.
-pub fn machine() -> String {
+fn machine() -> String {
     static NAME: LazyLock<String> = LazyLock::new(|| {
         let id = std::fs::read("/etc/machine-id").ok().filter(|id| id.len() > 16);
         let id = id.unwrap_or_else(|| rustix::system::uname().nodename().to_bytes().to_vec());
-        crate::text::hex(&Sha256::digest(id)[..8])
+        name_of([&id])
     });
     NAME.clone()
 }

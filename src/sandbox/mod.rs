@@ -30,7 +30,7 @@ pub use reaper::{
     RunFolder, has_abandoned, reap, reap_files, reap_folders, reap_kept, reap_volumes,
 };
 pub use receipt::Receipt;
-pub use transfer::{Copies, Sending};
+pub use transfer::{Coming, Copies, Sending, nanoseconds};
 
 /// The reader of PID 1's words, for fuzzing. Not an interface.
 pub mod fuzzing {

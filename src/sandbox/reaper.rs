@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::labels::{FILES_LABEL, KEPT_LABEL, is_abandoned, of_kept};
+use super::labels::{FILES_LABEL, KEEPER_LABEL, KEPT_LABEL, is_abandoned, keeper};
 use super::{Error, RUN_LABEL};
 use crate::engine::Engine;
 use crate::ids::{Owner, RunId, uptime};
@@ -42,12 +42,16 @@ pub async fn reap_volumes(engine: &Engine) -> Result<Vec<String>, Error> {
 }
 
 /// Removes abandoned volumes of files whose run left nothing to be taken from them. `is_wanted` tells
-/// whether a run did.
-pub async fn reap_files(engine: &Engine, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let now = uptime();
-    for found in engine.find_volumes(FILES_LABEL).await? {
-        let is_wanted = found.labels.get(FILES_LABEL).is_some_and(|run| is_wanted(run));
-        if !is_wanted && is_abandoned(&found.labels, now) {
+/// whether a run did, of those that have their layers in the folder `state`.
+pub async fn reap_files(
+    engine: &Engine,
+    state: &Path,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    let (now, keeper) = (uptime(), keeper(state));
+    for found in engine.find_volumes(&format!("{KEEPER_LABEL}={keeper}")).await? {
+        let run = found.labels.get(FILES_LABEL);
+        if run.is_some_and(|run| !is_wanted(run)) && is_abandoned(&found.labels, now) {
             tracing::info!(name = found.name, "removing a volume whose run is over");
             engine.remove_volume(&found.name).await?;
         }
@@ -55,10 +59,15 @@ pub async fn reap_files(engine: &Engine, is_wanted: impl Fn(&str) -> bool) -> Re
     Ok(())
 }
 
-/// Removes this machine's volumes that keep copies from run to run and are not `in_use` any more.
-pub async fn reap_kept(engine: &Engine, in_use: impl Fn(&str) -> bool) -> Result<(), Error> {
-    for found in engine.find_volumes(KEPT_LABEL).await? {
-        if found.labels == of_kept(&found.name) && !in_use(&found.name) {
+/// Removes volumes that keep copies from run to run for the folder `state` and are not `in_use` any
+/// more.
+pub async fn reap_kept(
+    engine: &Engine,
+    state: &Path,
+    in_use: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    for found in engine.find_volumes(&format!("{KEEPER_LABEL}={}", keeper(state))).await? {
+        if found.labels.contains_key(KEPT_LABEL) && !in_use(&found.name) {
             tracing::info!(name = found.name, "removing copies that no run has needed for long");
             engine.remove_volume(&found.name).await?;
         }

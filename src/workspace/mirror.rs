@@ -21,6 +21,7 @@ use tar::{Archive, EntryType};
 use super::changeset::RelPath;
 use super::remove::{grant, remove};
 use super::walk::{BOTTOM, Entry, Limits, Visitor, open_folder, open_root, walk_to};
+use crate::sandbox::{Coming, nanoseconds};
 
 /// Longest record of a list: a path and some numbers.
 const LONGEST: u64 = 1 << 14;
@@ -30,19 +31,6 @@ const TRAILING: u64 = 1 << 20;
 
 /// Most things that a list may name.
 const MOST: usize = 5_000_000;
-
-/// Copies and what is known of the other side.
-#[derive(Debug)]
-pub struct Mirror {
-    /// The copies by their names on the other side.
-    pub roots: BTreeMap<String, PathBuf>,
-    /// When both sides were the same, on the other side's clock.
-    pub since: i128,
-    /// `uid` and `gid` of what is made, where this process may choose.
-    pub owner: (u32, u32),
-    /// Most bytes of contents.
-    pub most: u64,
-}
 
 /// A thing on the other side.
 #[derive(Clone, Copy, Debug)]
@@ -54,146 +42,136 @@ struct Far {
 
 type List = BTreeMap<PathBuf, Far>;
 
-impl Mirror {
-    /// Reads the other side's list, tells it which files are wanted, and takes these. Blocking.
-    pub fn take(&mut self, stream: UnixStream) -> io::Result<()> {
-        let mut reader = BufReader::with_capacity(1 << 16, stream.try_clone()?);
-        let mut lists = self.read(&mut reader)?;
-        let mut wanted = HashSet::new();
-        for (name, root) in &self.roots {
-            let list = lists.entry(name.clone()).or_default();
-            // A folder that cannot be listed there must not look like one that is empty.
-            if list.remove(Path::new("")).is_none() {
-                return Err(wrong("a folder is missing in the list"));
-            }
-            let root = open_root(root)?;
-            for path in prepare(root.as_fd(), list)? {
-                wanted.insert(Path::new(name).join(path));
-            }
+/// Reads the other side's list, tells it which files are wanted, and takes these. Blocking.
+pub fn take(coming: &Coming, stream: UnixStream) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(1 << 16, stream.try_clone()?);
+    let mut lists = read(coming, &mut reader)?;
+    let mut wanted = HashSet::new();
+    for (name, root) in &coming.roots {
+        let list = lists.entry(name.clone()).or_default();
+        // A folder that cannot be listed there must not look like one that is empty.
+        if list.remove(Path::new("")).is_none() {
+            return Err(wrong("a folder is missing in the list"));
         }
-        // At the same time, because neither side keeps what the other does not take.
-        let names: Vec<u8> =
-            wanted.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
-        let telling = thread::spawn(move || {
-            let mut stream = BufWriter::new(stream);
-            stream.write_all(&names)?;
-            stream.into_inner().map_err(io::IntoInnerError::into_error)?.shutdown(Shutdown::Write)
-        });
-        self.fetch(reader, wanted, &lists)?;
-        telling.join().map_err(|_| io::ErrorKind::Other)??;
-        for (name, root) in &self.roots {
-            let (root, list) = (open_root(root)?, &lists[name]);
-            // From below, because a folder that is shut takes no more changes.
-            let is_one = |kind| [FileType::RegularFile, FileType::Directory].contains(&kind);
-            for (path, far) in list.iter().rev().filter(|(_, far)| is_one(far.kind)) {
-                set_mode(root.as_fd(), path, far.mode)?;
-            }
+        let root = open_root(root)?;
+        for path in prepare(root.as_fd(), list)? {
+            wanted.insert(Path::new(name).join(path));
         }
-        Ok(())
     }
+    // At the same time, because neither side keeps what the other does not take.
+    let names: Vec<u8> =
+        wanted.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
+    let telling = thread::spawn(move || {
+        let mut stream = BufWriter::new(stream);
+        stream.write_all(&names)?;
+        stream.into_inner().map_err(io::IntoInnerError::into_error)?.shutdown(Shutdown::Write)
+    });
+    fetch(coming, reader, wanted, &lists)?;
+    telling.join().map_err(|_| io::ErrorKind::Other)??;
+    for (name, root) in &coming.roots {
+        let (root, list) = (open_root(root)?, &lists[name]);
+        // From below, because a folder that is shut takes no more changes.
+        let is_one = |kind| [FileType::RegularFile, FileType::Directory].contains(&kind);
+        for (path, far) in list.iter().rev().filter(|(_, far)| is_one(far.kind)) {
+            set_mode(root.as_fd(), path, far.mode)?;
+        }
+    }
+    Ok(())
+}
 
-    /// Reads `KIND MODE CHANGED PATH` of each thing, up to an empty record.
-    fn read(&self, reader: &mut impl BufRead) -> io::Result<BTreeMap<String, List>> {
-        let mut lists = BTreeMap::<String, List>::new();
-        for _ in 0..MOST {
-            let mut record = Vec::new();
-            reader.by_ref().take(LONGEST).read_until(0, &mut record)?;
-            if record.pop() != Some(0) {
-                return Err(wrong("the list ends early"));
-            }
-            if record.is_empty() {
-                return Ok(lists);
-            }
-            let (name, path, far) =
-                parse(&record, self.since).ok_or_else(|| wrong("the list makes no sense"))?;
-            if !self.roots.contains_key(&name) {
-                return Err(wrong("the list names another folder"));
-            }
-            lists.entry(name).or_default().insert(path, far);
+/// Reads `KIND MODE CHANGED PATH` of each thing, up to an empty record.
+fn read(coming: &Coming, reader: &mut impl BufRead) -> io::Result<BTreeMap<String, List>> {
+    let mut lists = BTreeMap::<String, List>::new();
+    for _ in 0..MOST {
+        let mut record = Vec::new();
+        reader.by_ref().take(LONGEST).read_until(0, &mut record)?;
+        if record.pop() != Some(0) {
+            return Err(wrong("the list ends early"));
         }
-        Err(wrong("the list is too long"))
+        if record.is_empty() {
+            return Ok(lists);
+        }
+        let (name, path, far) =
+            parse(&record, coming.since).ok_or_else(|| wrong("the list makes no sense"))?;
+        if !coming.roots.contains_key(&name) {
+            return Err(wrong("the list names another folder"));
+        }
+        lists.entry(name).or_default().insert(path, far);
     }
+    Err(wrong("the list is too long"))
+}
 
-    fn fetch(
-        &self,
-        reader: impl Read,
-        mut wanted: HashSet<PathBuf>,
-        lists: &BTreeMap<String, List>,
-    ) -> io::Result<()> {
-        let (mut archive, mut bytes) = (Archive::new(reader), 0_u64);
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
-            if !wanted.remove(&path) {
-                return Err(wrong("a file comes that was not asked for"));
-            }
-            bytes = bytes.saturating_add(entry.size());
-            if bytes > self.most {
-                return Err(wrong("more comes back than `limits.disk`"));
-            }
-            let mut parts = path.iter();
-            let copy = parts.next().and_then(OsStr::to_str).unwrap_or_default();
-            let below = parts.as_path();
-            let far = lists.get(copy).and_then(|list| list.get(below));
-            let (Some(root), Some(far)) = (self.roots.get(copy), far) else {
-                return Err(wrong("a file comes that was not asked for"));
-            };
-            let root = open_root(root)?;
-            let modified = modified(&mut entry)?;
-            let (folder, name) = parent(root.as_fd(), below)?;
-            remove(folder.as_fd(), name)?;
-            let is_link = far.kind == FileType::Symlink;
-            match entry.header().entry_type() {
-                EntryType::Symlink if is_link => {
-                    let target =
-                        entry.link_name_bytes().ok_or_else(|| wrong("a link leads nowhere"))?;
-                    rustix::fs::symlinkat(OsStr::from_bytes(&target), &folder, name)?;
-                }
-                EntryType::Regular if !is_link => {
-                    let flags = OFlags::CREATE
-                        | OFlags::EXCL
-                        | OFlags::WRONLY
-                        | OFlags::NOFOLLOW
-                        | OFlags::CLOEXEC;
-                    let file = rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?;
-                    io::copy(&mut entry, &mut std::fs::File::from(file))?;
-                }
-                _ => return Err(wrong("a file comes as another kind of thing")),
-            }
-            self.give(folder.as_fd(), name)?;
-            let times = Timestamps { last_access: modified, last_modification: modified };
-            rustix::fs::utimensat(&folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+fn fetch(
+    coming: &Coming,
+    reader: impl Read,
+    mut wanted: HashSet<PathBuf>,
+    lists: &BTreeMap<String, List>,
+) -> io::Result<()> {
+    let (mut archive, mut bytes) = (Archive::new(reader), 0_u64);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
+        if !wanted.remove(&path) {
+            return Err(wrong("a file comes that was not asked for"));
         }
-        // To its end, or the other side could not send it.
-        io::copy(&mut archive.into_inner().take(TRAILING), &mut io::sink())?;
-        // What could not be read there would be lost without a word.
-        match wanted.into_iter().next() {
-            None => Ok(()),
-            Some(path) => Err(wrong(&format!("a file does not come: {}", path.display()))),
+        bytes = bytes.saturating_add(entry.size());
+        if bytes > coming.most {
+            return Err(wrong("more comes back than `limits.disk`"));
         }
+        let mut parts = path.iter();
+        let copy = parts.next().and_then(OsStr::to_str).unwrap_or_default();
+        let below = parts.as_path();
+        let far = lists.get(copy).and_then(|list| list.get(below));
+        let (Some(root), Some(far)) = (coming.roots.get(copy), far) else {
+            return Err(wrong("a file comes that was not asked for"));
+        };
+        let root = open_root(root)?;
+        let modified = modified(&mut entry)?;
+        let (folder, name) = parent(root.as_fd(), below)?;
+        remove(folder.as_fd(), name)?;
+        let is_link = far.kind == FileType::Symlink;
+        match entry.header().entry_type() {
+            EntryType::Symlink if is_link => {
+                let target =
+                    entry.link_name_bytes().ok_or_else(|| wrong("a link leads nowhere"))?;
+                rustix::fs::symlinkat(OsStr::from_bytes(&target), &folder, name)?;
+            }
+            EntryType::Regular if !is_link => {
+                let flags = OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::WRONLY
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+                io::copy(&mut entry, &mut std::fs::File::from(file))?;
+            }
+            _ => return Err(wrong("a file comes as another kind of thing")),
+        }
+        give(coming.owner, folder.as_fd(), name)?;
+        let times = Timestamps { last_access: modified, last_modification: modified };
+        rustix::fs::utimensat(&folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
+    // To its end, or the other side could not send it.
+    io::copy(&mut archive.into_inner().take(TRAILING), &mut io::sink())?;
+    // What could not be read there would be lost without a word.
+    match wanted.into_iter().next() {
+        None => Ok(()),
+        Some(path) => Err(wrong(&format!("a file does not come: {}", path.display()))),
+    }
+}
 
-    /// Gives what was made to the sandbox's user, whose the rest is.
-    fn give(&self, folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(());
-        }
-        let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        Ok(rustix::fs::chownat(folder, name, Some(uid), Some(gid), flags)?)
+/// Gives what was made to the sandbox's user, whose the rest is.
+fn give(owner: (u32, u32), folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
     }
+    let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::chownat(folder, name, Some(uid), Some(gid), flags)?)
 }
 
 fn wrong(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
-}
-
-/// A moment as `find` and `date` print it, seconds with a fraction, in nanoseconds.
-pub fn nanoseconds(text: &str) -> Option<i128> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction.bytes().chain(*b"000000000").take(9).map(char::from).collect();
-    let seconds = i128::from(seconds.parse::<i64>().ok()?);
-    Some(seconds * 1_000_000_000 + i128::from(digits.parse::<u32>().ok()?))
 }
 
 /// Reads one record. The name of the copy, the path in it and what is there.

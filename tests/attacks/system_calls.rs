@@ -18,7 +18,8 @@ async fn by_number() {
     home.write("calls.c", PROBES);
     let seen = attack(&home, "gcc -O1 -o /tmp/calls calls.c && /tmp/calls").await;
     // A newer libseccomp knows this number, and refuses it as all others that are not in the profile.
-    let told = seen.told.replace("lsm_list_modules: refused EPERM", "lsm_list_modules: absent ENOSYS");
+    let told =
+        seen.told.replace("lsm_list_modules: refused EPERM", "lsm_list_modules: absent ENOSYS");
     assert_lines(&told, &format!("{EXPECTED}{OLD_NUMBERS}"));
 
     // The same probes without the filter: what they look for exists on this kernel, and they see

@@ -88,7 +88,7 @@ async fn what_the_engine_keeps_follows_the_folder() {
         return;
     }
     let look = "find . -path ./.git -prune -o -printf '%y %m %p %l\\n' | sort; cat a b/c 2>/dev/null; \
-                echo spoilt >a; rm -rf same; mkdir -p late";
+                echo spoilt >a; rm -rf same 2>/dev/null; mkdir -p late";
     let product = Product::with_model(&Model::start(Script::say("never")).await).await;
     let workspace = Workspace::new();
     workspace.write("a", "one\n");

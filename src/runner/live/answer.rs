@@ -19,6 +19,7 @@ use crate::runner::survey;
 use crate::sandbox::Sandbox;
 use crate::workspace::changeset::{Known, Live, Merged, Moment, Steps, collect, write_manifest};
 use crate::workspace::layer::Layer;
+use crate::workspace::mirror;
 
 /// Time between the two looks that tell what is being written.
 const BETWEEN: Duration = Duration::from_millis(300);
@@ -191,7 +192,7 @@ async fn see(
     let before = match word {
         Word::Look => None,
         Word::LookTwice => {
-            sandbox.bring_back().await.map_err(|error| error.to_string())?;
+            sandbox.bring_back(mirror::take).await.map_err(|error| error.to_string())?;
             let before = moment(layer).await.ok_or(MANY)?;
             sleep(BETWEEN).await;
             Some(before)
@@ -199,7 +200,7 @@ async fn see(
     };
     sandbox.pause().await.map_err(|error| error.to_string())?;
     let merged = survey::look_paused(sandbox, layer).await?;
-    sandbox.bring_back().await.map_err(|error| error.to_string())?;
+    sandbox.bring_back(mirror::take).await.map_err(|error| error.to_string())?;
     let Some(before) = before else { return Ok((merged, None)) };
     let after = moment(layer).await.ok_or(MANY)?;
     Ok((merged, Some((before, after))))

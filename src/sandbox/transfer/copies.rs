@@ -1,16 +1,16 @@
 //! The copies of one run, as they are noted for whoever comes after a crash.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::Transfer;
+use super::{Take, Transfer};
 use crate::engine::Engine;
 use crate::ids::RunId;
 use crate::sandbox::container::Spec;
-use crate::sandbox::labels::machine;
+use crate::sandbox::labels::{keeper, name_of};
 use crate::sandbox::{Error, Mount, Policy, User};
 
 /// Copies on the engine's machine.
@@ -42,6 +42,8 @@ pub(super) struct Part {
 pub struct Sending {
     /// The volume that keeps copies from run to run. Nobody else may change it meanwhile.
     pub kept: String,
+    /// Whose volumes these are.
+    pub keeper: String,
     /// Bytes so far.
     pub bytes: AtomicU64,
     /// Set where the run is cancelled.
@@ -49,25 +51,22 @@ pub struct Sending {
 }
 
 impl Sending {
-    /// `workspace` is whose copies are kept.
-    pub fn of(workspace: &Path, user: User) -> Self {
+    /// Copies of `workspace` are kept for who has the folder `state`.
+    pub fn of(workspace: &Path, user: User, state: &Path) -> Self {
+        let keeper = keeper(state);
+        let name = name_for(workspace, user, &keeper);
         Self {
-            kept: format!("sandbox-mcp-{}-kept", name_of(workspace, user)),
+            kept: format!("sandbox-mcp-{name}-kept"),
+            keeper,
             bytes: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         }
     }
 }
 
-/// A name for what a user of this machine keeps of a folder.
-fn name_of(path: &Path, user: User) -> String {
-    let mut hash = Sha256::new();
-    for part in [machine(), user.to_string()] {
-        hash.update(part);
-        hash.update([0]);
-    }
-    hash.update(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
-    crate::text::hex(&hash.finalize()[..8])
+/// A name for what is kept of a folder.
+fn name_for(path: &Path, user: User, keeper: &str) -> String {
+    name_of([keeper.as_bytes(), user.to_string().as_bytes(), path.as_os_str().as_bytes()])
 }
 
 impl Copies {
@@ -80,7 +79,7 @@ impl Copies {
             }
             let is_own = mount.source.iter().any(|part| part == run.as_str());
             let is_kept = mount.read_only && !is_own && mount.source.is_dir();
-            is_kept.then(|| name_of(&mount.source, policy.user))
+            is_kept.then(|| name_for(&mount.source, policy.user, ""))
         };
         let part = |mount: &Mount| Part {
             source: mount.source.clone(),
@@ -115,10 +114,11 @@ impl Copies {
         engine: &Engine,
         policy: &Policy,
         spec: &Spec<'_>,
+        take: Take,
     ) -> Result<(), Error> {
         let mut transfer = Transfer::reopen(engine, policy, spec, self.clone()).await?;
         transfer.leave();
-        let brought = transfer.bring_back().await;
+        let brought = transfer.bring_back(take).await;
         transfer.remove().await?;
         brought
     }

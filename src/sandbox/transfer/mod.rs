@@ -14,10 +14,10 @@ mod copies;
 mod scripts;
 mod send;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,6 @@ use super::translate::translate;
 use super::{Door, Error, Line, Order, Policy, Sandbox, User, WORKSPACE};
 use crate::engine::{Engine, Kind};
 use crate::text::one_line;
-use crate::workspace::mirror::{self, Mirror};
 use scripts::{GIVE, TAKE, USAGE};
 
 pub use copies::{Copies, Sending};
@@ -48,6 +47,22 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// How much earlier than the clock a file may have been changed, by the kernel's own steps.
 const TICK: i128 = 20_000_000;
+
+/// What is to be brought up to date, and what is known of the other side.
+#[derive(Debug)]
+pub struct Coming {
+    /// The local copies by their names on the other side.
+    pub roots: BTreeMap<String, PathBuf>,
+    /// When both sides were the same, on the other side's clock, in nanoseconds.
+    pub since: i128,
+    /// `uid` and `gid` of what is made, where this process may choose.
+    pub owner: (u32, u32),
+    /// Most bytes of contents.
+    pub most: u64,
+}
+
+/// Speaks with the other side until the local copies are as those there. Blocking.
+pub type Take = fn(&Coming, UnixStream) -> io::Result<()>;
 
 /// The copies of a run, and a sandbox that has them.
 #[derive(Debug)]
@@ -77,9 +92,10 @@ impl Transfer {
         let volume = format!("sandbox-mcp-{}-files", spec.labels.run);
         let owner = owner(engine, policy.user);
         let kept_volume = sending.kept.clone();
-        let kept = of_kept(&kept_volume);
-        let kept = engine.create_volume(&kept_volume, owner.clone(), kept).await?;
-        let own = engine.create_volume(&volume, owner, spec.labels.render_for_files()).await?;
+        let labels = of_kept(&kept_volume, &sending.keeper);
+        let kept = engine.create_volume(&kept_volume, owner.clone(), labels).await?;
+        let labels = spec.labels.render_for_files(&sending.keeper);
+        let own = engine.create_volume(&volume, owner, labels).await?;
         let parts = Copies::parts(policy, &spec.labels.run);
         let copies = Copies { volume, kept_volume, own, kept, parts, since: 0 };
         match Self::fill(engine, policy, spec, copies.clone(), sending).await {
@@ -190,21 +206,21 @@ impl Transfer {
         Ok(())
     }
 
-    /// Brings what has changed on the engine's machine into the local copies.
-    pub async fn bring_back(&mut self) -> Result<(), Error> {
+    /// Has `take` bring what has changed on the engine's machine into the local copies.
+    pub async fn bring_back(&mut self, take: Take) -> Result<(), Error> {
         let numbers = self.copies.writable();
         let roots = numbers.map(|at| (at.to_string(), self.copies.parts[at].source.clone()));
-        let mut mirror = Mirror {
+        let coming = Coming {
             roots: roots.collect(),
             since: self.copies.since,
             owner: (self.user.uid(), self.user.gid()),
             most: self.most,
         };
-        let names: Vec<_> = mirror.roots.keys().cloned().collect();
+        let names: Vec<_> = coming.roots.keys().cloned().collect();
         if names.is_empty() {
             return Ok(());
         }
-        let brought = self.exchange("copy from", GIVE, &names, move |stream| mirror.take(stream));
+        let brought = self.exchange("copy from", GIVE, &names, move |stream| take(&coming, stream));
         let said = brought.await?;
         self.copies.since = clock(&said).ok_or(Error::NoSense)? - TICK;
         Ok(())
@@ -396,7 +412,34 @@ fn arguments(script: &str, names: &[String]) -> Vec<String> {
     [&argv[..], &[PORT.to_string()], names].concat()
 }
 
+/// A moment as `find` and `date` print it, seconds with a fraction, in nanoseconds.
+pub fn nanoseconds(text: &str) -> Option<i128> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits: String = fraction.bytes().chain(*b"000000000").take(9).map(char::from).collect();
+    let seconds = i128::from(seconds.parse::<i64>().ok()?);
+    Some(seconds * 1_000_000_000 + i128::from(digits.parse::<u32>().ok()?))
+}
+
 /// The clock that a script printed, in nanoseconds.
 fn clock(said: &[String]) -> Option<i128> {
-    mirror::nanoseconds(said.first()?)
+    nanoseconds(said.first()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        for (text, expected) in [
+            ("1.5", Some(1_500_000_000)),
+            ("1764520000.1234567890", Some(1_764_520_000_123_456_789)),
+            ("12", Some(12_000_000_000)),
+            ("-1.0", Some(-1_000_000_000)),
+            ("x", None),
+            ("1.x", None),
+        ] {
+            assert_eq!(nanoseconds(text), expected, "{text}");
+        }
+    }
 }

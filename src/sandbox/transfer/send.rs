@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use tar::{Builder, EntryType, Header};
 
 use super::copies::{Part, Sending};
-use crate::workspace::mirror::nanoseconds;
+use super::nanoseconds;
 
 /// Longest record of a list: a path, or where a link leads.
 const LONGEST: u64 = 1 << 14;
