@@ -126,17 +126,11 @@ fn values_are_held_to_their_limits() {
         ),
         (
             "engine.host",
-            &[
-                "\"unix:///run/docker.sock\"",
-                "\"tcp://127.0.0.1:2375\"",
-                "\"ssh://me@host\"",
-                "\"ssh://host:22/run/docker.sock\"",
-            ],
+            &["\"unix:///run/docker.sock\"", "\"tcp://127.0.0.1:2375\"", "\"ssh://me@host:22/x\""],
             &[
                 "\"/run/docker.sock\"",
                 "\"unix://relative\"",
                 "\"tcp://host\"",
-                "\"ssh://\"",
                 "\"ssh://-oProxyCommand=x\"",
                 "\"ssh://me:pw@host\"",
                 "\"tcp://me:pw@host:1\"",

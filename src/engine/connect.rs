@@ -119,7 +119,7 @@ impl Engine {
         let mut tunnel = None;
         let mut near = Cow::Borrowed(candidate);
         if host.starts_with("ssh://") {
-            let opened = Tunnel::open(host).await.map_err(|why| unsupported(&why))?;
+            let opened = Box::pin(Tunnel::open(host)).await.map_err(|why| unsupported(&why))?;
             near.to_mut().host = opened.host();
             tunnel = Some(Arc::new(opened));
         }

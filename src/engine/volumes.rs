@@ -32,7 +32,9 @@ impl Engine {
             labels: Some(labels.clone()),
             ..Default::default()
         };
-        let made = self.docker.create_volume(asked).await.map_err(api("create the volume"))?;
+        let mut made = self.docker.create_volume(asked).await.map_err(api("create the volume"))?;
+        // Podman adds what it read of `o`.
+        made.options.retain(|name, _| !["UID", "GID"].contains(&name.as_str()));
         if made.name == name && made.labels == labels && made.options == options {
             Ok(made.mountpoint.into())
         } else {

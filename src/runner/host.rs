@@ -69,7 +69,7 @@ impl Host {
                     return Ok((engine, facts.clone()));
                 }
                 let facts = engine.facts().await?;
-                self.clean_up_after_others(&engine).await;
+                Box::pin(self.clean_up_after_others(&engine)).await;
                 Ok((engine, facts))
             })
             .await
@@ -79,7 +79,7 @@ impl Host {
     pub async fn look_again(&self, configured: Option<&str>) {
         let met = self.known().is_some() || self.told.get().is_some();
         match self.meet(configured).await {
-            Ok((engine, _)) if met => self.clean_up_after_others(engine).await,
+            Ok((engine, _)) if met => Box::pin(self.clean_up_after_others(engine)).await,
             // Met just now, which cleans up; or not met, which the run is about to say.
             Ok(_) | Err(_) => {}
         }

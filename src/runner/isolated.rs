@@ -216,8 +216,7 @@ pub async fn begin(
     let sending = Arc::new(Sending::of(workspace, policy.user, state));
     // Two runs of one folder are not to change at once what is kept of it there.
     let _turn = kept_there::take(state, &sending.kept).await?;
-    let starting = Sandbox::start_with_copies(engine, policy, spec, sending.clone());
-    tokio::pin!(starting);
+    let mut starting = Box::pin(Sandbox::start_with_copies(engine, policy, spec, sending.clone()));
     let mut told = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
     let (sandbox, policy) = loop {
         tokio::select! {

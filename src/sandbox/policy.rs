@@ -135,6 +135,7 @@ impl Serialize for User {
 }
 
 /// Everything that a sandbox may do.
+#[expect(clippy::struct_excessive_bools, reason = "independent settings, not a state")]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Policy {
     pub user: User,

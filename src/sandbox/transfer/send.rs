@@ -33,7 +33,7 @@ pub fn all(parts: &[Part], stream: UnixStream, sending: &Sending) -> io::Result<
             Some(kept) => Path::new("kept").join(kept),
             None => Path::new("own").join(number.to_string()),
         };
-        plan.add(&part.source, name, part.kept.is_some())?;
+        plan.add(&part.source, &name, part.kept.is_some())?;
     }
     let mut out = BufWriter::with_capacity(1 << 16, Counting { stream, sending });
     plan.gone.extend(plan.there.into_keys());
@@ -101,7 +101,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn add(&mut self, source: &Path, name: PathBuf, is_kept: bool) -> io::Result<()> {
+    fn add(&mut self, source: &Path, name: &Path, is_kept: bool) -> io::Result<()> {
         let Ok(meta) = source.symlink_metadata() else { return Ok(()) };
         let kind = match meta.file_type() {
             kind if kind.is_dir() => b'd',
@@ -112,15 +112,15 @@ impl Plan {
         let target = if kind == b'l' { fs::read_link(source)?.into_os_string() } else { "".into() };
         let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         let here = known(kind, meta.mode() & 0o7777, meta.size(), modified, target.into_vec());
-        let there = self.there.remove(&name);
+        let there = self.there.remove(name);
         let is_same = there.as_ref() == Some(&here);
         // A folder that is shut was opened there just now.
         let is_shut = kind == b'd' && meta.mode() & 0o700 != 0o700;
         if !is_kept || !is_same || is_shut {
             if there.is_some_and(|there| there.0 != kind) {
-                self.gone.push(name.clone());
+                self.gone.push(name.to_owned());
             }
-            self.wanted.push((source.to_owned(), name.clone()));
+            self.wanted.push((source.to_owned(), name.to_owned()));
         }
         if kind != b'd' {
             return Ok(());
@@ -131,7 +131,7 @@ impl Plan {
         };
         for entry in entries {
             let entry = entry?;
-            self.add(&entry.path(), name.join(entry.file_name()), is_kept)?;
+            self.add(&entry.path(), &name.join(entry.file_name()), is_kept)?;
         }
         Ok(())
     }
