@@ -2,6 +2,7 @@
 //! engine's there.
 
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -58,6 +59,7 @@ impl Tunnel {
             "ForwardAgent=no",
             "ForwardX11=no",
             "PermitLocalCommand=no",
+            "RemoteCommand=none",
             "RequestTTY=no",
             "ServerAliveInterval=15",
             "StreamLocalBindMask=0177",
@@ -93,10 +95,11 @@ impl Tunnel {
 /// Removes what is left of processes that were killed.
 fn remove_old(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
         let path = entry.path();
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && entry.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw());
         if is_ours && is_over(&path) {
-            // Another user's stays; whoever else removes it is as good.
+            // Whoever else removes it is as good.
             let _ = std::fs::remove_dir_all(&path);
         }
     }

@@ -42,6 +42,15 @@ impl Engine {
         }
     }
 
+    /// Returns true where there is a volume of this name.
+    pub async fn has_volume(&self, name: &str) -> Result<bool, Error> {
+        match self.docker.inspect_volume(name).await.map_err(api("inspect the volume")) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_missing() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes a volume. One that is gone is a success.
     pub async fn remove_volume(&self, name: &str) -> Result<(), Error> {
         let options = query::RemoveVolumeOptionsBuilder::new().force(true).build();

@@ -246,15 +246,19 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
         },
     };
     found.timing.agent_ms = found.lap.next();
-    if let (Some(sandbox), Some(layer)) = (&mut room.sandbox, &room.layer) {
-        if survey::quiet(sandbox).await {
-            found.looked.packed = commits::pack(sandbox, layer).await;
+    if let Some(sandbox) = &mut room.sandbox {
+        let is_quiet = survey::quiet(sandbox).await;
+        if let Some(layer) = &room.layer {
+            if is_quiet {
+                found.looked.packed = commits::pack(sandbox, layer).await;
+            }
+            found.looked.merged = survey::last_look(sandbox, layer).await;
         }
-        found.looked.merged = survey::last_look(sandbox, layer).await;
         match sandbox.bring_back(mirror::take).await {
             Ok(()) => found.looked.is_brought = true,
             // Another sandbox tries again when this one is gone.
-            Err(error) => tracing::warn!("{error}"),
+            Err(error) if room.layer.is_some() => tracing::warn!("{error}"),
+            Err(error) => return End::Broken(error.into()),
         }
     }
     end

@@ -16,7 +16,7 @@ use super::overseer::{Overseen, Overseer};
 use super::story::Story;
 use super::task::Checked;
 use crate::config::Isolation;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::history::Entry;
 use crate::ids::{Owner, RunId};
 use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Sending, Spec, User};
@@ -180,7 +180,7 @@ async fn overlay(
     let policy = Policy::new(&task.config, site.user, inside, [&[view], mounts].concat());
     match try_to_begin(site.engine, &policy, spec).await {
         Ok(started) => Ok(Ok(started)),
-        Err(sandbox::Error::Engine(error)) if error.is_unseen() => {
+        Err(sandbox::Error::Engine(error)) if is_unseen(&error, &policy) => {
             job.shared.host.note_apart();
             Ok(Err("the engine does not see it".to_owned()))
         }
@@ -207,13 +207,13 @@ pub async fn begin(
     let host = &job.shared.host;
     if !host.is_apart() {
         match try_to_begin(engine, policy, spec).await {
-            Err(sandbox::Error::Engine(error)) if error.is_unseen() => host.note_apart(),
+            Err(sandbox::Error::Engine(error)) if is_unseen(&error, policy) => host.note_apart(),
             other => return Ok(other?),
         }
     }
     story.notice("the engine does not see these files: copying to it what the run needs");
     let (workspace, state) = (job.task.workspace.path(), &job.shared.state);
-    let sending = Arc::new(Sending::of(workspace, policy.user, state));
+    let sending = Arc::new(Sending::of(workspace, policy.user, state)?);
     // Two runs of one folder are not to change at once what is kept of it there.
     let _turn = kept_there::take(state, &sending.kept).await?;
     let mut starting = Box::pin(Sandbox::start_with_copies(engine, policy, spec, sending.clone()));
@@ -232,6 +232,11 @@ pub async fn begin(
         }
     };
     Ok(check(sandbox, &policy).await?)
+}
+
+/// Returns true where the engine does not find what is there for us.
+fn is_unseen(error: &engine::Error, policy: &Policy) -> bool {
+    error.is_unseen() && policy.mounts.iter().all(|mount| mount.source.exists())
 }
 
 async fn try_to_begin(

@@ -17,6 +17,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The time between two looks at copies on the engine's machine.
 const REST_OF_COPIES: Duration = Duration::from_secs(2);
 
+/// The longest of these.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
 /// A reason to end a run.
 #[derive(Debug)]
 pub enum Overseen {
@@ -83,7 +86,7 @@ impl Overseer {
                         return;
                     }
                 };
-                rest = REST_OF_COPIES.max(began.elapsed() * 10);
+                rest = (began.elapsed() * 10).clamp(REST_OF_COPIES, LONGEST_REST);
                 let grown = (now.0.saturating_sub(start.0), now.1.saturating_sub(start.1));
                 let exceeded = if grown.0 > bounds.bytes {
                     Exceeded { what: What::Bytes, grown: grown.0, allowed: bounds.bytes }

@@ -11,7 +11,7 @@ use super::{Error, deadlines, git};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ids::Owner;
-use crate::sandbox::{self, Line, Overlay, Policy, Sandbox, Spec, User};
+use crate::sandbox::{self, Copies, Line, Overlay, Policy, Sandbox, Spec, User};
 use crate::workspace::changeset::{Merged, Survey};
 use crate::workspace::git::noted;
 use crate::workspace::layer::{Layer, Setup};
@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// How long a sandbox of its own may live for it.
 const LIFETIME: Duration = Duration::from_secs(180);
+
+/// The same where it has to bring files from the engine's machine.
+const LIFETIME_OF_COPIES: Duration = Duration::from_secs(3600);
 
 /// Ends what goes on in a run's sandbox, and has it tell how its overlay looks. Nothing where there
 /// is none, or where it does not answer: then another sandbox has to.
@@ -91,6 +94,17 @@ async fn look(sandbox: &mut Sandbox, layer: &Layer, is_over: bool) -> Result<Mer
     }
 }
 
+/// Brings back what a run has left on the engine's machine.
+async fn copies_back(
+    copies: &Copies,
+    engine: &Engine,
+    policy: &Policy,
+    spec: &Spec<'_>,
+) -> Result<(), Error> {
+    let bringing = copies.bring_back(engine, policy, spec, mirror::take);
+    timeout(LIFETIME_OF_COPIES, bringing).await.map_err(|_| Error::Looking)?.map_err(Error::from)
+}
+
 /// The user that a run had. The engine that answers now may be another one, where root is root.
 async fn user_of(engine: &Engine, setup: &Setup) -> Result<User, Error> {
     let root = User::of_rootless_engine();
@@ -131,13 +145,22 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         doors: Vec::new(),
         ..Policy::new(&config, user, setup.inside.clone(), mounts)
     };
-    let labels = deadlines::labels(&run, owner, LIFETIME);
+    let lifetime = if layer.copies().is_some() { LIFETIME_OF_COPIES } else { LIFETIME };
+    let labels = deadlines::labels(&run, owner, lifetime);
     let sockets = tempfile::tempdir()
         .map_err(|source| Error::Io { what: "make a folder for a socket", source })?;
     let image = image_of(engine, setup).await?;
     let spec = Spec { image: &image, labels: &labels, sockets: Some(sockets.path()) };
-    if let Some(copies) = layer.copies().filter(|_| layer.view().is_some()) {
-        copies.bring_back(engine, &policy(Vec::new()), &spec, mirror::take).await?;
+    let mut copies = layer.copies().filter(|_| layer.view().is_some());
+    if let Some(there) = copies {
+        let brought = copies_back(there, engine, &policy(Vec::new()), &spec).await;
+        if let Err(Error::Sandbox(error @ sandbox::Error::Gone { .. })) = brought {
+            // It never comes back, so what was brought before is all there is.
+            tracing::error!("run {run}: {error}; what it changed last is lost");
+            copies = None;
+        } else {
+            brought?;
+        }
     }
     let (folder, asked) = (layer.git()?, layer.clone());
     let looking = spawn_blocking(move || (commits::are_in(&asked), noted(&folder)));
@@ -160,7 +183,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         mounts.extend(git::mounts(&given));
     }
     let policy = policy(mounts);
-    let (mut sandbox, policy) = match layer.copies() {
+    let (mut sandbox, policy) = match copies {
         Some(copies) => Sandbox::start_again_with_copies(engine, &policy, &spec, copies).await?,
         None => (Sandbox::start(engine, &policy, &spec).await?, policy),
     };
@@ -178,7 +201,7 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         sandbox.bring_back(mirror::take).await?;
         Ok((merged, packed.unwrap_or_default()))
     };
-    let looked = timeout(LIFETIME, looked).await.unwrap_or(Err(Error::Looking));
+    let looked = timeout(lifetime, looked).await.unwrap_or(Err(Error::Looking));
     sandbox.remove().await?;
     looked
 }

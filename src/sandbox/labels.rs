@@ -1,7 +1,7 @@
 //! The labels by which a container's owner can be told, by us and by whoever cleans up after us.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -73,9 +73,26 @@ pub fn of_kept(volume: &str, keeper: &str) -> HashMap<String, String> {
     ])
 }
 
-/// A name for who keeps something in a state folder of this machine.
-pub fn keeper(state: &Path) -> String {
-    name_of([machine().as_bytes(), state.as_os_str().as_bytes()])
+/// Returns the name of who keeps something in a state folder. It is written there once, because two
+/// machines of one image have the same id and the same paths.
+pub fn keeper(state: &Path) -> std::io::Result<String> {
+    let path = state.join("keeper");
+    let read = || std::fs::read_to_string(&path);
+    match read() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        other => return other,
+    }
+    let name = crate::ids::random_word(16);
+    let partial = state.join(format!("keeper.{}", std::process::id()));
+    std::fs::create_dir_all(state)?;
+    std::fs::write(&partial, name)?;
+    // Whoever else writes one is as good, and the first one counts.
+    let linked = std::fs::hard_link(&partial, &path);
+    std::fs::remove_file(&partial)?;
+    match linked {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => read(),
+    }
 }
 
 /// A name that says nothing of what it is made from.
@@ -88,13 +105,18 @@ pub fn name_of<const N: usize>(parts: [&[u8]; N]) -> String {
     crate::text::hex(&hash.finalize()[..8])
 }
 
+/// Returns true where another keeper's thing has been left alone for long enough.
+pub fn is_left(labels: &HashMap<String, String>) -> bool {
+    let left = labels.get(LEFT_LABEL).and_then(|left| left.parse::<u64>().ok());
+    left.is_some_and(|left| left < wall_clock())
+}
+
 /// Whether something with these labels may be removed: its owner is dead, or its time is long
 /// over. An owner in another pid namespace cannot be judged by its pid, so only time counts there.
 /// `now` is the time since the machine's start.
 pub fn is_abandoned(labels: &HashMap<String, String>, now: Duration) -> bool {
     if labels.get(MACHINE_LABEL).is_some_and(|theirs| *theirs != machine()) {
-        let left = labels.get(LEFT_LABEL).and_then(|left| left.parse::<u64>().ok());
-        return left.is_none_or(|left| left < wall_clock());
+        return is_left(labels);
     }
     let owner = labels.get(OWNER_LABEL).and_then(|owner| owner.parse::<Owner>().ok());
     let late = owner.as_ref().is_some_and(|owner| !owner.is_of_this_boot())
@@ -171,6 +193,15 @@ mod tests {
         elsewhere.insert(PIDNS_LABEL.into(), "pid:[1]".into());
         assert!(!is_abandoned(&elsewhere, seconds(50)));
         assert!(is_abandoned(&elsewhere, seconds(101)));
+    }
+
+    #[test]
+    fn a_keeper_is_the_same_for_a_folder_and_no_others() {
+        let [one, other] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        let name = |folder: &tempfile::TempDir| keeper(folder.path()).expect("a name");
+        assert_eq!(name(&one).len(), 16);
+        assert_eq!(name(&one), name(&one));
+        assert_ne!(name(&one), name(&other));
     }
 
     #[test]

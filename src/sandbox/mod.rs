@@ -100,6 +100,8 @@ pub enum Error {
     Mismatch(Vec<String>),
     #[error("the sandbox did not tell its folders: {why}")]
     NoListing { why: String },
+    #[error("the volume {volume} with the run's files is gone from the engine")]
+    Gone { volume: String },
     #[error("failed to {what} the engine's machine: {why}")]
     Transfer { what: &'static str, why: String },
     #[error("the sandbox cannot be paused: {why}")]

@@ -175,6 +175,8 @@ pub struct Policy {
     pub mounts: Vec<Mount>,
     /// True where the sources of the mounts are copies on the engine's machine.
     pub is_copied: bool,
+    /// Volumes that the engine is to see in use, mounted read-only.
+    pub held_volumes: Vec<String>,
     /// Always false: no published port, no device, no engine socket, no host environment.
     pub host_access: bool,
     pub log_driver: &'static str,
@@ -273,6 +275,7 @@ impl Policy {
             workspace,
             mounts,
             is_copied: false,
+            held_volumes: Vec::new(),
             host_access: false,
             log_driver: "none",
             cgroup_namespace: "private",

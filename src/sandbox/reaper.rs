@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::labels::{FILES_LABEL, KEEPER_LABEL, KEPT_LABEL, is_abandoned, keeper};
+use super::labels::{FILES_LABEL, KEEPER_LABEL, KEPT_LABEL, is_abandoned, is_left, keeper};
 use super::{Error, RUN_LABEL};
 use crate::engine::Engine;
 use crate::ids::{Owner, RunId, uptime};
@@ -48,10 +48,17 @@ pub async fn reap_files(
     state: &Path,
     is_wanted: impl Fn(&str) -> bool,
 ) -> Result<(), Error> {
-    let (now, keeper) = (uptime(), keeper(state));
-    for found in engine.find_volumes(&format!("{KEEPER_LABEL}={keeper}")).await? {
-        let run = found.labels.get(FILES_LABEL);
-        if run.is_some_and(|run| !is_wanted(run)) && is_abandoned(&found.labels, now) {
+    let found = engine.find_volumes(FILES_LABEL).await?;
+    let own = if found.is_empty() { None } else { Some(own(state)?) };
+    for found in found {
+        let labels = &found.labels;
+        let is_over = if labels.get(KEEPER_LABEL) == own.as_ref() {
+            let is_wanted = labels.get(FILES_LABEL).is_some_and(|run| is_wanted(run));
+            !is_wanted && is_abandoned(labels, uptime())
+        } else {
+            is_left(labels)
+        };
+        if is_over {
             tracing::info!(name = found.name, "removing a volume whose run is over");
             engine.remove_volume(&found.name).await?;
         }
@@ -66,13 +73,20 @@ pub async fn reap_kept(
     state: &Path,
     in_use: impl Fn(&str) -> bool,
 ) -> Result<(), Error> {
-    for found in engine.find_volumes(&format!("{KEEPER_LABEL}={}", keeper(state))).await? {
-        if found.labels.contains_key(KEPT_LABEL) && !in_use(&found.name) {
+    let found = engine.find_volumes(KEPT_LABEL).await?;
+    let own = if found.is_empty() { None } else { Some(own(state)?) };
+    for found in found {
+        if found.labels.get(KEEPER_LABEL) == own.as_ref() && !in_use(&found.name) {
             tracing::info!(name = found.name, "removing copies that no run has needed for long");
             engine.remove_volume(&found.name).await?;
         }
     }
     Ok(())
+}
+
+fn own(state: &Path) -> Result<String, Error> {
+    let what = "read whose the copies on the engine's machine are".to_owned();
+    keeper(state).map_err(|source| Error::Io { what, source })
 }
 
 /// A run's private folder on the host: made for it, and removed with it.

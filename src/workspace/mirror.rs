@@ -3,7 +3,7 @@
 //! The other side is not trusted: whatever names and contents it sends, nothing is written outside
 //! of the copies, and no link is followed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -18,13 +18,17 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 use tar::{Archive, EntryType};
 
+use super::changes::nanoseconds as nanoseconds_of;
 use super::changeset::RelPath;
 use super::remove::{grant, remove};
 use super::walk::{BOTTOM, Entry, Limits, Visitor, open_folder, open_root, walk_to};
 use crate::sandbox::{Coming, nanoseconds};
 
 /// Longest record of a list: a path and some numbers.
-const LONGEST: u64 = 1 << 14;
+const LONGEST: u64 = 1 << 17;
+
+/// Most bytes of a list.
+const LIST: usize = 512 << 20;
 
 /// Most bytes behind the end of an archive.
 const TRAILING: u64 = 1 << 20;
@@ -38,12 +42,25 @@ struct Far {
     kind: FileType,
     mode: Mode,
     is_changed: bool,
+    /// Bytes, and when it was written.
+    content: (u64, i128),
 }
 
 type List = BTreeMap<PathBuf, Far>;
 
 /// Reads the other side's list, tells it which files are wanted, and takes these. Blocking.
 pub fn take(coming: &Coming, stream: UnixStream) -> io::Result<()> {
+    let other = stream.try_clone()?;
+    let taken = take_all(coming, stream);
+    if taken.is_err() {
+        // Else whoever still tells names, and the other side, would wait for each other. It may have
+        // ended.
+        let _ = other.shutdown(Shutdown::Both);
+    }
+    taken
+}
+
+fn take_all(coming: &Coming, stream: UnixStream) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(1 << 16, stream.try_clone()?);
     let mut lists = read(coming, &mut reader)?;
     let mut wanted = HashSet::new();
@@ -79,9 +96,10 @@ pub fn take(coming: &Coming, stream: UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads `KIND MODE CHANGED PATH` of each thing, up to an empty record.
+/// Reads `KIND MODE CHANGED SIZE MODIFIED PATH` of each thing, up to an empty record.
 fn read(coming: &Coming, reader: &mut impl BufRead) -> io::Result<BTreeMap<String, List>> {
     let mut lists = BTreeMap::<String, List>::new();
+    let mut bytes = 0;
     for _ in 0..MOST {
         let mut record = Vec::new();
         reader.by_ref().take(LONGEST).read_until(0, &mut record)?;
@@ -90,6 +108,10 @@ fn read(coming: &Coming, reader: &mut impl BufRead) -> io::Result<BTreeMap<Strin
         }
         if record.is_empty() {
             return Ok(lists);
+        }
+        bytes += record.len();
+        if bytes > LIST {
+            break;
         }
         let (name, path, far) =
             parse(&record, coming.since).ok_or_else(|| wrong("the list makes no sense"))?;
@@ -176,15 +198,17 @@ fn wrong(what: &str) -> io::Error {
 
 /// Reads one record. The name of the copy, the path in it and what is there.
 fn parse(record: &[u8], since: i128) -> Option<(String, PathBuf, Far)> {
-    let mut parts = record.splitn(4, |byte| *byte == b' ');
+    let mut parts = record.splitn(6, |byte| *byte == b' ');
     let kind = match parts.next()? {
         b"f" => FileType::RegularFile,
         b"d" => FileType::Directory,
         b"l" => FileType::Symlink,
         _ => FileType::Unknown,
     };
-    let mode = u32::from_str_radix(std::str::from_utf8(parts.next()?).ok()?, 8).ok()?;
-    let changed = nanoseconds(std::str::from_utf8(parts.next()?).ok()?)?;
+    let mut next = || std::str::from_utf8(parts.next()?).ok();
+    let mode = u32::from_str_radix(next()?, 8).ok()?;
+    let changed = nanoseconds(next()?)?;
+    let content = (next()?.parse().ok()?, nanoseconds(next()?)?);
     let whole = Path::new(OsStr::from_bytes(parts.next()?));
     let mut steps = whole.iter();
     let name = steps.next()?.to_str()?.to_owned();
@@ -192,31 +216,32 @@ fn parse(record: &[u8], since: i128) -> Option<(String, PathBuf, Far)> {
         below if below.as_os_str().is_empty() => PathBuf::new(),
         below => RelPath::new(below).ok()?.as_path().to_owned(),
     };
-    let far = Far { kind, mode: Mode::from_raw_mode(mode), is_changed: changed > since };
+    let far = Far { kind, mode: Mode::from_raw_mode(mode), is_changed: changed > since, content };
     Some((name, path, far))
 }
 
 /// Removes what is not there on the other side, makes its folders, and opens those that are shut.
 /// Returns the files and links that are wanted.
 fn prepare(root: BorrowedFd<'_>, list: &List) -> io::Result<Vec<PathBuf>> {
-    let folders = list.iter().filter(|(_, far)| far.kind == FileType::Directory);
-    for (path, _) in folders.clone() {
-        open(root, path)?;
-    }
-    let mut here = Here { all: BTreeMap::new(), closed: None };
+    let mut here = Here { all: BTreeMap::new(), failed: None };
     let limits = Limits { entries: MOST, time: Duration::MAX };
-    if !walk_to(BOTTOM, root, limits, &mut here) || here.closed.is_some() {
-        return Err(wrong("the copy is too large, or shut"));
+    // What the last time was made at the bottom is looked at, too.
+    let is_whole = walk_to(BOTTOM + 2, root, limits, &mut here);
+    if let Some(errno) = here.failed {
+        return Err(errno.into());
+    }
+    if !is_whole {
+        return Err(wrong("the copy is too large"));
     }
     let mut gone: Option<PathBuf> = None;
-    let mut kept = HashSet::new();
-    for (path, kind) in here.all {
+    let mut kept = HashMap::new();
+    for (path, (kind, content)) in here.all {
         // It went with the folder that it was in.
         if gone.as_ref().is_some_and(|gone| path.starts_with(gone)) {
             continue;
         }
         if list.get(&path).is_some_and(|far| far.kind == kind) {
-            kept.insert(path);
+            kept.insert(path, content);
             continue;
         }
         let (folder, name) = parent(root, &path)?;
@@ -224,44 +249,52 @@ fn prepare(root: BorrowedFd<'_>, list: &List) -> io::Result<Vec<PathBuf>> {
         gone = Some(path);
     }
     // In this order each folder comes before what is in it.
-    for (path, _) in folders.filter(|(path, _)| !kept.contains(*path)) {
+    let is_folder = |far: &Far| far.kind == FileType::Directory;
+    for (path, _) in list.iter().filter(|(path, far)| is_folder(far) && !kept.contains_key(*path)) {
         let (folder, name) = parent(root, path)?;
         rustix::fs::mkdirat(&folder, name, Mode::RWXU)?;
     }
+    // A clock can be set back, so its word is not the only one.
+    let is_same = |path: &Path, far: &Far| match kept.get(path) {
+        Some(content) if far.kind == FileType::RegularFile => {
+            !far.is_changed && *content == Some(far.content)
+        }
+        Some(_) => !far.is_changed,
+        None => false,
+    };
     let files = list.iter().filter(|(path, far)| {
         let is_file = [FileType::RegularFile, FileType::Symlink].contains(&far.kind);
-        is_file && (far.is_changed || !kept.contains(*path))
+        is_file && !is_same(path, far)
     });
     Ok(files.map(|(path, _)| path.clone()).collect())
 }
 
-/// Lets the owner into a folder of the copy that is shut.
-fn open(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let Ok((folder, name)) = parent(root, path) else { return Ok(()) };
-    let Ok(stat) = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
-        return Ok(());
-    };
-    let is_shut = stat.st_mode & 0o700 != 0o700;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && is_shut {
-        grant(folder.as_fd(), name, FileType::Directory, 0o700)?;
-    }
-    Ok(())
-}
-
-/// What is in a local copy.
+/// What is in a local copy: kinds, and of files their bytes and when they were written.
 struct Here {
-    all: BTreeMap<PathBuf, FileType>,
-    closed: Option<PathBuf>,
+    all: BTreeMap<PathBuf, (FileType, Option<(u64, i128)>)>,
+    failed: Option<Errno>,
 }
 
 impl Visitor for Here {
     fn entry(&mut self, folder: &Path, entry: &Entry<'_>) -> bool {
-        self.all.insert(folder.join(entry.name), entry.kind());
+        let kind = entry.kind();
+        let stat = entry.stat();
+        if kind == FileType::Directory && stat.is_some_and(|stat| stat.st_mode & 0o700 != 0o700) {
+            // Shut by the agent, and brought over like that.
+            if let Err(errno) = grant(entry.folder(), entry.name, kind, 0o700) {
+                self.failed = Some(errno);
+            }
+        }
+        let content = stat.filter(|_| kind == FileType::RegularFile).map(|stat| {
+            let modified = nanoseconds_of(stat.st_mtime.into(), stat.st_mtime_nsec.into());
+            (u64::try_from(stat.st_size).unwrap_or(0), modified)
+        });
+        self.all.insert(folder.join(entry.name), (kind, content));
         true
     }
 
-    fn closed(&mut self, folder: &Path) {
-        self.closed = Some(folder.to_owned());
+    fn closed(&mut self, _folder: &Path) {
+        self.failed = Some(Errno::ACCESS);
     }
 }
 

@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::time::SystemTime;
 
 use super::*;
 
@@ -15,6 +16,11 @@ impl Both {
         fs::create_dir_all(both.path("copy/sub")).expect("folders");
         fs::write(both.path("copy/same"), "same").expect("a file");
         fs::write(both.path("copy/sub/old"), "old").expect("a file");
+        for name in ["copy/same", "copy/sub/old"] {
+            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+            let file = fs::File::options().write(true).open(both.path(name)).expect("a file");
+            file.set_modified(written).expect("a time");
+        }
         fs::write(both.path("outside"), "outside").expect("a file");
         both
     }
@@ -52,8 +58,12 @@ impl Both {
     }
 }
 
-const SAME: [&str; 4] =
-    ["d 755 1.5 0", "f 644 1.5 0/same", "d 755 1.5 0/sub", "f 644 1.5 0/sub/old"];
+const SAME: [&str; 4] = [
+    "d 755 1.5 0 1 0",
+    "f 644 1.5 4 1.0 0/same",
+    "d 755 1.5 0 1 0/sub",
+    "f 644 1.5 3 1.0 0/sub/old",
+];
 
 fn list<'a>(all: &[&'a str]) -> Vec<&'a str> {
     [all, &[""]].concat()
@@ -93,14 +103,51 @@ fn what_is_the_same_is_not_asked_for_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_hides_no_change() {
+    for changed in ["f 644 1.5 5 1.0 0/same", "f 644 1.5 4 1.000000001 0/same"] {
+        let both = Both::new();
+        let all = [SAME[0], changed, SAME[2], SAME[3]];
+        let sent = archive(&[("0/same", EntryType::Regular, "other")]);
+        assert_eq!(both.take(&list(&all), sent).expect("taken"), ["0/same"]);
+        assert_eq!(fs::read_to_string(both.path("copy/same")).expect("there"), "other");
+    }
+}
+
+#[test]
+fn a_folder_that_was_shut_once_can_be_changed_and_removed() {
+    let both = Both::new();
+    fs::create_dir_all(both.path("copy/shut/in")).expect("folders");
+    for name in ["copy/shut/in", "copy/shut", "copy/sub"] {
+        fs::set_permissions(both.path(name), fs::Permissions::from_mode(0o0)).expect("a mode");
+    }
+    let all = [SAME[0], SAME[1], SAME[2], "f 644 1.5 3 1.0 0/sub/new"];
+    let sent = archive(&[("0/sub/new", EntryType::Regular, "new")]);
+    both.take(&list(&all), sent).expect("taken");
+    assert!(!both.path("copy/shut").exists() && !both.path("copy/sub/old").exists());
+    assert_eq!(fs::read_to_string(both.path("copy/sub/new")).expect("there"), "new");
+}
+
+#[test]
+fn an_early_failure_ends_both_sides() {
+    let both = Both::new();
+    let many: Vec<String> = (0..200_000).map(|n| format!("f 644 1.5 1 1.0 0/{n:0>60}")).collect();
+    let all: Vec<&str> = [SAME[0]].into_iter().chain(many.iter().map(String::as_str)).collect();
+    // The first file is already too large, and nobody reads the names.
+    let large = "x".repeat(4 << 20);
+    let sent = archive(&[(&format!("0/{:0>60}", 0), EntryType::Regular, &large)]);
+    let error = both.take(&list(&all), sent).expect_err("too much").to_string();
+    assert!(error.contains("limits.disk"), "{error}");
+}
+
+#[test]
 fn changes_of_every_kind_are_brought_over() {
     let both = Both::new();
     let all = [
-        "d 755 1.5 0",
-        "f 600 1000.000000001 0/same",
-        "d 700 1.5 0/new",
-        "f 755 1.5 0/new/tool",
-        "l 777 1.5 0/sub",
+        "d 755 1.5 0 1 0",
+        "f 600 1000.000000001 0 1 0/same",
+        "d 700 1.5 0 1 0/new",
+        "f 755 1.5 0 1 0/new/tool",
+        "l 777 1.5 0 1 0/sub",
     ];
     let sent = archive(&[
         ("0/same", EntryType::Regular, "changed"),
@@ -123,7 +170,12 @@ fn a_link_that_came_before_is_not_followed() {
     let both = Both::new();
     fs::remove_dir_all(both.path("copy/sub")).expect("gone");
     symlink(both.path(""), both.path("copy/sub")).expect("a link");
-    let all = ["d 755 1.5 0", "f 644 1.5 0/same", "d 755 1.5 0/sub", "f 644 1.5 0/sub/outside"];
+    let all = [
+        "d 755 1.5 0 1 0",
+        "f 644 1.5 4 1.0 0/same",
+        "d 755 1.5 0 1 0/sub",
+        "f 644 1.5 0 1 0/sub/outside",
+    ];
     let sent = archive(&[("0/sub/outside", EntryType::Regular, "inside")]);
     both.take(&list(&all), sent).expect("taken");
     assert_eq!(fs::read_to_string(both.path("outside")).expect("there"), "outside");
@@ -132,13 +184,13 @@ fn a_link_that_came_before_is_not_followed() {
 
 #[test]
 fn a_hostile_side_writes_nothing_outside() {
-    let wanted = [&SAME[..], &["f 644 1.5 0/x"]].concat();
+    let wanted = [&SAME[..], &["f 644 1.5 0 1 0/x"]].concat();
     let hostile: [(&[&str], Vec<u8>, &str); 11] = [
-        (&["d 755 1.5 0", "f 644 1.5 0/../outside", ""], Vec::new(), "no sense"),
-        (&["d 755 1.5 0", "f 644 1.5 0//outside/..", ""], Vec::new(), "no sense"),
-        (&["d 755 1.5 1", ""], Vec::new(), "another folder"),
-        (&["d 755 1.5 0", "f 644 1.5 /etc/x", ""], Vec::new(), "another folder"),
-        (&["f 644 1.5 0/same", ""], Vec::new(), "missing in the list"),
+        (&["d 755 1.5 0 1 0", "f 644 1.5 0 1 0/../outside", ""], Vec::new(), "no sense"),
+        (&["d 755 1.5 0 1 0", "f 644 1.5 0 1 0//outside/..", ""], Vec::new(), "no sense"),
+        (&["d 755 1.5 0 1 1", ""], Vec::new(), "another folder"),
+        (&["d 755 1.5 0 1 0", "f 644 1.5 0 1 /etc/x", ""], Vec::new(), "another folder"),
+        (&["f 644 1.5 4 1.0 0/same", ""], Vec::new(), "missing in the list"),
         (&SAME, Vec::new(), "ends early"),
         (&["nonsense", ""], Vec::new(), "no sense"),
         (&list(&SAME), archive(&[("0/same", EntryType::Regular, "x")]), "not asked for"),

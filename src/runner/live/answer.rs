@@ -192,7 +192,13 @@ async fn see(
     let before = match word {
         Word::Look => None,
         Word::LookTwice => {
-            sandbox.bring_back(mirror::take).await.map_err(|error| error.to_string())?;
+            if layer.copies().is_some() {
+                // What runs could lead the one that brings its files astray.
+                sandbox.pause().await.map_err(|error| error.to_string())?;
+                let brought = sandbox.bring_back(mirror::take).await;
+                sandbox.resume().await.map_err(|error| error.to_string())?;
+                brought.map_err(|error| error.to_string())?;
+            }
             let before = moment(layer).await.ok_or(MANY)?;
             sleep(BETWEEN).await;
             Some(before)

@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub struct Copies {
     pub(super) own: PathBuf,
     pub(super) kept: PathBuf,
     pub(super) parts: Vec<Part>,
+    /// Most bytes that may come back.
+    pub(super) most: u64,
     /// The engine's clock when both sides were the same.
     pub(super) since: i128,
 }
@@ -46,21 +49,25 @@ pub struct Sending {
     pub keeper: String,
     /// Bytes so far.
     pub bytes: AtomicU64,
+    /// Bytes of all files, whether or not they have to be sent.
+    pub size: Arc<AtomicU64>,
     /// Set where the run is cancelled.
     pub is_over: AtomicBool,
 }
 
 impl Sending {
     /// Copies of `workspace` are kept for who has the folder `state`.
-    pub fn of(workspace: &Path, user: User, state: &Path) -> Self {
-        let keeper = keeper(state);
+    pub fn of(workspace: &Path, user: User, state: &Path) -> Result<Self, Error> {
+        let what = "write down whose the copies on the engine's machine are".to_owned();
+        let keeper = keeper(state).map_err(|source| Error::Io { what, source })?;
         let name = name_for(workspace, user, &keeper);
-        Self {
+        Ok(Self {
             kept: format!("sandbox-mcp-{name}-kept"),
             keeper,
             bytes: AtomicU64::new(0),
+            size: Arc::default(),
             is_over: AtomicBool::new(false),
-        }
+        })
     }
 }
 
@@ -75,7 +82,9 @@ impl Copies {
         let kept = |mount: &Mount| {
             if mount.target == policy.workspace {
                 // A view is another folder in each run, and has mostly the same in it.
-                return Some("workspace".to_owned());
+                // Where a run reads it in its place, no other is to change it.
+                let name = if mount.read_only { "workspace-read-only" } else { "workspace" };
+                return Some(name.to_owned());
             }
             let is_own = mount.source.iter().any(|part| part == run.as_str());
             let is_kept = mount.read_only && !is_own && mount.source.is_dir();

@@ -13,12 +13,14 @@
 mod copies;
 mod scripts;
 mod send;
+mod volumes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -28,11 +30,11 @@ use tokio::time::timeout;
 
 use super::container::Spec;
 use super::labels::of_kept;
-use super::translate::translate;
-use super::{Door, Error, Line, Order, Policy, Sandbox, User, WORKSPACE};
+use super::{Error, Line, Order, Policy, Sandbox, User, WORKSPACE};
 use crate::engine::{Engine, Kind};
 use crate::text::one_line;
 use scripts::{GIVE, TAKE, USAGE};
+use volumes::{Kept, give_folders, own_policy, owner};
 
 pub use copies::{Copies, Sending};
 
@@ -74,8 +76,6 @@ pub struct Transfer {
     /// Our side of an exchange that goes on, or was given up.
     speaking: Option<JoinHandle<io::Result<()>>>,
     user: User,
-    /// Most bytes that may come back.
-    most: u64,
     /// True where somebody else removes the volume.
     is_left: bool,
 }
@@ -97,7 +97,9 @@ impl Transfer {
         let labels = spec.labels.render_for_files(&sending.keeper);
         let own = engine.create_volume(&volume, owner, labels).await?;
         let parts = Copies::parts(policy, &spec.labels.run);
-        let copies = Copies { volume, kept_volume, own, kept, parts, since: 0 };
+        // A run may pass its limit by as much before it is ended.
+        let most = policy.file_bytes.saturating_mul(2);
+        let copies = Copies { volume, kept_volume, own, kept, parts, most, since: 0 };
         match Self::fill(engine, policy, spec, copies.clone(), sending).await {
             Ok(transfer) => {
                 let policy = transfer.copies.policy(policy);
@@ -118,18 +120,18 @@ impl Transfer {
         sending: Arc<Sending>,
     ) -> Result<Self, Error> {
         if engine.kind() == Kind::Docker {
-            give_folders(engine, policy.user, &own_policy(policy, &copies, true), spec).await?;
+            let own = own_policy(policy, &copies, Kept::Mounted);
+            give_folders(engine, policy.user, &own, spec).await?;
             copies.own.push(FOLDER);
             copies.kept.push(FOLDER);
         }
-        let mut transfer = Self::begin(engine, policy, spec, copies, true).await?;
-        match transfer.send(sending).await {
-            Ok(()) => Ok(transfer),
-            Err(error) => {
-                Box::pin(transfer.sandbox.remove()).await?;
-                Err(error)
-            }
-        }
+        let mut transfer = Self::begin(engine, policy, spec, copies, Kept::Mounted).await?;
+        let sent = transfer.send(sending).await;
+        let copies = transfer.copies.clone();
+        Box::pin(transfer.sandbox.remove()).await?;
+        sent?;
+        // What is kept is out of reach when there is an agent that could lead a script astray.
+        Self::begin(engine, policy, spec, copies, Kept::Held).await
     }
 
     /// Starts a sandbox over a run's copies that are there.
@@ -139,8 +141,11 @@ impl Transfer {
         spec: &Spec<'_>,
         copies: Copies,
     ) -> Result<Self, Error> {
+        if !engine.has_volume(&copies.volume).await? {
+            return Err(Error::Gone { volume: copies.volume });
+        }
         // What is kept from run to run may be gone.
-        Self::begin(engine, policy, spec, copies, false).await
+        Self::begin(engine, policy, spec, copies, Kept::Absent).await
     }
 
     async fn begin(
@@ -148,7 +153,7 @@ impl Transfer {
         policy: &Policy,
         spec: &Spec<'_>,
         copies: Copies,
-        has_kept: bool,
+        kept: Kept,
     ) -> Result<Self, Error> {
         let io = |source| Error::Io { what: "listen for files".to_owned(), source };
         let Some(sockets) = spec.sockets else {
@@ -161,7 +166,7 @@ impl Transfer {
             _ => {}
         }
         let listener = UnixListener::bind(&socket).map_err(io)?;
-        let own = own_policy(policy, &copies, has_kept);
+        let own = own_policy(policy, &copies, kept);
         let mut sandbox = Box::pin(Sandbox::start(engine, &own, spec)).await?;
         if let Err(error) = sandbox.receipt(&own).await {
             Box::pin(sandbox.remove()).await?;
@@ -174,7 +179,6 @@ impl Transfer {
             listener,
             speaking: None,
             user: policy.user,
-            most: policy.file_bytes,
             is_left: false,
         })
     }
@@ -191,6 +195,7 @@ impl Transfer {
 
     async fn send(&mut self, sending: Arc<Sending>) -> Result<(), Error> {
         let parts = self.copies.parts.clone();
+        let size = sending.size.clone();
         // Where the run may write to it, what is kept is copied once more.
         let names = parts.iter().enumerate().filter_map(|(number, part)| {
             let own = if part.is_writable { number.to_string() } else { String::new() };
@@ -203,6 +208,8 @@ impl Transfer {
             .exchange("copy to", TAKE, &names, move |stream| send::all(&parts, stream, &sending));
         let said = said.await?;
         self.copies.since = clock(&said).ok_or(Error::NoSense)? - TICK;
+        let size = size.load(Ordering::Relaxed);
+        self.copies.most = self.copies.most.saturating_add(size);
         Ok(())
     }
 
@@ -210,11 +217,13 @@ impl Transfer {
     pub async fn bring_back(&mut self, take: Take) -> Result<(), Error> {
         let numbers = self.copies.writable();
         let roots = numbers.map(|at| (at.to_string(), self.copies.parts[at].source.clone()));
+        // After a crash a session may have been removed, and nobody wants what was in it.
+        let roots = roots.filter(|(_, source)| source.is_dir());
         let coming = Coming {
             roots: roots.collect(),
             since: self.copies.since,
             owner: (self.user.uid(), self.user.gid()),
-            most: self.most,
+            most: self.copies.most,
         };
         let names: Vec<_> = coming.roots.keys().cloned().collect();
         if names.is_empty() {
@@ -276,6 +285,10 @@ impl Transfer {
                     continue;
                 }
                 done = ended(&mut self.speaking), if spoken.is_none() => {
+                    if done.is_err() {
+                        // It may wait for us.
+                        self.sandbox.stop()?;
+                    }
                     (self.speaking, spoken) = (None, Some(done));
                     continue;
                 }
@@ -344,66 +357,6 @@ async fn ended(speaking: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<
         Some(speaking) => speaking.await.unwrap_or_else(|error| Err(io::Error::other(error))),
         None => std::future::pending().await,
     }
-}
-
-/// The policy of the sandbox that has the volumes.
-fn own_policy(policy: &Policy, copies: &Copies, has_kept: bool) -> Policy {
-    let door = Door { what: "files of the run".to_owned(), port: PORT, socket: SOCKET.to_owned() };
-    let mount = |place: &Path, name| {
-        Policy::workspace_mount(place.to_owned(), Path::new(WORKSPACE).join(name), false)
-    };
-    let mut mounts = vec![mount(&copies.own, "own")];
-    if has_kept {
-        mounts.push(mount(&copies.kept, "kept"));
-    }
-    Policy {
-        doors: vec![door],
-        authority: None,
-        mounts,
-        workspace: Path::new(WORKSPACE).join("own"),
-        is_copied: true,
-        ..policy.clone()
-    }
-}
-
-/// The options of a volume that is a user's. Podman gives a volume to whom it is told, which is root
-/// in a rootless one's eyes.
-fn owner(engine: &Engine, user: User) -> HashMap<String, String> {
-    match engine.kind() {
-        Kind::Podman { is_rootless: false } => {
-            HashMap::from([("o".to_owned(), format!("uid={},gid={}", user.uid(), user.gid()))])
-        }
-        _ => HashMap::new(),
-    }
-}
-
-/// Makes a folder of a user's in each volume. Docker makes volumes root's, and no sandbox of ours is
-/// root's: a container that never starts has the folder unpacked.
-async fn give_folders(
-    engine: &Engine,
-    user: User,
-    policy: &Policy,
-    spec: &Spec<'_>,
-) -> Result<(), Error> {
-    let mut header = tar::Header::new_ustar();
-    header.set_entry_type(tar::EntryType::Directory);
-    header.set_mode(0o700);
-    header.set_uid(user.uid().into());
-    header.set_gid(user.gid().into());
-    header.set_size(0);
-    let mut archive = tar::Builder::new(Vec::new());
-    let archive = archive
-        .append_data(&mut header, FOLDER, io::empty())
-        .and_then(|()| archive.into_inner())
-        .map_err(|source| Error::Io { what: "pack a folder".into(), source })?;
-    let id = engine.create(translate(engine.kind(), policy, spec, false)?.body).await?;
-    let mut given = Ok(());
-    for mount in &policy.mounts {
-        let target = mount.target.to_string_lossy();
-        given = given.and(engine.unpack(&id, &target, archive.clone()).await);
-    }
-    engine.remove(&id).await?;
-    Ok(given?)
 }
 
 /// The command of a script: its folder, its port and the names that it is about.

@@ -35,7 +35,7 @@ port=$2
 exec 3<>"/dev/tcp/127.0.0.1/$port"
 shift 2
 date +%s.%N
-find "$@" -printf '%y %m %C@ %p\0' \
+find "$@" -maxdepth 257 -printf '%y %m %C@ %s %T@ %p\0' \
     \( -type d ! -perm -500 -o -type f ! -perm -400 \) -fprintf /tmp/shut '%m\0%p\0' -exec chmod u+rX {} \; >&3
 printf '\0' >&3
 tar --create --format=posix --hard-dereference --no-recursion --null --verbatim-files-from --files-from=- <&3 >&3

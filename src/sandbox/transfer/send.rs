@@ -27,7 +27,7 @@ struct Known(u8, u32, u64, i128, Vec<u8>);
 /// read are left out.
 pub fn all(parts: &[Part], stream: UnixStream, sending: &Sending) -> io::Result<()> {
     let there = read(&mut BufReader::new(stream.try_clone()?))?;
-    let mut plan = Plan { there, wanted: Vec::new(), gone: Vec::new() };
+    let mut plan = Plan { there, wanted: Vec::new(), gone: Vec::new(), size: 0 };
     for (number, part) in parts.iter().enumerate() {
         let name = match &part.kept {
             Some(kept) => Path::new("kept").join(kept),
@@ -35,6 +35,7 @@ pub fn all(parts: &[Part], stream: UnixStream, sending: &Sending) -> io::Result<
         };
         plan.add(&part.source, &name, part.kept.is_some())?;
     }
+    sending.size.store(plan.size, Ordering::Relaxed);
     let mut out = BufWriter::with_capacity(1 << 16, Counting { stream, sending });
     plan.gone.extend(plan.there.into_keys());
     for gone in &plan.gone {
@@ -98,6 +99,8 @@ struct Plan {
     wanted: Vec<(PathBuf, PathBuf)>,
     /// What is there as another kind of thing.
     gone: Vec<PathBuf>,
+    /// Bytes of all files.
+    size: u64,
 }
 
 impl Plan {
@@ -109,6 +112,11 @@ impl Plan {
             kind if kind.is_symlink() => b'l',
             _ => return Ok(()),
         };
+        if kind == b'f' && rustix::fs::access(source, rustix::fs::Access::READ_OK).is_err() {
+            // What was sent when it could be read goes.
+            return Ok(());
+        }
+        self.size += if kind == b'f' { meta.size() } else { 0 };
         let target = if kind == b'l' { fs::read_link(source)?.into_os_string() } else { "".into() };
         let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         let here = known(kind, meta.mode() & 0o7777, meta.size(), modified, target.into_vec());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::command;
+use super::{HELD, command};
 use crate::engine::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
     Mount as EngineMount, MountBindOptions, MountType, MountVolumeOptions, ResourcesUlimits,
@@ -72,7 +72,7 @@ fn host_config(policy: &Policy) -> HostConfig {
         ulimits: Some(ulimits),
         shm_size: amount(policy.shared_memory),
         tmpfs: Some(tmpfs),
-        mounts: Some(policy.mounts.iter().map(engine_mount).collect()),
+        mounts: Some(policy.mounts.iter().map(engine_mount).chain(held(policy)).collect()),
         log_config: Some(HostConfigLogConfig { typ: Some(policy.log_driver.into()), config: None }),
         ipc_mode: Some("private".into()),
         // With `userns-remap` the sandbox could not write its view, which is this user's.
@@ -113,6 +113,17 @@ fn engine_mount(mount: &Mount) -> EngineMount {
             ..Default::default()
         },
     }
+}
+
+fn held(policy: &Policy) -> impl Iterator<Item = EngineMount> {
+    policy.held_volumes.iter().enumerate().map(|(number, volume)| EngineMount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume.clone()),
+        target: Some(format!("{HELD}{number}")),
+        read_only: Some(true),
+        volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
+        ..Default::default()
+    })
 }
 
 fn strings(paths: &[&str]) -> Vec<String> {

@@ -15,6 +15,8 @@ use super::policy::{NO_MEMORY_LIMIT, NO_PIDS_LIMIT, SECCOMP};
 use super::{AUTHORITIES, Error, Mount, Overlay, Policy};
 use crate::engine::{Body, Kind};
 
+/// The beginning of places for volumes that are only held.
+const HELD: &str = "/mnt/held-";
 const OVERLAY_OPTIONS: &str = "redirect_dir=on,metacopy=off,index=off,nfs_export=off,xino=on";
 
 /// A container to create, and what the engine reads while it does so.

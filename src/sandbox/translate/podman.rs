@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use super::command;
+use super::{HELD, command};
 use crate::sandbox::container::Spec;
 use crate::sandbox::{Mount, Policy, Tmpfs};
 
@@ -74,7 +74,7 @@ pub fn spec(policy: &Policy, spec: &Spec<'_>, profile: Option<&Path>, is_rootles
         ],
         "shm_size": policy.shared_memory,
         "mounts": mounts,
-        "volumes": policy.mounts.iter().filter_map(volume).collect::<Vec<_>>(),
+        "volumes": policy.mounts.iter().filter_map(volume).chain(held(policy)).collect::<Vec<_>>(),
         "image_volume_mode": "ignore",
         "log_configuration": { "driver": policy.log_driver },
         // PID 1 is our own guest, which reaps and ends by itself.
@@ -134,6 +134,13 @@ fn volume(mount: &Mount) -> Option<Value> {
     // Else the engine fills an empty volume, and its root's owner, from the image.
     let options = [access, "nocopy", "nosuid", "nodev"];
     Some(json!({ "Name": overlay.volume, "Dest": mount.target, "Options": options }))
+}
+
+fn held(policy: &Policy) -> impl Iterator<Item = Value> {
+    policy.held_volumes.iter().enumerate().map(|(number, volume)| {
+        let options = ["ro", "nocopy", "nosuid", "nodev", "noexec"];
+        json!({ "Name": volume, "Dest": format!("{HELD}{number}"), "Options": options })
+    })
 }
 
 #[cfg(test)]
