@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::runner;
 use crate::sandbox::image::{Inputs, Pin, digest_in, packages_from, pins};
 
-/// How long an engine may take to answer. What is pinned is known without it.
+/// Longest time for an engine to answer. What is pinned is known without it.
 const ENGINE: Duration = Duration::from_secs(15);
 
 /// Everything that is told, as programs read it.

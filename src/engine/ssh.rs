@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-/// How long ssh may take to connect.
+/// Longest time for ssh to connect.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The socket of an engine whose address names none.

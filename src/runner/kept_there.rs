@@ -12,7 +12,7 @@ use crate::files::lockable;
 
 const COPIES: &str = "copies";
 
-/// How long copies are kept that no run needs.
+/// Time for which copies are kept that no run needs.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Waits until nobody else changes what a volume keeps, and notes that it is of use.

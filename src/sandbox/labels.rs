@@ -24,7 +24,7 @@ const MACHINE_LABEL: &str = "sandbox-mcp.machine";
 /// When another machine may remove it, in seconds of the wall clock.
 const LEFT_LABEL: &str = "sandbox-mcp.left-at";
 
-/// How long another machine's things are left alone after their time, in seconds: clocks differ, and
+/// Seconds for which another machine's things are left alone after their time: clocks differ, and
 /// their owner may come back for them.
 const PATIENCE: u64 = 7 * 24 * 3600;
 

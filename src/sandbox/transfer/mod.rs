@@ -44,10 +44,10 @@ const SOCKET: &str = "files.sock";
 /// A folder of the user's in a volume that is root's.
 const FOLDER: &str = "files";
 
-/// How long the last bytes may take when the program inside has ended.
+/// Longest time for the last bytes when the program inside has ended.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How much earlier than the clock a file may have been changed, by the kernel's own steps.
+/// Nanoseconds by which a file may seem to be changed too early, by the kernel's own steps.
 const TICK: i128 = 20_000_000;
 
 /// What is to be brought up to date, and what is known of the other side.
