@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::ssh::Tunnel;
 use super::{Error, api};
 
-/// How long an engine may take to say that it is there: a Podman that its socket starts takes some
+/// Longest time for an engine to say that it is there: a Podman that its socket starts takes some
 /// seconds on a slow machine.
 const PING_TIMEOUT: Duration = Duration::from_secs(9);
 
@@ -28,7 +28,7 @@ const CALL_TIMEOUT: u64 = 60;
 pub struct Engine {
     pub(super) docker: Docker,
     host: String,
-    /// Where it is not the engine's own socket that is connected to.
+    /// The way to an engine whose own socket cannot be connected to.
     tunnel: Option<Arc<Tunnel>>,
     because: String,
     kind: Kind,

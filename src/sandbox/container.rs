@@ -51,7 +51,7 @@ pub struct Sandbox {
     id: String,
     /// Made for it, and to be removed with it.
     volumes: Vec<String>,
-    /// Where the engine does not see our files.
+    /// Copies of its files, for an engine that does not see ours.
     transfer: Option<Arc<Mutex<Option<Transfer>>>>,
     pub(super) words: Words,
     /// For the end of the order that goes on.

@@ -41,7 +41,7 @@ fn present(name: &str, facts: &ImageFacts) -> Vec<Finding> {
     vec![image, Finding::ok("agent", agent)]
 }
 
-/// How old the packages are; of an image that is not ours, how old it is. None where nobody knows.
+/// Tells the age of the packages; of an image that is not ours, its own. None where nobody knows.
 async fn aged(config: &Config, engine: &Engine, name: &str, facts: &ImageFacts) -> Option<Finding> {
     let steps = match engine.build_steps(name).await {
         Ok(steps) => steps,

@@ -18,7 +18,7 @@ const STAMP: &str = "%Y%m%dT%H%M%SZ";
 /// Podman's names for an image that was built or loaded under a short one.
 const REGISTRIES: [&str; 3] = ["", "localhost/", "docker.io/library/"];
 
-/// How long a run's own build leaves the image of another version alone. Two versions that take
+/// Age up to which a run's own build leaves the image of another version alone. Two versions that take
 /// turns on one machine would otherwise remove each other's image, and build again each time.
 const SETTLED: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -98,7 +98,7 @@ pub fn next(last: Option<Timestamp>) -> Timestamp {
     last.map_or(now, |last| now.max(last + SignedDuration::from_secs(1)))
 }
 
-/// Who had the image built.
+/// The one that had the image built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     Person,

@@ -10,7 +10,7 @@ pub struct Command {
     pub name: String,
     /// Empty when it has none.
     pub description: String,
-    /// What the agent is told; `$ARGUMENTS` stands for what the caller adds.
+    /// The words that the agent is told; `$ARGUMENTS` stands for what the caller adds.
     pub text: String,
 }
 
