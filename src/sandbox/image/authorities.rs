@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sandbox::Error;
 
-/// Variables that usually name people's own certificate authorities, when the configuration does not.
+/// Variables that usually name people's own certificate authorities, if the configuration does not.
 const VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE"];
 
 pub fn read_bundle(path: &Path) -> Result<Vec<u8>, Error> {

@@ -18,8 +18,8 @@ const STAMP: &str = "%Y%m%dT%H%M%SZ";
 /// Podman's names for an image that was built or loaded under a short one.
 const REGISTRIES: [&str; 3] = ["", "localhost/", "docker.io/library/"];
 
-/// Age up to which a run's own build leaves the image of another version alone. Two versions that take
-/// turns on one machine would otherwise remove each other's image, and build again each time.
+/// Age up to which a run's own build leaves the image of another version alone. Two versions that
+/// take turns on one machine would otherwise remove each other's image, and build again each time.
 const SETTLED: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
