@@ -3,6 +3,8 @@
 //! What an agent or a model server says can hold terminal escapes, bidirectional overrides and
 //! NULs. [`clean`] is the one door between such bytes and a terminal, a log or a host's context.
 
+use sha2::{Digest, Sha256};
+
 /// Drops what could steer a terminal or mislead a reader; keeps newlines and tabs.
 pub fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -110,6 +112,17 @@ pub fn json_length(c: char) -> usize {
         c if c < ' ' => 6,
         c => c.len_utf8(),
     }
+}
+
+/// Returns twice as many hex digits as `bytes` of a hash over parts whose borders count: a name that
+/// says nothing of what it is made from.
+pub fn fingerprint<'p>(parts: impl IntoIterator<Item = &'p [u8]>, bytes: usize) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize()[..bytes])
 }
 
 /// Bytes as digests are written.

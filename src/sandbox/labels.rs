@@ -1,14 +1,13 @@
 //! The labels by which a container's owner can be told, by us and by whoever cleans up after us.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
-
-use crate::ids::{Owner, RunId};
+use crate::ids::{Owner, RunId, random_word};
+use crate::text::fingerprint;
 
 pub const RUN_LABEL: &str = "sandbox-mcp.run";
 pub const FILES_LABEL: &str = "sandbox-mcp.files";
@@ -82,27 +81,14 @@ pub fn keeper(state: &Path) -> std::io::Result<String> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         other => return other,
     }
-    let name = crate::ids::random_word(16);
-    let partial = state.join(format!("keeper.{}", std::process::id()));
     std::fs::create_dir_all(state)?;
-    std::fs::write(&partial, name)?;
-    // Whoever else writes one is as good, and the first one counts.
-    let linked = std::fs::hard_link(&partial, &path);
-    std::fs::remove_file(&partial)?;
-    match linked {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+    let mut file = tempfile::NamedTempFile::new_in(state)?;
+    file.write_all(random_word(16).as_bytes())?;
+    match file.persist_noclobber(&path) {
+        Err(error) if error.error.kind() != ErrorKind::AlreadyExists => Err(error.error),
+        // Another process's name is as good, and the first one counts.
         _ => read(),
     }
-}
-
-/// A name that says nothing of what it is made from.
-pub fn name_of<const N: usize>(parts: [&[u8]; N]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    crate::text::hex(&hash.finalize()[..8])
 }
 
 /// Returns true where another keeper's thing has been left alone for long enough.
@@ -134,7 +120,7 @@ fn machine() -> String {
     static NAME: LazyLock<String> = LazyLock::new(|| {
         let id = std::fs::read("/etc/machine-id").ok().filter(|id| id.len() > 16);
         let id = id.unwrap_or_else(|| rustix::system::uname().nodename().to_bytes().to_vec());
-        name_of([&id])
+        fingerprint([&*id], 8)
     });
     NAME.clone()
 }

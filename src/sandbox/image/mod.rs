@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 pub use built::newest;
 pub use commands::{Command, command_texts, commands};
@@ -27,6 +26,7 @@ use super::Error;
 use super::policy::SECCOMP;
 use crate::config::{self, Profile};
 use crate::engine::{BuildRequest, BuildStep, Engine, ImageFacts};
+use crate::text::fingerprint;
 use built::{Built, By};
 
 static DOCKERFILE: &[u8] = include_bytes!("../../../Dockerfile");
@@ -51,6 +51,9 @@ const PACKAGES: &str = "/opt/sandbox/build/packages";
 /// Longest wait for a registry's first word about a base that is there already: one that cannot be
 /// reached often hangs.
 const FIRST_WORD: Duration = Duration::from_secs(15);
+
+/// Bytes of a hash in an image's name.
+const HASH: usize = 6;
 
 /// A build that a person asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,7 +119,7 @@ impl Inputs {
         let ca = files.get(CA_FILE).map(Vec::as_slice).unwrap_or_default();
         let asked = args.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
         let base = config.base.as_deref().unwrap_or_default();
-        let settings = hash(asked.chain([base.as_bytes(), ca]));
+        let settings = fingerprint(asked.chain([base.as_bytes(), ca]), HASH);
         let (ready, max_age) = (config.name.clone(), config.max_age);
         Ok(Self { files, found_ca, args, bases, ready, settings, max_age })
     }
@@ -125,7 +128,7 @@ impl Inputs {
     fn hash(&self, base: &str) -> String {
         let args = self.args.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
         let files = self.files.iter().flat_map(|(path, content)| [path.as_bytes(), content]);
-        hash([base.as_bytes()].into_iter().chain(args).chain(files))
+        fingerprint([base.as_bytes()].into_iter().chain(args).chain(files), HASH)
     }
 
     /// Each base that would do, in order, and the name of the image on it without the time of its
@@ -335,16 +338,6 @@ async fn remove(
 pub fn packages_from(steps: &[BuildStep]) -> Option<Timestamp> {
     let installed = steps.iter().filter(|step| step.command.contains(PACKAGES));
     Timestamp::from_second(installed.map(|step| step.at).max()?).ok()
-}
-
-/// Twelve digits of a hash over parts whose borders count.
-fn hash<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    crate::text::hex(&hash.finalize()[..6])
 }
 
 fn collect(prefix: &str, dir: &Dir<'_>, files: &mut BTreeMap<String, Vec<u8>>) {

@@ -11,8 +11,9 @@ use super::{Take, Transfer};
 use crate::engine::Engine;
 use crate::ids::RunId;
 use crate::sandbox::container::Spec;
-use crate::sandbox::labels::{keeper, name_of};
+use crate::sandbox::labels::keeper;
 use crate::sandbox::{Error, Mount, Policy, User};
+use crate::text::fingerprint;
 
 /// Copies on the engine's machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,7 +74,8 @@ impl Sending {
 
 /// A name for what is kept of a folder.
 fn name_for(path: &Path, user: User, keeper: &str) -> String {
-    name_of([keeper.as_bytes(), user.to_string().as_bytes(), path.as_os_str().as_bytes()])
+    let user = user.to_string();
+    fingerprint([keeper.as_bytes(), user.as_bytes(), path.as_os_str().as_bytes()], 8)
 }
 
 impl Copies {
