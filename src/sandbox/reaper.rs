@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::labels::{FILES_LABEL, KEEPER_LABEL, KEPT_LABEL, is_abandoned, is_left, keeper};
 use super::{Error, RUN_LABEL};
-use crate::engine::Engine;
+use crate::engine::{Engine, FoundVolume};
 use crate::ids::{Owner, RunId, uptime};
 
 /// The file in a run's private folder that names the folder's owner.
@@ -31,14 +31,27 @@ pub async fn reap_volumes(engine: &Engine) -> Result<Vec<String>, Error> {
     let containers = engine.find(RUN_LABEL).await?;
     let running: Vec<_> =
         containers.into_iter().filter_map(|mut found| found.labels.remove(RUN_LABEL)).collect();
-    for found in engine.find_volumes(RUN_LABEL).await? {
+    remove_volumes(engine, RUN_LABEL, |found| {
         let in_use = found.labels.get(RUN_LABEL).is_some_and(|run| running.contains(run));
-        if !in_use && is_abandoned(&found.labels, now) {
-            tracing::info!(name = found.name, "removing a volume whose owner is gone");
+        Ok(!in_use && is_abandoned(&found.labels, now))
+    })
+    .await?;
+    Ok(running)
+}
+
+/// Removes the volumes with a label that nobody needs.
+async fn remove_volumes(
+    engine: &Engine,
+    label: &str,
+    is_needless: impl Fn(&FoundVolume) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    for found in engine.find_volumes(label).await? {
+        if is_needless(&found)? {
+            tracing::info!(name = found.name, "removing a volume that nobody needs any more");
             engine.remove_volume(&found.name).await?;
         }
     }
-    Ok(running)
+    Ok(())
 }
 
 /// Removes abandoned volumes of files whose run left nothing to be taken from them. `is_wanted` tells
@@ -48,22 +61,15 @@ pub async fn reap_files(
     state: &Path,
     is_wanted: impl Fn(&str) -> bool,
 ) -> Result<(), Error> {
-    let found = engine.find_volumes(FILES_LABEL).await?;
-    let own = if found.is_empty() { None } else { Some(own(state)?) };
-    for found in found {
+    let is_needless = |found: &FoundVolume| {
         let labels = &found.labels;
-        let is_over = if labels.get(KEEPER_LABEL) == own.as_ref() {
-            let is_wanted = labels.get(FILES_LABEL).is_some_and(|run| is_wanted(run));
-            !is_wanted && is_abandoned(labels, uptime())
-        } else {
-            is_left(labels)
-        };
-        if is_over {
-            tracing::info!(name = found.name, "removing a volume whose run is over");
-            engine.remove_volume(&found.name).await?;
+        if !is_own(found, state)? {
+            return Ok(is_left(labels));
         }
-    }
-    Ok(())
+        let is_wanted = labels.get(FILES_LABEL).is_some_and(|run| is_wanted(run));
+        Ok(!is_wanted && is_abandoned(labels, uptime()))
+    };
+    remove_volumes(engine, FILES_LABEL, is_needless).await
 }
 
 /// Removes volumes that keep copies from run to run for the folder `state` and are not `in_use` any
@@ -73,20 +79,15 @@ pub async fn reap_kept(
     state: &Path,
     in_use: impl Fn(&str) -> bool,
 ) -> Result<(), Error> {
-    let found = engine.find_volumes(KEPT_LABEL).await?;
-    let own = if found.is_empty() { None } else { Some(own(state)?) };
-    for found in found {
-        if found.labels.get(KEEPER_LABEL) == own.as_ref() && !in_use(&found.name) {
-            tracing::info!(name = found.name, "removing copies that no run has needed for long");
-            engine.remove_volume(&found.name).await?;
-        }
-    }
-    Ok(())
+    let is_needless = |found: &FoundVolume| Ok(is_own(found, state)? && !in_use(&found.name));
+    remove_volumes(engine, KEPT_LABEL, is_needless).await
 }
 
-fn own(state: &Path) -> Result<String, Error> {
+/// Returns true where a volume is kept for who has the folder `state`.
+fn is_own(found: &FoundVolume, state: &Path) -> Result<bool, Error> {
     let what = "read whose the copies on the engine's machine are".to_owned();
-    keeper(state).map_err(|source| Error::Io { what, source })
+    let own = keeper(state).map_err(|source| Error::Io { what, source })?;
+    Ok(found.labels.get(KEEPER_LABEL) == Some(&own))
 }
 
 /// A run's private folder on the host: made for it, and removed with it.
