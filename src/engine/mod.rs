@@ -10,6 +10,7 @@ mod podman;
 mod ssh;
 mod volumes;
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -75,15 +76,17 @@ impl Error {
         }
     }
 
-    /// Returns true where the engine does not find what is to be mounted: it sees other files.
-    pub fn is_unseen(&self) -> bool {
+    /// Returns true where the engine says that it does not find `path`.
+    pub fn is_missing_path(&self, path: &Path) -> bool {
         match self {
             Self::Api {
                 source: bollard::errors::Error::DockerResponseServerError { message, .. },
                 ..
-            } => ["bind source path does not exist", "no such file or directory"]
-                .iter()
-                .any(|words| message.contains(words)),
+            } => {
+                let words = ["bind source path does not exist", "no such file or directory"];
+                words.iter().any(|words| message.contains(words))
+                    && path.to_str().is_some_and(|path| message.contains(path))
+            }
             _ => false,
         }
     }
@@ -160,6 +163,26 @@ mod tests {
     fn away() -> Error {
         let source = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         api("remove it")(source.into())
+    }
+
+    #[test]
+    fn a_path_that_the_engine_misses_is_the_one_that_it_names() {
+        let error = |message: &str| {
+            let (status_code, message) = (400, message.to_owned());
+            api("create it")(bollard::errors::Error::DockerResponseServerError {
+                status_code,
+                message,
+            })
+        };
+        let docker = error("invalid mount config: bind source path does not exist: /home/a/b");
+        let podman = error("crun: cannot stat `/home/a/b`: no such file or directory");
+        for error in [docker, podman] {
+            assert!(error.is_missing_path(Path::new("/home/a/b")));
+            assert!(!error.is_missing_path(Path::new("/home/c")));
+        }
+        let init = error("exec: \"/opt/sandbox/init\": no such file or directory");
+        assert!(!init.is_missing_path(Path::new("/home/a/b")));
+        assert!(!error("/home/a/b is busy").is_missing_path(Path::new("/home/a/b")));
     }
 
     #[tokio::test(start_paused = true)]

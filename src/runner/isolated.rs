@@ -22,7 +22,7 @@ use crate::ids::{Owner, RunId};
 use crate::sandbox::{self, Mount, Overlay, Policy, Receipt, Sandbox, Sending, Spec, User};
 use crate::text::{count, one_line};
 use crate::workspace::changeset::RelPath;
-use crate::workspace::layer::{Layer, Setup};
+use crate::workspace::layer::{Layer, LayerError, Setup};
 use crate::workspace::{Bounds, Watch, WorkspacePath};
 
 /// The time between two words on how much was copied.
@@ -215,7 +215,10 @@ pub async fn begin(
     let (workspace, state) = (job.task.workspace.path(), &job.shared.state);
     let sending = Arc::new(Sending::of(workspace, policy.user, state)?);
     // Two runs of one folder are not to change at once what is kept of it there.
-    let _turn = kept_there::take(state, &sending.kept).await?;
+    let _turn = tokio::select! {
+        turn = kept_there::take(state, &sending.kept) => turn?,
+        _ = job.canceller.cancelled() => return Err(LayerError::Stopped.into()),
+    };
     let mut starting = Box::pin(Sandbox::start_with_copies(engine, policy, spec, sending.clone()));
     let mut told = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
     let (sandbox, policy) = loop {
@@ -236,7 +239,8 @@ pub async fn begin(
 
 /// Returns true where the engine does not find what is there for us.
 fn is_unseen(error: &engine::Error, policy: &Policy) -> bool {
-    error.is_unseen() && policy.mounts.iter().all(|mount| mount.source.exists())
+    let mut sources = policy.mounts.iter().map(|mount| &mount.source);
+    sources.any(|source| error.is_missing_path(source) && source.exists())
 }
 
 async fn try_to_begin(

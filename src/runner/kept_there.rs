@@ -5,29 +5,34 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use tokio::task::spawn_blocking;
+use rustix::fs::FlockOperation;
 
 use super::Error;
-use crate::files::lockable;
+use crate::files::open_locked;
 
 const COPIES: &str = "copies";
+
+/// The time between two tries for a lock.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Time for which copies are kept that no run needs.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Waits until nobody else changes what a volume keeps, and notes that it is of use.
+/// Waits until nobody else changes what a volume keeps, and notes that it is of use. Safe to drop.
 pub async fn take(state: &Path, volume: &str) -> Result<File, Error> {
-    let folder = state.join(COPIES);
-    let path = folder.join(volume);
-    let taking = spawn_blocking(move || {
-        fs::create_dir_all(&folder)?;
-        let file = lockable().create(true).truncate(false).open(&path)?;
-        file.lock()?;
-        file.set_modified(SystemTime::now())?;
-        Ok(file)
-    });
     let what = "lock what the engine keeps of the workspace";
-    taking.await.map_err(|_| Error::Looking)?.map_err(|source| Error::Io { what, source })
+    let failed = |source| Error::Io { what, source };
+    let folder = state.join(COPIES);
+    fs::create_dir_all(&folder).map_err(failed)?;
+    let path = folder.join(volume);
+    loop {
+        let taken = open_locked(&path, FlockOperation::NonBlockingLockExclusive);
+        if let Some(file) = taken.map_err(failed)? {
+            file.set_modified(SystemTime::now()).map_err(failed)?;
+            return Ok(file);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// Returns true where a run has needed what a volume keeps, not long ago.
