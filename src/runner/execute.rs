@@ -254,11 +254,16 @@ async fn live(job: &Job, story: &mut Story, room: &mut Room, found: &mut Finding
             }
             found.looked.merged = survey::last_look(sandbox, layer).await;
         }
-        match sandbox.bring_back(mirror::take).await {
-            Ok(()) => found.looked.is_brought = true,
-            // Another sandbox tries again when this one is gone.
-            Err(error) if room.layer.is_some() => tracing::warn!("{error}"),
-            Err(error) => return End::Broken(error.into()),
+        // Beside an agent that lives on, nothing is brought. Another sandbox does when it is gone.
+        if is_quiet {
+            match sandbox.bring_back(mirror::take).await {
+                Ok(()) => found.looked.is_brought = true,
+                // Without a layer nobody comes after us for the session.
+                Err(error) if room.layer.is_none() && matches!(end, End::Ended(_)) => {
+                    return End::Broken(error.into());
+                }
+                Err(error) => tracing::warn!("{error}"),
+            }
         }
     }
     end

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::ids::Owner;
 use crate::sandbox::{self, Copies, Line, Overlay, Policy, Sandbox, Spec, User};
 use crate::workspace::changeset::{Merged, Survey};
-use crate::workspace::git::noted;
+use crate::workspace::git::{Given, noted};
 use crate::workspace::layer::{Layer, Setup};
 use crate::workspace::mirror;
 
@@ -94,6 +94,13 @@ async fn look(sandbox: &mut Sandbox, layer: &Layer, is_over: bool) -> Result<Mer
     }
 }
 
+/// Returns whether git inside has made anything, and what it was given.
+async fn news_of(layer: &Layer) -> Result<(bool, Given), Error> {
+    let (folder, asked) = (layer.git()?, layer.clone());
+    let looking = spawn_blocking(move || (commits::are_in(&asked), noted(&folder)));
+    looking.await.map_err(|_| Error::Looking)
+}
+
 /// Brings back what a run has left on the engine's machine.
 async fn copies_back(
     copies: &Copies,
@@ -134,6 +141,12 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
     let (Some(setup), Some(run)) = (layer.setup(), layer.run()) else {
         return Ok(Default::default());
     };
+    let mut copies = layer.copies().filter(|_| layer.view().is_some());
+    let mut news = news_of(layer).await?;
+    let is_asked = layer.mounted().is_some() || (layer.view().is_some() && news.0);
+    if copies.is_none() && !is_asked {
+        return Ok(Default::default());
+    }
     let user = user_of(engine, setup).await?.with(setup.shared);
     let owner =
         Owner::current().map_err(|source| Error::Io { what: "read our own start time", source })?;
@@ -151,7 +164,6 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         .map_err(|source| Error::Io { what: "make a folder for a socket", source })?;
     let image = image_of(engine, setup).await?;
     let spec = Spec { image: &image, labels: &labels, sockets: Some(sockets.path()) };
-    let mut copies = layer.copies().filter(|_| layer.view().is_some());
     if let Some(there) = copies {
         let brought = copies_back(there, engine, &policy(Vec::new()), &spec).await;
         if let Err(Error::Sandbox(error @ sandbox::Error::Gone { .. })) = brought {
@@ -161,10 +173,9 @@ pub async fn look_again(engine: &Engine, layer: &Layer) -> Result<(Option<Merged
         } else {
             brought?;
         }
+        news = news_of(layer).await?;
     }
-    let (folder, asked) = (layer.git()?, layer.clone());
-    let looking = spawn_blocking(move || (commits::are_in(&asked), noted(&folder)));
-    let (has_news, given) = looking.await.map_err(|_| Error::Looking)?;
+    let (has_news, given) = news;
     let workspace = layer.workspace().to_owned();
     let view = match layer.mounted() {
         Some((upper, work)) => {

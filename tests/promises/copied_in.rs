@@ -16,11 +16,18 @@ const WORK: &str = "set -e; ls -A; stat -c '%n %a %Y' tool old.txt; cat \"$(prin
     printf y >\"$(printf 'latin\\351')\"; mkdir -p shut/in; echo s >shut/in/file; \
     echo secret >closed; chmod 0 closed shut/in shut; echo done";
 
-#[tokio::test(flavor = "multi_thread")]
+/// Returns true on an engine that these tests are about.
 #[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
-async fn everything_that_a_tree_can_have_goes_there_and_comes_back() {
+fn is_here() -> bool {
     if !engine::is_apart() {
         eprintln!("NOT RUN: this engine sees our files");
+    }
+    engine::is_apart()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_a_tree_can_have_goes_there_and_comes_back() {
+    if !is_here() {
         return;
     }
     let model = Model::start(Script::bash(WORK).then_say("Done.")).await;
@@ -61,10 +68,8 @@ async fn everything_that_a_tree_can_have_goes_there_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 async fn what_fills_the_engines_disk_is_stopped_and_the_rest_comes_back() {
-    if !engine::is_apart() {
-        eprintln!("NOT RUN: this engine sees our files");
+    if !is_here() {
         return;
     }
     let fill =
@@ -81,10 +86,8 @@ async fn what_fills_the_engines_disk_is_stopped_and_the_rest_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 async fn what_the_engine_keeps_follows_the_folder() {
-    if !engine::is_apart() {
-        eprintln!("NOT RUN: this engine sees our files");
+    if !is_here() {
         return;
     }
     let look = "find . -path ./.git -prune -o -printf '%y %m %p %l\\n' | sort; cat a b/c 2>/dev/null; \
@@ -122,5 +125,21 @@ async fn what_the_engine_keeps_follows_the_folder() {
     // Nothing of what the runs did stays there.
     assert_eq!(seen().await, second);
     fs::set_permissions(workspace.at("same"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    product.check_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_conversation_of_a_run_that_changes_nothing_comes_back() {
+    if !is_here() {
+        return;
+    }
+    let model = Model::start(Script::say("Hello.")).await;
+    let product = Product::with_model(&model).await;
+    let args = ["--json", "--mode", "read-only", "--session", "new", "hello"];
+    let report = product.run(&Workspace::new(), args).await.assert_status("completed");
+    let id = report["session"]["id"].as_str().expect("a session");
+    let agent = product.folder("state/sessions").join(id).join("agent");
+    let kept = fs::read_dir(&agent).expect("the agent's state").count();
+    assert!(kept > 0, "nothing is in {}", agent.display());
     product.check_nothing_left().await;
 }

@@ -238,6 +238,9 @@ impl Transfer {
     /// Returns the bytes and the number of things of what the run may write to.
     pub async fn usage(&mut self) -> Result<(u64, u64), Error> {
         let names: Vec<_> = self.copies.writable().map(|at| at.to_string()).collect();
+        if names.is_empty() {
+            return Ok((0, 0));
+        }
         self.settle().await?;
         let argv = arguments(USAGE, &names);
         self.sandbox.order(&Order { argv: &argv, environment: &[], task: b"" })?;
